@@ -1,0 +1,1 @@
+"""Train MobileNets that run in four bits or less (PROFIT, arXiv:2008.04693)."""

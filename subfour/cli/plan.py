@@ -1,0 +1,37 @@
+"""`subfour plan RECIPE [options]`: the phases, before anything runs."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from subfour.cli.arguments import RecipeOptions, parse, resolved, split_recipe
+from subfour.cli.tables import print_table
+from subfour.profit.phases import build_phases
+from subfour.profit.session import continued
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """Every field of the recipe."""
+
+    config: RecipeOptions
+    json: bool = False
+    """Print a JSON list."""
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Print the phases of a recipe."""
+    recipe, rest = split_recipe(arguments, "plan")
+    options = parse(PlanOptions, rest, prog=f"subfour plan {recipe.recipe}", default=PlanOptions(config=recipe))
+    config = resolved(options.config, recipe)
+    if config.from_run is not None:
+        config = continued(config, config.from_run)
+    phases = build_phases(config)
+    if options.json:
+        print(json.dumps([phase.to_json() for phase in phases], indent=2))
+        return
+    rows = [(index + 1, *phase.to_json().values()) for index, phase in enumerate(phases)]
+    title = f"{config.recipe}: {len(phases)} phases, {sum(phase.epochs for phase in phases)} epochs, {config.model}"
+    print_table(Console(), title, ("phase", "kind", "weight bits", "activation bits", "frozen", "epochs"), rows)

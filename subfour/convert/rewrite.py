@@ -1,0 +1,73 @@
+"""The exchange of a float network's layers for quantized ones, in place and by exact name.
+
+`forward` stays the model's own and the parameters stay the same objects under the same names, so that the float weights,
+their state dict and every training script of the model go on working. At 32/32 bits, where conversion leaves the layers, the
+output is the float network's bit for bit, but for what negative padding changes.
+"""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from subfour.convert.policy import LayerRule, Padding, make_policy
+from subfour.layers import QuantConv2d, QuantLinear
+from subfour.quantizers import METHODS, ImageQuantizer, Method, QuantizerName
+
+
+def convert(
+    model: nn.Module,
+    *,
+    quantizer: QuantizerName = "duq",
+    padding: Padding = "negative",
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> list[LayerRule]:
+    """Quantize every convolution and linear layer of a network, in place; the layers start at 32/32 bits.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Hardswish(), nn.Conv2d(8, 8, 3, padding=1))
+    >>> [rule.pad_value for rule in convert(model, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))]
+    [0.0, -0.375]
+
+    Args:
+        model: a float network that takes normalised images [N, 3, H, W]; unchanged when an error is raised.
+        quantizer: the method, see `subfour.quantizers.METHODS`.
+        padding: what convolutions are padded with.
+        mean: of the image's normalisation, per channel, for pixels in 0..1.
+        std: likewise.
+
+    Returns:
+        The rule of every layer, in the model's own order.
+
+    Raises:
+        ValueError: a layer cannot be placed or quantized; the message names it.
+    """
+    rules = make_policy(model, quantizer=quantizer, padding=padding)
+    converted = {rule.name: _quantized(model.get_submodule(rule.name), rule, METHODS[quantizer], mean, std) for rule in rules}
+    for name, layer in converted.items():
+        model.set_submodule(name, layer, strict=True)
+    return rules
+
+
+def _quantized(
+    layer: nn.Module, rule: LayerRule, method: Method, mean: Sequence[float], std: Sequence[float]
+) -> QuantConv2d | QuantLinear:
+    """Return the quantized layer around a float layer's own parameters, on the same device."""
+    activation = ImageQuantizer(mean, std) if rule.domain == "image" else method.activation(rule.domain)
+    quantized: QuantConv2d | QuantLinear
+    if isinstance(layer, nn.Conv2d):
+        try:
+            quantized = QuantConv2d.from_float(
+                layer,
+                kind=rule.kind,
+                weight_quantizer=method.weight(),
+                activation_quantizer=activation,
+                pad_value=rule.pad_value,
+            )
+        except ValueError as error:
+            raise ValueError(f"{rule.name}: {error}") from None
+    else:
+        assert isinstance(layer, nn.Linear)
+        quantized = QuantLinear.from_float(
+            layer, kind=rule.kind, weight_quantizer=method.weight(), activation_quantizer=activation
+        )
+    return quantized.to(quantized.weight.device)

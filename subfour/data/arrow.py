@@ -1,0 +1,108 @@
+"""Images in an Arrow table, in the Hugging Face layout: what a parquet file and a data set of the hub have in common.
+
+The image column is a struct of `bytes` (an encoded file) and `path`; the label column holds integers. Which columns these are,
+and the class names, stand in the schema's "huggingface" metadata.
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import torch
+from PIL import Image
+from torch import Tensor
+
+from subfour.data.images import ImageData, Split
+
+IMAGE_COLUMNS = ("image", "img")
+LABEL_COLUMNS = ("label", "labels", "fine_label")
+
+
+@dataclass(frozen=True, eq=False)
+class ArrowSplit(Split):
+    """Rows of a table; images stay encoded until they are asked for."""
+
+    name: str
+    column: pa.ChunkedArray
+    labels: Tensor
+
+    def open(self, index: int) -> Image.Image:
+        """Open the encoded file, or the file its path names."""
+        row = self.column[index].as_py() or {}
+        if row.get("bytes") is not None:
+            return Image.open(io.BytesIO(row["bytes"]))
+        if row.get("path") is not None:
+            return Image.open(row["path"])
+        raise ValueError("it has neither bytes nor path")
+
+    def where(self, index: int) -> str:
+        """Return the row."""
+        return f"row {index} of {self.name}"
+
+
+def find_columns(schema: pa.Schema, name: str) -> tuple[str, str]:
+    """Return the names of the image and the label column.
+
+    They are found by feature type (Image, ClassLabel), and where that does not decide, by the usual names.
+
+    Raises:
+        ValueError: one of them cannot be found, or is of a type that cannot be read.
+    """
+    image = _find_column(schema, name, feature="Image", usual=IMAGE_COLUMNS)
+    label = _find_column(schema, name, feature="ClassLabel", usual=LABEL_COLUMNS)
+    if not pa.types.is_struct(schema.field(image).type):
+        raise ValueError(f"image column: {image!r} of {name} is {schema.field(image).type}; store a struct of bytes and path")
+    if not pa.types.is_integer(schema.field(label).type):
+        raise ValueError(f"label column: {label!r} of {name} is {schema.field(label).type}; store the classes as integers from 0")
+    return image, label
+
+
+def table_images(tables: Mapping[str, pa.Table], source: str) -> ImageData:
+    """Return the images of one table per split.
+
+    Args:
+        tables: by name of the split.
+        source: named in messages.
+
+    Raises:
+        ValueError: see `find_columns`; or the tables' class names differ.
+    """
+    splits: dict[str, Split] = {}
+    classes: dict[str, tuple[str, ...]] = {}
+    for name, table in tables.items():
+        place = f"{name} in {source}"
+        image, label = find_columns(table.schema, place)
+        labels = table[label].fill_null(-1).cast(pa.int64()).to_numpy()
+        splits[name] = ArrowSplit(name=place, column=table[image], labels=torch.tensor(labels))
+        names = _features(table.schema).get(label, {}).get("names")
+        if isinstance(names, list):
+            classes[name] = tuple(names)
+    if len(set(classes.values())) > 1:
+        raise ValueError(f"classes: {' and '.join(classes)} in {source} have different class names; they must be the same")
+    if classes:
+        return ImageData(classes=next(iter(classes.values())), splits=splits)
+    largest = max((int(split.labels.max()) for split in splits.values() if len(split)), default=-1)
+    return ImageData(classes=tuple(str(label) for label in range(largest + 1)), splits=splits)
+
+
+def _find_column(schema: pa.Schema, name: str, *, feature: str, usual: tuple[str, ...]) -> str:
+    columns: list[str] = schema.names
+    features = _features(schema)
+    typed = [column for column in columns if features.get(column, {}).get("_type") == feature]
+    if len(typed) == 1:
+        return typed[0]
+    for column in usual:
+        if column in (typed or columns):
+            return column
+    raise ValueError(
+        f"{usual[0]} column: {name} has the columns {', '.join(columns)}, and which one it is cannot be told; "
+        f"name it {' or '.join(usual)}"
+    )
+
+
+def _features(schema: pa.Schema) -> dict[str, dict[str, object]]:
+    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = metadata.get("info", {}).get("features") or {}
+    return {column: properties for column, properties in features.items() if isinstance(properties, dict)}

@@ -1,0 +1,62 @@
+"""Random views of training images; each is a function of the generator it is given.
+
+`random_crop` and `random_flip` work on whole batches, for small images kept in memory; `random_resized_crop` on one image as it
+is decoded, for ImageNet (Szegedy et al., arXiv:1409.4842; torchvision's constants and fallback).
+"""
+
+import math
+import random
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Generator, Tensor
+from torch.nn import functional as F  # noqa: N812 (the field's name)
+
+from subfour.data.preprocess import RESAMPLING, Preprocessing, channels_first
+
+AREA = (0.08, 1.0)
+"""Share of the image that a resized crop covers."""
+
+ASPECT_RATIO = (3 / 4, 4 / 3)
+"""Width / height of a resized crop."""
+
+
+def random_crop(pixels: Tensor, padding: int, generator: Generator) -> Tensor:
+    """Return a batch [N, 3, H, W] in which each image is shifted by up to `padding` pixels; black comes in at the border."""
+    count, _, height, width = pixels.shape
+    padded = F.pad(pixels, (padding,) * 4)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view [N, 3, shift, shift, H, W]
+    down, right = torch.randint(2 * padding + 1, (2, count), generator=generator)
+    return windows[torch.arange(count), :, down, right]
+
+
+def random_flip(pixels: Tensor, generator: Generator) -> Tensor:
+    """Return a batch [N, 3, H, W] in which each image is mirrored with probability 1/2."""
+    flipped = torch.rand(len(pixels), generator=generator) < 0.5
+    return torch.where(flipped.view(-1, 1, 1, 1), pixels.flip(3), pixels)
+
+
+def random_resized_crop(image: Image.Image, preprocessing: Preprocessing, rng: random.Random) -> NDArray[np.uint8]:
+    """Return a random part of an RGB image, resized and perhaps mirrored, as uint8 [3, H, W]."""
+    size = (preprocessing.image_size, preprocessing.image_size)
+    view = image.crop(_random_box(image.width, image.height, rng)).resize(size, RESAMPLING[preprocessing.interpolation])
+    if rng.random() < 0.5:
+        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return channels_first(view)
+
+
+def _random_box(width: int, height: int, rng: random.Random) -> tuple[int, int, int, int]:
+    for _ in range(10):
+        area = width * height * rng.uniform(*AREA)
+        ratio = math.exp(rng.uniform(math.log(ASPECT_RATIO[0]), math.log(ASPECT_RATIO[1])))
+        crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            left, top = rng.randrange(width - crop_width + 1), rng.randrange(height - crop_height + 1)
+            return left, top, left + crop_width, top + crop_height
+    # No luck, as with a very long image: the largest centred part of allowed shape.
+    crop_width = min(width, round(height * ASPECT_RATIO[1]))
+    crop_height = min(height, round(width / ASPECT_RATIO[0]))
+    left, top = (width - crop_width) // 2, (height - crop_height) // 2
+    return left, top, left + crop_width, top + crop_height

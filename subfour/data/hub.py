@@ -1,0 +1,19 @@
+"""Images of a data set on the Hugging Face hub, or of a local folder that `datasets` can read."""
+
+from subfour.data.arrow import table_images
+from subfour.data.images import ImageData
+
+
+def load_hub(name: str) -> ImageData:
+    """Return the images of `datasets.load_dataset(name)`; they stay on disk until they are asked for.
+
+    Raises:
+        ValueError: the data set cannot be loaded; see also `table_images`.
+    """
+    import datasets  # noqa: PLC0415 (slow to import, and only this source needs it)
+
+    try:
+        splits = datasets.load_dataset(name)
+    except Exception as error:  # the network, the hub, a builder and a file may each fail in their own way
+        raise ValueError(f"data: cannot load {name!r} through datasets ({error}); check the name and the connection") from error
+    return table_images({str(split): dataset.data.table for split, dataset in splits.items()}, f"hub:{name}")

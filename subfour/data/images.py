@@ -1,0 +1,109 @@
+"""What every source of images gives: class names and splits of labelled images, opened one at a time."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from subfour.data.preprocess import to_rgb
+
+TRAINING = "train"
+
+HELD_OUT = ("validation", "val", "test")
+"""Splits to evaluate on, the first that is there."""
+
+
+class Split(ABC):
+    """Labelled images in a fixed order."""
+
+    labels: Tensor
+    """int64 [N]; -1 where the source knows none."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def open(self, index: int) -> Image.Image:
+        """Return the image as stored: any mode, perhaps not decoded yet."""
+
+    @abstractmethod
+    def where(self, index: int) -> str:
+        """Return where the image is found, for messages."""
+
+    def image(self, index: int) -> Image.Image:
+        """Return the decoded image in RGB; see `to_rgb`.
+
+        Raises:
+            ValueError: the image cannot be read; its place is named.
+        """
+        try:
+            with self.open(index) as image:
+                image.load()
+                return to_rgb(image)
+        except Exception as error:  # Pillow's decoders raise nearly every kind on a corrupt file
+            reason = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
+            raise ValueError(f"image: cannot read {self.where(index)} ({reason}); repair or remove it") from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageData:
+    """A data set."""
+
+    classes: tuple[str, ...]
+    """Names, by label."""
+    splits: Mapping[str, Split]
+    """By name, as the source calls them."""
+
+    def __post_init__(self) -> None:
+        """Check that there is something to tell apart."""
+        if len(self.classes) < 2:
+            raise ValueError(f"classes: the data has only {', '.join(self.classes) or 'none'}; training needs two or more")
+
+
+def training_splits(data: ImageData) -> tuple[Split, Split]:
+    """Return the split to train on and the one to evaluate on meanwhile: "train", and the first of `HELD_OUT`.
+
+    Raises:
+        ValueError: one of them is missing or empty, or a label is not a class.
+    """
+    return _split(data, TRAINING), _split(data, _held_out(data))
+
+
+def evaluation_split(data: ImageData, name: str | None = None) -> Split:
+    """Return the split to evaluate on.
+
+    Args:
+        data: where to look.
+        name: None takes the only split, or the first of `HELD_OUT`.
+
+    Raises:
+        ValueError: it is missing or empty, or a label is not a class.
+    """
+    if name is None:
+        name = next(iter(data.splits)) if len(data.splits) == 1 else _held_out(data)
+    return _split(data, name)
+
+
+def _held_out(data: ImageData) -> str:
+    for name in HELD_OUT:
+        if name in data.splits:
+            return name
+    raise ValueError(f"split: the data has {', '.join(data.splits)}, but none of {', '.join(HELD_OUT)}; add one to evaluate on")
+
+
+def _split(data: ImageData, name: str) -> Split:
+    if name not in data.splits:
+        raise ValueError(f"split: the data has no {name!r}, only {', '.join(data.splits)}; name one of these or add it")
+    split = data.splits[name]
+    if not len(split):
+        raise ValueError(f"split: {name!r} holds no images; add some or name another of {', '.join(data.splits)}")
+    wrong = (split.labels < 0) | (split.labels >= len(data.classes))
+    if wrong.any():
+        index = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"label: {split.where(index)} has {int(split.labels[index])}, but the {len(data.classes)} classes are "
+            f"0..{len(data.classes) - 1}; correct the label or use a labelled split"
+        )
+    return split

@@ -1,0 +1,132 @@
+"""Batches for training and evaluation: normalised float32 images [N, 3, H, W] in channels_last order, int64 labels [N].
+
+Order, crops and flips are functions of (seed, key), where the key names a place in a run, such as (phase, epoch): there is no
+stream to replay on resume, and the number of workers changes nothing.
+"""
+
+import random
+from collections.abc import Iterator
+from functools import partial
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from subfour.data.augment import random_crop, random_flip, random_resized_crop
+from subfour.data.decode import EvaluationPixels, decode_batches
+from subfour.data.images import Split
+from subfour.data.preprocess import Preprocessing, normalize
+from subfour.seeding import derive_seed
+
+Augmentation = Literal["crop-flip", "crop", "resized-crop", "none"]
+"""`crop`: shifted by up to 1/8 of the size (digits must not be mirrored); `resized-crop`: ImageNet's, with flip."""
+
+
+class TrainingLoader:
+    """Shuffled, augmented batches of one size."""
+
+    def __init__(
+        self,
+        split: Split,
+        preprocessing: Preprocessing,
+        *,
+        batch_size: int,
+        augment: Augmentation,
+        seed: int,
+        workers: int = 0,
+        max_steps: int | None = None,
+    ) -> None:
+        """Decode the images, unless the augmentation needs them whole or memory is short.
+
+        Args:
+            split: where images come from.
+            preprocessing: size and normalisation.
+            batch_size: images a step; a smaller split makes one batch of everything.
+            augment: the kind of random views.
+            seed: of the run.
+            workers: processes that decode, where images are not kept in memory; 0 decodes in this one.
+            max_steps: end every epoch after so many steps.
+
+        Raises:
+            ValueError: an option is out of range, or an image cannot be read.
+        """
+        _check_counts(batch_size, workers)
+        if augment not in get_args(Augmentation):
+            raise ValueError(f"augment: {augment!r} is not known; use one of {', '.join(get_args(Augmentation))}")
+        if max_steps is not None and max_steps < 1:
+            raise ValueError(f"max_steps: {max_steps} leaves nothing to train; use 1 or more, or leave it out")
+        self.split, self.preprocessing = split, preprocessing
+        self.augment, self.seed, self.workers = augment, seed, workers
+        self.batch_size = min(batch_size, len(split))
+        self.steps_per_epoch = len(split) // self.batch_size
+        if max_steps is not None:
+            self.steps_per_epoch = min(self.steps_per_epoch, max_steps)
+        self._pixels = None if augment == "resized-crop" else EvaluationPixels(split, preprocessing, workers)
+
+    def epoch(self, *key: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images, labels) of each step; the last partial batch is dropped.
+
+        Args:
+            *key: the epoch's place in the run, such as phase and epoch.
+
+        Raises:
+            ValueError: an image cannot be read.
+        """
+        order = torch.randperm(len(self.split), generator=_generator(self.seed, "order", *key))
+        batches = torch.split(order, self.batch_size)[: self.steps_per_epoch]
+        if self._pixels is None:
+            view = partial(_resized_crop, self.split, self.preprocessing, (self.seed, "crops", *key))
+            views = decode_batches(view, batches, self.workers)
+        else:
+            views = self._pixels.batches(batches)
+        for step, (indices, pixels) in enumerate(zip(batches, views, strict=True)):
+            augmented = self._augment(pixels, _generator(self.seed, "crops", *key, step))
+            yield normalize(augmented, self.preprocessing), self.split.labels[indices]
+
+    def _augment(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        if self.augment in ("crop", "crop-flip"):
+            pixels = random_crop(pixels, self.preprocessing.image_size // 8, generator)
+        if self.augment == "crop-flip":
+            pixels = random_flip(pixels, generator)
+        return pixels
+
+
+class EvaluationLoader:
+    """Every image once, in order."""
+
+    def __init__(self, split: Split, preprocessing: Preprocessing, *, batch_size: int, workers: int = 0) -> None:
+        """Decode the images, if they fit into memory; see `TrainingLoader`.
+
+        Raises:
+            ValueError: an option is out of range, or an image cannot be read.
+        """
+        _check_counts(batch_size, workers)
+        self.split, self.preprocessing, self.batch_size = split, preprocessing, batch_size
+        self._pixels = EvaluationPixels(split, preprocessing, workers)
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return len(self.split)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        batches = torch.split(torch.arange(self.images), self.batch_size)
+        for indices, pixels in zip(batches, self._pixels.batches(batches), strict=True):
+            yield normalize(pixels, self.preprocessing), self.split.labels[indices]
+
+
+def _check_counts(batch_size: int, workers: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size: {batch_size} is not possible; use 1 or more")
+    if workers < 0:
+        raise ValueError(f"workers: {workers} is not possible; use 0 (decode in this process) or more")
+
+
+def _generator(*place: int | str) -> torch.Generator:
+    return torch.Generator().manual_seed(derive_seed(*place))
+
+
+def _resized_crop(split: Split, preprocessing: Preprocessing, place: tuple[int | str, ...], index: int) -> NDArray[np.uint8]:
+    return random_resized_crop(split.image(index), preprocessing, random.Random(derive_seed(*place, index)))

@@ -1,0 +1,139 @@
+"""Convolution and linear layers that quantize what enters them and their own weights.
+
+    output = apply_weight(pad(activation_quantizer(input)), weight_quantizer(weight))
+
+The activation quantizer sits at the layer's entrance, so a skip path that starts at the same tensor stays in high
+precision (precision highway, supplement Sec. 5). A convolution pads its quantized input with the quantizer's `offset`: -3/8
+where an h-swish output enters (negative padding), else 0.
+"""
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (the field's name)
+
+from subfour.ops import FLOAT_BITS
+from subfour.quantizers import Quantizer
+
+LayerKind = Literal["stem", "depthwise", "pointwise", "conv", "se", "linear"]
+"""What a layer is in a MobileNet. `se`: squeeze-and-excitation, whatever its module class; `linear`: the classifier."""
+
+EIGHT_BIT_INPUT: frozenset[LayerKind] = frozenset({"stem", "se"})
+"""Layers whose input keeps at least 8 bits (supplement Sec. 5)."""
+
+
+class QuantLayer(nn.Module):
+    """What quantized convolution and linear layers share."""
+
+    weight: nn.Parameter
+    kind: LayerKind
+    weight_quantizer: Quantizer
+    activation_quantizer: Quantizer
+
+    def set_bits(self, weight_bits: int, activation_bits: int) -> None:
+        """Set both widths; the image and SE inputs keep at least 8 bits."""
+        if activation_bits != FLOAT_BITS and self.kind in EIGHT_BIT_INPUT:
+            activation_bits = max(activation_bits, 8)
+        self.weight_quantizer.bits = weight_bits
+        self.activation_quantizer.bits = activation_bits
+
+    def quantized_input(self, inputs: Tensor) -> Tensor:
+        """Return the input as the layer computes with it."""
+        quantized: Tensor = self.activation_quantizer(inputs)
+        return quantized
+
+    def quantized_weight(self) -> Tensor:
+        """Return the weight as the layer computes with it."""
+        quantized: Tensor = self.weight_quantizer(self.weight)
+        return quantized
+
+    def apply_weight(self, inputs: Tensor, weight: Tensor) -> Tensor:
+        """Compute the layer on a quantized input with a given weight, padding included."""
+        raise NotImplementedError
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Compute the quantized layer."""
+        return self.apply_weight(self.quantized_input(inputs), self.quantized_weight())
+
+
+class QuantConv2d(QuantLayer, nn.Conv2d):
+    """A convolution [N, C, H, W] -> [N, O, H', W'] with quantized input and weight."""
+
+    pad_value: float
+
+    @classmethod
+    def from_float(
+        cls,
+        conv: nn.Conv2d,
+        *,
+        kind: LayerKind,
+        weight_quantizer: Quantizer,
+        activation_quantizer: Quantizer,
+        pad_value: float = 0.0,
+    ) -> "QuantConv2d":
+        """Return the quantized layer around a float convolution's own parameters.
+
+        Args:
+            conv: the float layer; its parameters are shared, not copied.
+            kind: the layer's role.
+            weight_quantizer: for the weight.
+            activation_quantizer: for the input.
+            pad_value: what the border is padded with.
+
+        Raises:
+            ValueError: the layer pads by another mode than a constant, or by name ("same").
+        """
+        if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+            raise ValueError(f"padding: {conv.padding!r} in mode {conv.padding_mode!r} is not possible; use explicit sizes and 'zeros'")
+        layer = cls(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,  # type: ignore[arg-type]
+            conv.stride,  # type: ignore[arg-type]
+            conv.padding,  # type: ignore[arg-type]
+            conv.dilation,  # type: ignore[arg-type]
+            conv.groups,
+            conv.bias is not None,
+            device="meta",
+        )
+        layer.weight, layer.bias = conv.weight, conv.bias
+        layer.kind, layer.pad_value = kind, pad_value
+        layer.weight_quantizer, layer.activation_quantizer = weight_quantizer, activation_quantizer
+        return layer.train(conv.training)
+
+    def apply_weight(self, inputs: Tensor, weight: Tensor) -> Tensor:
+        """Convolve with the layer's own padding."""
+        padding = self.padding
+        if self.pad_value:
+            inputs = F.pad(inputs, self._reversed_padding_repeated_twice, value=self.pad_value)
+            padding = (0, 0)
+        return F.conv2d(inputs, weight, self.bias, self.stride, padding, self.dilation, self.groups)
+
+
+class QuantLinear(QuantLayer, nn.Linear):
+    """A linear layer [..., I] -> [..., O] with quantized input and weight."""
+
+    @classmethod
+    def from_float(
+        cls, linear: nn.Linear, *, kind: LayerKind, weight_quantizer: Quantizer, activation_quantizer: Quantizer
+    ) -> "QuantLinear":
+        """Return the quantized layer around a float layer's own parameters; see `QuantConv2d.from_float`."""
+        layer = cls(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
+        layer.weight, layer.bias = linear.weight, linear.bias
+        layer.kind = kind
+        layer.weight_quantizer, layer.activation_quantizer = weight_quantizer, activation_quantizer
+        return layer.train(linear.training)
+
+    def apply_weight(self, inputs: Tensor, weight: Tensor) -> Tensor:
+        """Multiply."""
+        return F.linear(inputs, weight, self.bias)
+
+
+def quant_layers(model: nn.Module) -> dict[str, QuantConv2d | QuantLinear]:
+    """Return every quantized layer by its exact name, in the model's own order."""
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, QuantConv2d | QuantLinear)}
+
+
+def freezable_layers(model: nn.Module) -> dict[str, QuantConv2d]:
+    """Return the layers that AIWQ samples and PROFIT may freeze: the convolutions of the main path, never SE."""
+    return {name: layer for name, layer in quant_layers(model).items() if isinstance(layer, QuantConv2d) and layer.kind != "se"}

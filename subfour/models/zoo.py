@@ -1,0 +1,243 @@
+"""Every network by name: torchvision's, timm's and our own two; built to size, changed where asked, loaded where asked.
+
+    torchvision/NAME     any classification network; the MobileNets take a width and a dropout
+    timm/NAME            any network of timm, with or without a tag for its weights (mobilenetv3_small_100.lamb_in1k)
+    subfour/NAME         mobilenet_v1, tiny_mobilenet_v3
+
+Weights come from the library that made them or from a file, always into the network of the size asked for: a head of another
+size is left as initialised, anything else that does not fit is an error. The only file that knows torchvision's and timm's
+ways of building; timm is imported only when one of its networks is asked for.
+"""
+
+import difflib
+import logging
+import math
+import pickle
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision import models as torchvision_models
+
+from subfour.data.preprocess import Preprocessing
+from subfour.models.mobilenet_v1 import MobileNetV1
+from subfour.models.tiny import tiny_mobilenet_v3
+
+logger = logging.getLogger(__name__)
+
+OURS = {"mobilenet_v1": MobileNetV1, "tiny_mobilenet_v3": tiny_mobilenet_v3}
+
+TORCHVISION_MOBILENETS = ("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large")
+
+CHECKPOINT_WRAPPERS = ("state_dict_ema", "state_dict", "model")
+"""Entries of a training checkpoint that hold the weights; averaged weights are preferred, as in timm."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Architecture:
+    """Changes to a stock network."""
+
+    width: float = 1.0
+    """Multiplies every channel count; for timm's networks choose another name instead."""
+    strides: tuple[int, ...] = ()
+    """Replaces, in order, the strides of the strided convolutions; pads and skips stay. Empty: the network's own."""
+    dropout: float | None = None
+    """Dropout probability before the head. None: the network's own."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        if not 0 < self.width < math.inf:
+            raise ValueError(f"width: {self.width} is not possible; use a positive number, 1 for the network's own")
+        if any(stride < 1 for stride in self.strides):
+            raise ValueError(f"strides: {self.strides} is not possible; every stride is 1 or more")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout: {self.dropout} is not possible; use 0 or more and less than 1")
+
+
+STOCK = Architecture()
+"""The network as its authors made it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FloatModel:
+    """A float network and what its weights expect of an image."""
+
+    model: nn.Module
+    preprocessing: Preprocessing | None
+    """From the record of pretrained weights; None without them."""
+
+
+def build_model(
+    name: str, *, num_classes: int, weights: str = "none", architecture: Architecture = STOCK, rehead: bool = True
+) -> FloatModel:
+    """Build a float network.
+
+    Random weights come from torch's global generator: seed it around the call. Pretrained weights are downloaded once and kept
+    where torch.hub and the Hugging Face hub keep them.
+
+    >>> build_model("subfour/tiny_mobilenet_v3", num_classes=10).model(torch.zeros(1, 3, 32, 32)).shape
+    torch.Size([1, 10])
+
+    Args:
+        name: `torchvision/NAME`, `timm/NAME` or `subfour/NAME`.
+        num_classes: size of the head.
+        weights: `none`, `pretrained`, or the path of a .safetensors, .pth or .pt file.
+        architecture: changes to the network.
+        rehead: whether a head of another size than the weights' may start anew; a teacher's may not.
+
+    Raises:
+        ValueError: the name is unknown, the network cannot be changed that way, or the weights do not fit it.
+    """
+    model = _build(name, num_classes, architecture)
+    if architecture.strides:
+        _set_strides(model, architecture.strides)
+    preprocessing = None
+    if weights == "pretrained":
+        state, preprocessing = _pretrained(name)
+        _load(model, state, rehead=rehead)
+    elif weights != "none":
+        _load(model, _read(Path(weights)), rehead=rehead)
+    return FloatModel(model, preprocessing)
+
+
+def _build(name: str, num_classes: int, architecture: Architecture) -> nn.Module:
+    """Return the network with random weights and its own strides."""
+    family, _, network = name.partition("/")
+    if network not in _known_networks(family):
+        raise ValueError(_unknown(name))
+    width = architecture.width
+    dropout = {} if architecture.dropout is None else {"dropout": architecture.dropout}
+    model: nn.Module
+    if family == "subfour":
+        model = OURS[network](num_classes, width=width, **dropout)
+    elif family == "timm":
+        import timm  # noqa: PLC0415 (slow to import)
+
+        if width != 1:
+            raise ValueError(f"width: {width} is not possible for {name}; timm names each width, as in timm/mobilenetv2_050")
+        model = timm.create_model(network, num_classes=num_classes, drop_rate=architecture.dropout)
+    elif network in TORCHVISION_MOBILENETS:
+        model = torchvision_models.get_model(network, num_classes=num_classes, width_mult=width, **dropout)
+    else:
+        if width != 1 or dropout:
+            raise ValueError(
+                f"width, dropout: {name} keeps its own; of torchvision, {', '.join(TORCHVISION_MOBILENETS)} take them"
+            )
+        model = torchvision_models.get_model(network, num_classes=num_classes)
+    return model
+
+
+def _known_networks(family: str) -> Collection[str]:
+    """Return the names of a family's networks, without the family; none for an unknown family."""
+    if family == "subfour":
+        return OURS
+    if family == "torchvision":
+        names: list[str] = torchvision_models.list_models(module=torchvision_models)
+        return names
+    if family == "timm":
+        import timm  # noqa: PLC0415 (slow to import)
+
+        return [*timm.list_models(), *timm.list_pretrained()]
+    return ()
+
+
+def _unknown(name: str) -> str:
+    """Return the message for a name that is not known, with the nearest known ones."""
+    known = [f"{family}/{network}" for family in ("subfour", "torchvision", "timm") for network in _known_networks(family)]
+    near = difflib.get_close_matches(name, known)
+    advice = f"did you mean {' or '.join(near)}?" if near else f"use torchvision/NAME, timm/NAME, {' or '.join(known[:2])}"
+    return f"model: {name!r} is not known; {advice}"
+
+
+def _set_strides(model: nn.Module, strides: tuple[int, ...]) -> None:
+    """Replace the strides of the strided convolutions, in place and in the model's own order."""
+    strided = [module for module in model.modules() if isinstance(module, nn.Conv2d) and max(module.stride) > 1]
+    if len(strided) != len(strides):
+        raise ValueError(
+            f"strides: {strides} has {len(strides)} values, but the network has {len(strided)} strided convolutions; "
+            f"give {len(strided)}, or none to keep its own"
+        )
+    for conv, stride in zip(strided, strides, strict=True):
+        conv.stride = (stride, stride)
+
+
+def _pretrained(name: str) -> tuple[dict[str, Tensor], Preprocessing]:
+    """Return the library's weights for a known network and what they expect of an image."""
+    family, _, network = name.partition("/")
+    if family == "torchvision":
+        record = torchvision_models.get_model_weights(network).DEFAULT
+        preset = record.transforms()
+        preprocessing = Preprocessing(
+            image_size=preset.crop_size[0],
+            resize_size=preset.resize_size[0],
+            interpolation=preset.interpolation.value,
+            mean=tuple(preset.mean),
+            std=tuple(preset.std),
+        )
+        return record.get_state_dict(check_hash=True), preprocessing
+    if family == "timm":
+        import timm  # noqa: PLC0415 (slow to import)
+
+        record = timm.get_pretrained_cfg(network)
+        if record is not None and record.has_weights:
+            if record.crop_mode != "center":
+                logger.warning("%s was evaluated with crop mode %s; a centre crop is used", name, record.crop_mode)
+            image_size = record.input_size[-1]
+            preprocessing = Preprocessing(
+                image_size=image_size,
+                resize_size=math.floor(image_size / record.crop_pct),
+                interpolation=record.interpolation,  # type: ignore[arg-type]  # checked there
+                mean=record.mean,
+                std=record.std,
+            )
+            # A whole network, because timm renames the keys of some files as it loads them.
+            return timm.create_model(network, pretrained=True).state_dict(), preprocessing
+    raise ValueError(f"weights: there are no pretrained weights for {name}; use none, or a file")
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Return the weights in a file, by name, without wrappers of training scripts."""
+    if not path.is_file():
+        raise ValueError(f"weights: {str(path)!r} is no file; use none, pretrained, or a .safetensors, .pth or .pt file")
+    if path.suffix not in (".safetensors", ".pth", ".pt"):
+        raise ValueError(f"weights: {str(path)!r} must end with .safetensors, .pth or .pt")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"weights: {str(path)!r} cannot be read: {error}") from error
+    if isinstance(state, dict):
+        state = next((state[wrapper] for wrapper in CHECKPOINT_WRAPPERS if isinstance(state.get(wrapper), dict)), state)
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"weights: {str(path)!r} holds something else than named tensors; save a state dict")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def _load(model: nn.Module, state: dict[str, Tensor], *, rehead: bool) -> None:
+    """Load weights in place; with `rehead`, a head of another size keeps its initial values."""
+    own = model.state_dict()
+    head = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)][-1]
+    head_keys = own.keys() & {f"{head}.weight", f"{head}.bias"}
+    if rehead and all(key in state and own[key].shape[1:] == state[key].shape[1:] for key in head_keys):
+        classes, file_classes = len(own[f"{head}.weight"]), len(state[f"{head}.weight"])
+        if classes != file_classes:
+            logger.info("re-headed: %s has %d classes in the weights and starts anew with %d", head, file_classes, classes)
+            state = state | {key: own[key] for key in head_keys}
+    misfits = {
+        # Files older than batch norm's step counter lack it; it counts from zero then.
+        "missing": [key for key in own if key not in state and not key.endswith("num_batches_tracked")],
+        "unexpected": [key for key in state if key not in own],
+        "of another shape": [key for key in own if key in state and own[key].shape != state[key].shape],
+    }
+    if any(misfits.values()):
+        listed = "; ".join(f"{what}: {_shortened(keys)}" for what, keys in misfits.items() if keys)
+        raise ValueError(f"weights: they are of another network: {listed}")
+    model.load_state_dict(state, strict=False)
+
+
+def _shortened(keys: list[str], shown: int = 5) -> str:
+    rest = f" and {len(keys) - shown} more" if len(keys) > shown else ""
+    return ", ".join(keys[:shown]) + rest

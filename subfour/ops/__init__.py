@@ -1,0 +1,14 @@
+"""Pure tensor functions: the integer grid and the one form every quantizer reduces to."""
+
+from subfour.ops.affine import QuantParams, dequantize, fake_quantize, quantize
+from subfour.ops.grid import FLOAT_BITS, IntegerGrid, check_bits
+
+__all__ = [
+    "FLOAT_BITS",
+    "IntegerGrid",
+    "QuantParams",
+    "check_bits",
+    "dequantize",
+    "fake_quantize",
+    "quantize",
+]

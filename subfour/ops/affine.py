@@ -1,0 +1,118 @@
+"""The one form: every uniform quantizer, whatever its paper, is this pair of functions.
+
+    code  = round(clip((value - offset) / pre_scale, qmin - zero_point, qmax - zero_point)) + zero_point
+    value = (code - zero_point) * scale + offset
+
+Ties round to even. Clipping comes before rounding: the codes are the same either way, and only this order
+has the right gradient at the ends of the range. DuQ has `pre_scale = a / L` and `scale = c / L`; LSQ and PACT have
+`pre_scale = scale`; an affine quantizer has an integer `zero_point`, as ONNX QuantizeLinear has.
+
+Padding with `offset`, the value of code `zero_point`, costs no level and adds nothing at deployment: that is negative
+padding (-3/8 under h-swish) and ordinary zero padding (offset 0) in one line.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from subfour.ops.grid import IntegerGrid
+
+LARGEST_RATIO = 2.0**64
+"""Of scale to pre_scale in the gradient: far beyond what trains, far below what overflows."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuantParams:
+    """Constants of the one form. Tensors broadcast against the values."""
+
+    grid: IntegerGrid
+    pre_scale: Tensor
+    """Value-to-code step, positive."""
+    scale: Tensor
+    """Code-to-value step, positive."""
+    offset: float = 0.0
+    """Real shift: the value of code `zero_point`."""
+    zero_point: int = 0
+    """Integer shift, inside the grid."""
+
+    @property
+    def lowest(self) -> int:
+        """Smallest code relative to `zero_point`."""
+        return self.grid.qmin - self.zero_point
+
+    @property
+    def highest(self) -> int:
+        """Largest code relative to `zero_point`."""
+        return self.grid.qmax - self.zero_point
+
+
+def quantize(values: Tensor, params: QuantParams) -> Tensor:
+    """Return the integer code of each value, as float.
+
+    Args:
+        values: any shape; the tensors of `params` broadcast against it.
+        params: scales and grid.
+    """
+    return _position(values, params).clamp(params.lowest, params.highest).round() + params.zero_point
+
+
+def dequantize(codes: Tensor, params: QuantParams) -> Tensor:
+    """Return the real value of each code."""
+    values = (codes - params.zero_point) * params.scale
+    return values + params.offset if params.offset else values
+
+
+def fake_quantize(values: Tensor, params: QuantParams) -> Tensor:
+    """Return `dequantize(quantize(values))`, with a gradient to train through.
+
+    Rounding passes the gradient straight through; clip, `pre_scale` and `scale` have their true gradients.
+
+    >>> grid = IntegerGrid.unsigned(2)
+    >>> fake_quantize(torch.tensor([-1.0, 0.4, 9.0]), QuantParams(grid, torch.tensor(1.0), torch.tensor(1.0)))
+    tensor([0., 0., 3.])
+    """
+    return _FakeQuantize.apply(values, params.pre_scale, params.scale, params)  # type: ignore[no-any-return]
+
+
+def _position(values: Tensor, params: QuantParams) -> Tensor:
+    """Where each value lies on the unbounded code axis, relative to `zero_point`."""
+    shifted = values - params.offset if params.offset else values
+    return shifted / params.pre_scale
+
+
+class _FakeQuantize(torch.autograd.Function):
+    """`dequantize(quantize(.))` and its straight-through gradient.
+
+    With u the position, k = round(clip(u)) and m = [lowest <= u <= highest]:
+
+        d value / d values    = m * scale / pre_scale
+        d value / d pre_scale = -m * u * scale / pre_scale
+        d value / d scale     = k
+
+    Written out, and not left to autograd of the chain, because a clipped u may be infinite (a tiny range), and the
+    chain would then multiply infinity by the zero of the mask; it also keeps one tensor for backward and not four.
+    For the same reason scale / pre_scale saturates.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, pre_scale: Tensor, scale: Tensor, params: QuantParams) -> Tensor:
+        ctx.save_for_backward(values, pre_scale, scale)
+        ctx.params = params
+        return dequantize(quantize(values, params), params)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        values, pre_scale, scale = ctx.saved_tensors
+        params: QuantParams = ctx.params
+        position = _position(values, params)
+        clipped = position.clamp(params.lowest, params.highest)
+        ratio = (scale / pre_scale).clamp(max=LARGEST_RATIO)
+        grad_values = grad.masked_fill(position != clipped, 0) * ratio
+        grad_pre_scale = grad_scale = None
+        if ctx.needs_input_grad[1]:
+            grad_pre_scale = -(grad_values * clipped).sum_to_size(pre_scale.shape)
+        if ctx.needs_input_grad[2]:
+            grad_scale = (grad * clipped.round()).sum_to_size(scale.shape)
+        return grad_values, grad_pre_scale, grad_scale, None

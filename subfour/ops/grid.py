@@ -1,0 +1,54 @@
+"""The integers a quantizer may produce at a given bit width."""
+
+from dataclasses import dataclass
+
+FLOAT_BITS = 32
+"""The width that means "not quantized"."""
+
+SUPPORTED_BITS = (2, 3, 4, 5, 6, 7, 8)
+
+
+def check_bits(bits: int, field: str) -> None:
+    """Raise unless `bits` is a width this package can train.
+
+    Args:
+        bits: a width in bits.
+        field: the name of the option or argument, for the message.
+
+    Raises:
+        ValueError: `bits` is neither in 2..8 nor 32 (float).
+    """
+    if bits not in (*SUPPORTED_BITS, FLOAT_BITS):
+        raise ValueError(f"{field}: {bits} bits is not possible; choose from 2..8, or 32 for float")
+
+
+@dataclass(frozen=True, slots=True)
+class IntegerGrid:
+    """A closed range of integer codes, `qmin` .. `qmax`."""
+
+    qmin: int
+    qmax: int
+
+    @property
+    def num_levels(self) -> int:
+        """Number of codes in the grid."""
+        return self.qmax - self.qmin + 1
+
+    @classmethod
+    def unsigned(cls, bits: int) -> "IntegerGrid":
+        """Codes 0 .. 2^bits - 1.
+
+        >>> IntegerGrid.unsigned(4)
+        IntegerGrid(qmin=0, qmax=15)
+        """
+        return cls(0, 2**bits - 1)
+
+    @classmethod
+    def signed_narrow(cls, bits: int) -> "IntegerGrid":
+        """Codes -L .. L with L = 2^(bits-1) - 1: symmetric, so without -2^(bits-1).
+
+        >>> IntegerGrid.signed_narrow(2)
+        IntegerGrid(qmin=-1, qmax=1)
+        """
+        largest = 2 ** (bits - 1) - 1
+        return cls(-largest, largest)

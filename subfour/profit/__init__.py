@@ -1,0 +1,1 @@
+"""PROFIT itself: the only place where quantization and training meet."""

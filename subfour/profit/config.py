@@ -1,0 +1,293 @@
+"""The configuration of a run: one frozen, typed value that decides everything, and that a recipe returns.
+
+Where the paper, the authors' code and this package differ, the difference is a field here. Defaults are the paper's ImageNet
+values; recipes change them. Every field is an option of `subfour train`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from subfour.models.zoo import Architecture
+from subfour.ops import FLOAT_BITS, check_bits
+from subfour.quantizers import QuantizerName
+
+BitWidth = Annotated[
+    int,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="2..8|32",
+        instance_from_str=lambda words: _parse_bits(words[0]),
+        is_instance=lambda value: isinstance(value, int),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
+"""A width in bits: 2..8, or 32 for float."""
+
+Share = Annotated[
+    Fraction,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="FRACTION",
+        instance_from_str=lambda words: _parse_fraction(words[0]),
+        is_instance=lambda value: isinstance(value, Fraction),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
+"""A share between 0 and 1, such as 1/3."""
+
+
+def _parse_bits(text: str) -> int:
+    try:
+        bits = int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a width; choose from 2..8, or 32 for float") from None
+    check_bits(bits, "bits")
+    return bits
+
+
+def _parse_fraction(text: str) -> Fraction:
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{text!r} is not a fraction; write it like 1/3 or 0.5") from None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadingConfig:
+    """How images are read and augmented."""
+
+    image_size: int | None = None
+    """Side of the square the network sees, pixels; None: the weights' own record, else the model's usual size."""
+    augment: Literal["crop-flip", "crop", "resized-crop", "none"] = "resized-crop"
+    """Training augmentation: padded random crop (with or without flip), ImageNet's random resized crop, or nothing."""
+    workers: int = 4
+    """Processes that decode images when they are not kept in memory."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScheduleConfig:
+    """Epochs, learning rates and the optimizer (SGD with Nesterov momentum)."""
+
+    batch_size: int = 256
+    """Images per step."""
+    float_epochs: int = 15
+    """Epochs of the float phase: fine-tuning, or training from scratch."""
+    finetune_epochs: int = 15
+    """Epochs of each finetune phase."""
+    stabilize_epochs: int = 5
+    """Epochs of each stabilize phase."""
+    sample_epochs: int = 5
+    """Epochs of the AIWQ sampling phase."""
+    float_lr: float | None = None
+    """Base learning rate of the float phase; None: `lr`."""
+    lr: float = 0.04
+    """Base learning rate of every other phase."""
+    range_lr_scale: float = 0.01
+    """Learning rate of range parameters over that of weights."""
+    momentum: float = 0.9
+    """Nesterov momentum."""
+    weight_decay: float = 4e-5
+    """L2 penalty of convolution and linear weights; batch norm, biases and ranges have none."""
+    warmup_epochs: float = 3.0
+    """Linear warm-up from a tenth of the rate, in float and finetune phases."""
+    final_lr_scale: float = 0.001
+    """The cosine of each phase ends at this share of the base rate."""
+    update: Literal["epoch", "step"] = "epoch"
+    """How often the rate changes."""
+    max_steps: int | None = None
+    """Stop each epoch after this many steps; None: the whole epoch."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require_positive(self, "batch_size", "lr", "final_lr_scale")
+        _require_not_negative(
+            self, "float_epochs", "finetune_epochs", "stabilize_epochs", "sample_epochs", "warmup_epochs", "weight_decay", "range_lr_scale"
+        )
+        if self.max_steps is not None:
+            _require_positive(self, "max_steps")
+        if self.float_lr is not None:
+            _require_positive(self, "float_lr")
+        if not 0 < self.momentum < 1:
+            raise ValueError(f"momentum: {self.momentum} is not between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProfitConfig:
+    """Progressive freezing by AIWQ."""
+
+    fractions: tuple[Share, ...] = (Fraction(1, 3), Fraction(2, 3))
+    """Shares of the sampled layers frozen in the stages after the first, the most unstable first."""
+    at_bits: BitWidth | None = None
+    """Weight width at which layers are sampled and frozen; None: the last one."""
+    covers: Literal["weights", "weights+ranges", "weights+ranges+batchnorm"] = "weights"
+    """What freezing a layer stops: its convolution weight (authors), its ranges too, or also the batch norm behind it."""
+    decay: float = 0.999
+    """Decay of the running mean of AIWQ."""
+    corrected: bool = True
+    """Divide the running mean by its weight so far; False: the authors' mean, which starts at 0."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if any(not 0 < share < 1 for share in self.fractions) or list(self.fractions) != sorted(set(self.fractions)):
+            shown = " ".join(map(str, self.fractions))
+            raise ValueError(f"profit.fractions: {shown} must rise and lie between 0 and 1, such as 1/3 2/3")
+        if not 0 < self.decay < 1:
+            raise ValueError(f"profit.decay: {self.decay} is not between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DistillConfig:
+    """Loss = cross entropy with the labels + `weight` * cross entropy with the teacher's softmax."""
+
+    weight: float = 1.0
+    """Weight of the teacher's term."""
+    temperature: float = 1.0
+    """Both softmaxes are taken at this temperature; the term is scaled by its square."""
+    teacher_mode: Literal["eval", "train"] = "eval"
+    """Mode of the teacher's batch norm; the authors' moves its statistics (train)."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require_positive(self, "temperature")
+        _require_not_negative(self, "weight")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AverageConfig:
+    """Exponential moving average of the whole model state."""
+
+    decay: float | None = 0.9997
+    """Decay per step; None: 1 - 1.5 / (steps per epoch), which is 0.9997 at ImageNet's 5,004."""
+    restart: bool = True
+    """Start again from the raw weights whenever a width changes (the authors do not)."""
+    reestimate_batches: int = 100
+    """Training batches from which batch-norm statistics are computed anew before the last evaluation; 0: not at all."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if self.decay is not None and not 0 < self.decay < 1:
+            raise ValueError(f"average.decay: {self.decay} is not between 0 and 1")
+        _require_not_negative(self, "reestimate_batches")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """Everything that decides a run."""
+
+    recipe: Annotated[str, tyro.conf.Suppress] = "custom"
+    """Name of the recipe this started from."""
+    model: str = "torchvision/mobilenet_v2"
+    """Network: torchvision/NAME, timm/NAME or subfour/NAME."""
+    weights: str = "pretrained"
+    """Starting weights: pretrained, none, or a .safetensors or .pth file."""
+    data: str = "folder:imagenet"
+    """Images: digits, folder:PATH, parquet:PATH or hub:NAME."""
+    weight_bits: tuple[BitWidth, ...] = (8, 5, 4)
+    """Widths of the weights, one block of phases each; 32 is float."""
+    activation_bits: tuple[BitWidth, ...] = (8, 5, 4)
+    """Widths of the activations, one block of phases each; 32 is float."""
+    quantizer: QuantizerName = "duq"
+    """Which paper's quantizers."""
+    method: Literal["profit", "none"] = "profit"
+    """Progressive freezing, or the same phases with nothing frozen."""
+    padding: Literal["negative", "zero"] = "negative"
+    """What convolutions fed by h-swish are padded with: -3/8, or 0."""
+    teacher: str = "self"
+    """Teacher network: self (the float network at the end of its phase), none, or torchvision/NAME or timm/NAME, pretrained."""
+    teacher_weights: str = "pretrained"
+    """The teacher's weights, unless it is self: pretrained, or a file."""
+    keep_phases: bool = False
+    """Run the phases of 32-bit widths too: a float control with the epochs of a quantized run."""
+    from_run: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    """Continue from the final weights of this run directory, at other widths."""
+    starting_weight_bits: Annotated[BitWidth, tyro.conf.Suppress] = FLOAT_BITS
+    """Weight width of the run that this one continues."""
+    seed: int = 0
+    """Decides every random choice."""
+    device: str = "auto"
+    """auto (cuda if there is one), cpu, cuda, mps."""
+    calibration_batches: int = 8
+    """Training batches that set the activation ranges."""
+    architecture: Architecture = field(default_factory=Architecture)
+    loading: LoadingConfig = field(default_factory=LoadingConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    profit: ProfitConfig = field(default_factory=ProfitConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    average: AverageConfig = field(default_factory=AverageConfig)
+
+    def __post_init__(self) -> None:
+        """Check what no part can check alone."""
+        for name, widths in (("weight_bits", self.weight_bits), ("activation_bits", self.activation_bits)):
+            if not widths:
+                raise ValueError(f"{name}: no width given; name at least one, such as 4, or 32 for float")
+            for bits in widths:
+                check_bits(bits, name)
+            distinct = len(set(widths)) == len(widths) or self.keep_phases
+            if list(widths) != sorted(widths, reverse=True) or not distinct:
+                raise ValueError(f"{name}: {' '.join(map(str, widths))} must fall from one width to the next, such as 8 5 4")
+        if self.profit.at_bits is not None and self.profit.at_bits not in self.weight_bits:
+            widths_shown = " ".join(map(str, self.weight_bits))
+            raise ValueError(f"profit.at_bits: {self.profit.at_bits} is not among weight_bits ({widths_shown})")
+        _require_positive(self, "calibration_batches")
+
+    @property
+    def profit_bits(self) -> int:
+        """Weight width at which PROFIT acts."""
+        return self.weight_bits[-1] if self.profit.at_bits is None else self.profit.at_bits
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; `from_json` reads them back."""
+        return _plain(dataclasses.asdict(self))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "RunConfig":
+        """Rebuild a configuration from `to_json`.
+
+        Raises:
+            ValueError: a field is unknown or has a value that is not allowed.
+        """
+        values = dict(data)
+        parts = {
+            "architecture": Architecture,
+            "loading": LoadingConfig,
+            "schedule": ScheduleConfig,
+            "profit": ProfitConfig,
+            "distill": DistillConfig,
+            "average": AverageConfig,
+        }
+        try:
+            for name, part in parts.items():
+                fields = {key: tuple(value) if isinstance(value, list) else value for key, value in values[name].items()}
+                if name == "profit":
+                    fields["fractions"] = tuple(Fraction(share) for share in fields["fractions"])
+                values[name] = part(**fields)
+            for name in ("weight_bits", "activation_bits"):
+                values[name] = tuple(values[name])
+            return cls(**values)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"config: not a configuration of this version of subfour ({error})") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(entry) for entry in value]
+    return str(value) if isinstance(value, Fraction) else value
+
+
+def _require_positive(part: object, *names: str) -> None:
+    for name in names:
+        if not getattr(part, name) > 0:
+            raise ValueError(f"{name}: {getattr(part, name)} must be greater than 0")
+
+
+def _require_not_negative(part: object, *names: str) -> None:
+    for name in names:
+        if getattr(part, name) < 0:
+            raise ValueError(f"{name}: {getattr(part, name)} must not be negative")

@@ -1,0 +1,101 @@
+"""Which layers stop training, and which parameters train in a phase.
+
+Source: PROFIT, arXiv:2008.04693, Sec. 4: the weights of the most unstable third are frozen, then of the top two thirds.
+A frozen weight is bit-identical from then on. Batch norm and ranges go on training (authors' code), unless
+`ProfitConfig.covers` says otherwise.
+"""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from math import floor
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import SGD
+
+from subfour.layers import QuantConv2d, quant_layers
+from subfour.profit.config import ProfitConfig, ScheduleConfig
+from subfour.profit.phases import Phase
+from subfour.quantizers import Quantizer
+
+
+def frozen_layers(freeze_order: Sequence[str], share: Fraction) -> list[str]:
+    """Return the floor(share * L) most unstable of L layers.
+
+    >>> frozen_layers(["a", "b", "c", "d"], Fraction(2, 3))
+    ['a', 'b']
+    """
+    return list(freeze_order[: floor(share * len(freeze_order))])
+
+
+def set_trainable(model: nn.Module, phase: Phase, freeze_order: Sequence[str], config: ProfitConfig) -> list[str]:
+    """Decide for every parameter whether it trains in this phase, and return the names of the frozen layers.
+
+    Raises:
+        RuntimeError: the phase freezes layers and no order was sampled.
+    """
+    if phase.frozen and not freeze_order:
+        raise RuntimeError(f"phase {phase.widths} freezes {phase.frozen} of the layers, but no phase before it sampled AIWQ")
+    layers = quant_layers(model)
+    model.requires_grad_(True)
+    for quantizer in _quantizers(model):
+        # Ranges of a float quantizer do nothing: were they trained, momentum would move them before their width begins.
+        quantizer.requires_grad_(quantizer.enabled)
+    if phase.kind == "stabilize":
+        for layer in layers.values():
+            layer.weight.requires_grad_(False)
+    frozen = frozen_layers(freeze_order, phase.frozen)
+    norms = _batchnorm_after(model) if config.covers == "weights+ranges+batchnorm" else {}
+    for name in frozen:
+        layers[name].weight.requires_grad_(False)
+        if config.covers != "weights":
+            layers[name].weight_quantizer.requires_grad_(False)
+            layers[name].activation_quantizer.requires_grad_(False)
+        if name in norms:
+            norms[name].requires_grad_(False)
+    return frozen
+
+
+def build_optimizer(model: nn.Module, phase: Phase, config: ScheduleConfig) -> SGD:
+    """Return SGD over what trains, in three groups: weights, batch norm and biases, ranges.
+
+    Only weights decay (and PACT's clip, as its paper asks); ranges have `range_lr_scale` times the rate. Each group keeps
+    its `base_lr`, which the schedule multiplies.
+    """
+    weights = {id(layer.weight) for layer in quant_layers(model).values()}
+    ranges: dict[int, bool] = {
+        id(parameter): quantizer.decays_ranges for quantizer in _quantizers(model) for parameter in quantizer.parameters()
+    }
+    rate = config.float_lr if phase.kind == "float" and config.float_lr is not None else config.lr
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
+        if id(parameter) in ranges:
+            key = (rate * config.range_lr_scale, config.weight_decay if ranges[id(parameter)] else 0.0)
+        else:
+            key = (rate, config.weight_decay if id(parameter) in weights else 0.0)
+        groups.setdefault(key, []).append(parameter)
+    return SGD(
+        [{"params": parameters, "base_lr": lr, "weight_decay": decay} for (lr, decay), parameters in groups.items()],
+        lr=rate,
+        momentum=config.momentum,
+        nesterov=True,
+    )
+
+
+def _quantizers(model: nn.Module) -> list[Quantizer]:
+    return [module for module in model.modules() if isinstance(module, Quantizer)]
+
+
+def _batchnorm_after(model: nn.Module) -> dict[str, nn.Module]:
+    """Return, per convolution, the batch norm that follows it in the order of definition."""
+    following: dict[str, nn.Module] = {}
+    last = ""
+    for name, module in model.named_modules():
+        if isinstance(module, QuantConv2d):
+            last = name
+        elif isinstance(module, _BatchNorm) and last:
+            following[last] = module
+            last = ""
+    return following

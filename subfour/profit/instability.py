@@ -1,0 +1,143 @@
+"""AIWQ, activation instability induced by weight quantization: how much a weight update moves a layer's output.
+
+Source: PROFIT, arXiv:2008.04693, Sec. 4; the authors' train_ts.py. At step t, on the same input x,
+
+    o_new = conv(x, Q(w_t))      o_old = conv(x, Q(w_{t-1}))        with the layer's own padding
+    per output channel, a Gaussian (m, s) over batch and positions of both:
+    KL = log(s_old / s_new) + (s_new^2 + (m_new - m_old)^2) / (2 s_old^2) - 1/2
+    sample = mean of KL over channels with both s > 0;  AIWQ = running mean of the samples
+
+Small print: s is the unbiased estimate (torch.std). A sample above 1 is dropped; with no live channel there is none. The
+running mean is divided by the weight of the samples KEPT, so that a layer whose samples are dropped does not rank as
+stable (`corrected=False`: the authors' mean, which starts at 0). Both outputs come from the layer's own `apply_weight`, so
+unchanged weights give exactly 0 for every kind of layer; the authors' hook pads with 0 where the layer pads with -3/8.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from subfour.layers import QuantConv2d, freezable_layers
+
+LARGEST_SAMPLE = 1.0
+"""Samples above this are dropped (authors)."""
+
+
+def instability(output_new: Tensor, output_old: Tensor) -> float | None:
+    """Return one AIWQ sample: the mean over channels of KL(new || old), or None where no channel is alive.
+
+    Args:
+        output_new: [N, C, H, W], from the present weights.
+        output_old: the same shape, from the weights before the last step.
+    """
+    std_new, mean_new = torch.std_mean(output_new, dim=(0, 2, 3))
+    std_old, mean_old = torch.std_mean(output_old, dim=(0, 2, 3))
+    alive = (std_new > 0) & (std_old > 0)
+    if not alive.any():
+        return None
+    s_new, s_old = std_new[alive].double(), std_old[alive].double()
+    shift = mean_new[alive].double() - mean_old[alive].double()
+    divergence = torch.log(s_old / s_new) + (s_new.square() + shift.square()) / (2 * s_old.square()) - 0.5
+    return float(divergence.mean())
+
+
+@dataclass(slots=True)
+class RunningInstability:
+    """AIWQ of one layer so far."""
+
+    mean: float = 0.0
+    """Decayed sum of the kept samples."""
+    kept: int = 0
+    dropped: int = 0
+
+    def add(self, sample: float | None, decay: float) -> None:
+        """Take a sample in, or count it as dropped."""
+        if sample is None or not sample <= LARGEST_SAMPLE:
+            self.dropped += 1
+            return
+        self.kept += 1
+        self.mean = decay * self.mean + (1 - decay) * sample
+
+    def value(self, decay: float, *, corrected: bool) -> float:
+        """Return AIWQ; 0 before the first kept sample."""
+        if not self.kept:
+            return 0.0
+        return self.mean / (1 - decay**self.kept) if corrected else self.mean
+
+
+class InstabilityMeter:
+    """Samples AIWQ of every freezable layer in each training forward pass inside a `with` block."""
+
+    def __init__(self, model: nn.Module, *, decay: float, corrected: bool) -> None:
+        """Prepare a meter without samples.
+
+        Args:
+            model: a converted model.
+            decay: of the running mean.
+            corrected: whether the mean is divided by its weight.
+        """
+        self.decay = decay
+        self.corrected = corrected
+        self._layers = freezable_layers(model)
+        self._running = {name: RunningInstability() for name in self._layers}
+        self._previous: dict[str, Tensor] = {}
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> Self:
+        """Start sampling."""
+        for name, layer in self._layers.items():
+            self._handles.append(layer.register_forward_hook(self._hook(name)))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Stop sampling."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _hook(self, name: str) -> Any:
+        @torch.no_grad()
+        def sample(layer: QuantConv2d, inputs: tuple[Tensor], output: Tensor) -> None:
+            if not layer.training:
+                return
+            weight = layer.quantized_weight().clone()
+            if name in self._previous:
+                output_old = layer.apply_weight(layer.quantized_input(inputs[0]), self._previous[name])
+                self._running[name].add(instability(output, output_old), self.decay)
+            self._previous[name] = weight
+
+        return sample
+
+    def values(self) -> dict[str, float]:
+        """Return AIWQ per layer, in the model's order."""
+        return {name: running.value(self.decay, corrected=self.corrected) for name, running in self._running.items()}
+
+    def dropped_shares(self) -> dict[str, float]:
+        """Return the share of samples that were dropped, per layer."""
+        return {name: running.dropped / max(running.kept + running.dropped, 1) for name, running in self._running.items()}
+
+    def ranking(self) -> list[str]:
+        """Return the layers, the most unstable first; ties by name.
+
+        A layer whose every sample was dropped moved beyond what the metric measures: it comes first.
+        """
+        values = self.values()
+
+        def key(name: str) -> tuple[bool, float, str]:
+            running = self._running[name]
+            return (not (running.dropped and not running.kept), -values[name], name)
+
+        return sorted(values, key=key)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, list[float]]]:
+        """Return the previous quantized weights, and (mean, kept, dropped) per layer, for a checkpoint."""
+        return dict(self._previous), {name: [r.mean, r.kept, r.dropped] for name, r in self._running.items()}
+
+    def load_state(self, previous: Mapping[str, Tensor], running: Mapping[str, list[float]]) -> None:
+        """Continue from a checkpoint."""
+        self._previous = {name: value.to(self._layers[name].weight.device) for name, value in previous.items()}
+        self._running = {name: RunningInstability(mean, int(kept), int(dropped)) for name, (mean, kept, dropped) in running.items()}

@@ -1,0 +1,143 @@
+"""The model file of a finished run: one safetensors file that evaluates to exactly what was trained.
+
+Weights of quantized layers are stored as integer codes (int8), everything else in float32. Reading multiplies a code by the
+quantizer's `pre_scale`, which that quantizer maps back to the same code: the loaded model has the trained model's values, bit
+for bit. The metadata hold the resolved configuration, the widths, class names and preprocessing, so the file stands alone.
+"""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from subfour.convert.calibrate import set_bits
+from subfour.convert.policy import LayerRule
+from subfour.data.images import evaluation_split
+from subfour.data.loader import EvaluationLoader
+from subfour.data.sources import load_images
+from subfour.layers import quant_layers
+from subfour.models.zoo import build_model
+from subfour.profit.config import RunConfig
+from subfour.profit.session import DataRecord, choose_device, convert_for
+from subfour.profit.state import load_model
+from subfour.rundir import RunDirectory
+from subfour.train.evaluation import Accuracy, evaluate
+
+logger = logging.getLogger(__name__)
+
+MODEL_FILE = "model.safetensors"
+"""Name in a run directory."""
+
+FORMAT = "subfour model 1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """A model read from a file."""
+
+    model: nn.Module
+    """Converted, at its trained widths, in evaluation mode."""
+    config: RunConfig
+    data: DataRecord
+    rules: list[LayerRule]
+    """Why each layer is quantized as it is."""
+    weight_bits: int
+    activation_bits: int
+
+
+@torch.no_grad()
+def pack_model(model: nn.Module, config: RunConfig, data: DataRecord, *, weight_bits: int, activation_bits: int) -> bytes:
+    """Return the file's bytes.
+
+    Args:
+        model: converted, with the state to store loaded.
+        config: of its run.
+        data: class names and preprocessing.
+        weight_bits: final width of the weights.
+        activation_bits: final width of the activations.
+    """
+    tensors: dict[str, Tensor] = {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in model.state_dict().items()}
+    for name, layer in quant_layers(model).items():
+        if layer.weight_quantizer.enabled:
+            codes = layer.weight_quantizer.codes(layer.weight)
+            tensors[f"{name}.weight"] = codes.to("cpu", torch.int8, memory_format=torch.contiguous_format)
+    metadata = {
+        "format": FORMAT,
+        "config": json.dumps(config.to_json()),
+        "data": json.dumps(data.to_json()),
+        "weight_bits": str(weight_bits),
+        "activation_bits": str(activation_bits),
+    }
+    return save(tensors, metadata)
+
+
+@torch.no_grad()
+def read_model(path: Path) -> TrainedModel:
+    """Rebuild a model from its file, or from the run directory that holds it; nothing in the file is executed.
+
+    Raises:
+        ValueError: there is no such file, or it is damaged or not a model of this package.
+    """
+    if path.is_dir():
+        path = RunDirectory.open(path).path / MODEL_FILE
+        if not path.exists():
+            raise ValueError(f"model: the run {path.parent} is not finished; finish it with: subfour train --resume {path.parent}")
+    if not path.is_file():
+        raise ValueError(f"model: there is no file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, Any] = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except SafetensorError as error:
+        raise ValueError(f"model: {path} is damaged or not a safetensors file ({error})") from None
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"model: {path} was not written by subfour; its format is {metadata.get('format')!r}, not {FORMAT!r}")
+    config = RunConfig.from_json(json.loads(metadata["config"]))
+    data = DataRecord.from_json(json.loads(metadata["data"]))
+    model = build_model(config.model, num_classes=len(data.classes), weights="none", architecture=config.architecture).model
+    rules = convert_for(config, model, data.preprocessing)
+    model = model.to(memory_format=torch.channels_last)
+    weight_bits, activation_bits = int(metadata["weight_bits"]), int(metadata["activation_bits"])
+    codes = {name: tensors.pop(name) for name, value in list(tensors.items()) if value.dtype == torch.int8}
+    own = model.state_dict()
+    load_model(model, tensors | {name: own[name] for name in codes if name in own})
+    set_bits(model, weight_bits, activation_bits)
+    layers = quant_layers(model)
+    for name, value in codes.items():
+        layer = layers[name.removesuffix(".weight")]
+        layer.weight.copy_(value * layer.weight_quantizer.params().pre_scale)
+    return TrainedModel(
+        model=model.eval(), config=config, data=data, rules=rules, weight_bits=weight_bits, activation_bits=activation_bits
+    )
+
+
+def evaluate_model(
+    trained: TrainedModel, source: str, *, split: str | None = None, batch_size: int = 250, device: str = "auto"
+) -> Accuracy:
+    """Return the accuracy of a trained model on a source of images.
+
+    Args:
+        trained: from `read_model`.
+        source: digits, folder:PATH, parquet:PATH or hub:NAME.
+        split: which one; None: the only one, else validation.
+        batch_size: images at once.
+        device: auto, cpu, cuda or mps.
+
+    Raises:
+        ValueError: the data have more classes than the model, or cannot be read.
+    """
+    images = load_images(source)
+    known = trained.data.classes
+    if len(images.classes) > len(known):
+        raise ValueError(f"data: {source} has {len(images.classes)} classes, the model knows {len(known)}; give data of its classes")
+    if different := [(ours, theirs) for ours, theirs in zip(known, images.classes, strict=False) if ours != theirs]:
+        logger.warning("data: class names differ, first %r in the model and %r in the data; are they in the same order?", *different[0])
+    loader = EvaluationLoader(evaluation_split(images, split), trained.data.preprocessing, batch_size=batch_size)
+    place = choose_device(device)
+    return evaluate(trained.model.to(place), loader, place)

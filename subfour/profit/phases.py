@@ -1,0 +1,96 @@
+"""The schedule as data: which widths, which kind of training, how much is frozen, for how many epochs.
+
+Source: the authors' train_ts.py, in their order (spec: PROFIT, arXiv:2008.04693, Sec. 5). With three widths 8, 5, 4:
+
+    float
+    activations 8, 5, 4 (float weights):  stabilize, finetune, stabilize
+    weights     8, 5    (4-bit inputs):   stabilize, finetune, stabilize
+    weights     4, where PROFIT acts:     stabilize, sample, finetune, finetune 1/3 frozen, finetune 2/3 frozen, stabilize
+
+`stabilize` trains batch norm, biases and ranges of every layer, never weights. The list is computed before anything trains.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from subfour.ops import FLOAT_BITS
+from subfour.profit.config import RunConfig
+
+PhaseKind = Literal["float", "stabilize", "sample", "finetune"]
+
+NOTHING = Fraction(0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Phase:
+    """One block of epochs at fixed widths."""
+
+    kind: PhaseKind
+    weight_bits: int
+    activation_bits: int
+    epochs: int
+    frozen: Fraction = NOTHING
+    """Share of the sampled layers, the most unstable first, that does not train."""
+
+    @property
+    def widths(self) -> str:
+        """The widths by name, activations first, such as A4W32."""
+        return f"A{self.activation_bits}W{self.weight_bits}"
+
+    def to_json(self) -> dict[str, str | int]:
+        """Return plain values, the fraction as a string."""
+        return {
+            "kind": self.kind,
+            "weight_bits": self.weight_bits,
+            "activation_bits": self.activation_bits,
+            "frozen": str(self.frozen),
+            "epochs": self.epochs,
+        }
+
+
+def build_phases(config: RunConfig) -> list[Phase]:
+    """Return the phases of a run, in order; phases without epochs are left out.
+
+    A width of 32 has no phases of its own, unless `keep_phases` asks for a float network trained as long as a quantized one.
+    A run continued from another (`from_run`) starts quantized, so it has no float phase, and its activation blocks leave
+    the weights at the width they had.
+    """
+    return [phase for phase in _all_phases(config) if phase.epochs > 0]
+
+
+def _all_phases(config: RunConfig) -> Iterator[Phase]:
+    schedule = config.schedule
+    weight_bits = config.starting_weight_bits
+    if not config.from_run:
+        yield Phase(kind="float", weight_bits=FLOAT_BITS, activation_bits=FLOAT_BITS, epochs=schedule.float_epochs)
+    for bits in config.activation_bits:
+        if bits != FLOAT_BITS or config.keep_phases:
+            yield from _block(config, weight_bits, bits, freezing=False)
+    activation_bits = config.activation_bits[-1]
+    last = max(position for position, bits in enumerate(config.weight_bits) if bits == config.profit_bits)
+    for position, bits in enumerate(config.weight_bits):
+        if bits != FLOAT_BITS or config.keep_phases:
+            yield from _block(config, bits, activation_bits, freezing=position == last)
+
+
+def _block(config: RunConfig, weight_bits: int, activation_bits: int, *, freezing: bool) -> Iterator[Phase]:
+    """Yield one width's phases; with `freezing`, sampling and the progressive freeze.
+
+    Without PROFIT (method none) and in float the same epochs run with nothing frozen: the control.
+    """
+    schedule = config.schedule
+
+    def phase(kind: PhaseKind, epochs: int, frozen: Fraction = NOTHING) -> Phase:
+        return Phase(kind=kind, weight_bits=weight_bits, activation_bits=activation_bits, epochs=epochs, frozen=frozen)
+
+    yield phase("stabilize", schedule.stabilize_epochs)
+    if freezing:
+        acts = config.method == "profit" and weight_bits != FLOAT_BITS
+        yield phase("sample", schedule.sample_epochs)
+        for frozen in (NOTHING, *config.profit.fractions):
+            yield phase("finetune", schedule.finetune_epochs, frozen if acts else NOTHING)
+    else:
+        yield phase("finetune", schedule.finetune_epochs)
+    yield phase("stabilize", schedule.stabilize_epochs)

@@ -1,0 +1,84 @@
+"""What a run leaves behind when it ends: the model file, the float weights, `result.json`."""
+
+from typing import Any
+
+from safetensors.torch import save
+
+from subfour.analysis.cost import model_bytes
+from subfour.convert.calibrate import set_bits
+from subfour.layers import quant_layers
+from subfour.profit.freezing import frozen_layers
+from subfour.profit.model_file import MODEL_FILE, pack_model
+from subfour.profit.phases import build_phases
+from subfour.profit.session import WEIGHTS_FILE, Session
+from subfour.profit.state import RunState
+from subfour.rundir import RunDirectory
+
+RESULT_FILE = "result.json"
+
+SENSITIVITY_FILE = "sensitivity.json"
+"""AIWQ per layer; written whenever a sampling phase has ended."""
+
+
+def write_result(session: Session, run: RunDirectory, state: RunState) -> dict[str, Any]:
+    """Write the files of a finished run and return the content of result.json.
+
+    Args:
+        session: its model has the final averaged weights loaded, at the final widths.
+        run: the run's directory.
+        state: the final state.
+    """
+    config, model = session.config, session.model
+    last = build_phases(config)[-1]
+    sizes = {}
+    for row in state.rows:
+        set_bits(model, row["weight_bits"], row["activation_bits"])
+        sizes[row["widths"]] = model_bytes(model)
+    set_bits(model, last.weight_bits, last.activation_bits)
+    tensors = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    run.write_bytes(WEIGHTS_FILE, save(tensors))
+    packed = pack_model(model, config, session.data, weight_bits=last.weight_bits, activation_bits=last.activation_bits)
+    run.write_bytes(MODEL_FILE, packed)
+    git = run.read_json("environment.json")["git"] or {}
+    result = {
+        "recipe": config.recipe,
+        "seed": config.seed,
+        "commit": git.get("commit"),
+        "dirty": git.get("dirty"),
+        "model": config.model,
+        "quantizer": config.quantizer,
+        "method": config.method,
+        "weight_bits": last.weight_bits,
+        "activation_bits": last.activation_bits,
+        "rows": [row | {"bytes": sizes[row["widths"]]} for row in state.rows],
+        "padding_top1": state.padding_top1,
+        "epochs": sum(phase.epochs for phase in build_phases(config)),
+        "seconds": state.seconds,
+        "threads": state.threads,
+        "classes": list(session.data.classes),
+    }
+    run.write_json(RESULT_FILE, result)
+    return result
+
+
+def sensitivity_table(session: Session, state: RunState) -> list[dict[str, Any]]:
+    """Return one row per sampled layer, the most unstable first: name, kind, AIWQ, first phase in which it was frozen.
+
+    Phases count from 0, as in plan.json; null stands for a layer that was never frozen.
+    """
+    phases = build_phases(session.config)
+    layers = quant_layers(session.model)
+    first: dict[str, int] = {}
+    for index, phase in enumerate(phases):
+        for name in frozen_layers(state.freeze_order, phase.frozen):
+            first.setdefault(name, index)
+    return [
+        {
+            "name": name,
+            "kind": layers[name].kind,
+            "aiwq": state.instability[name],
+            "dropped": state.dropped[name],
+            "frozen_in_phase": first.get(name),
+        }
+        for name in state.freeze_order
+    ]

@@ -1,0 +1,189 @@
+"""From a configuration to what a run needs: images, the converted network, an outside teacher."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from subfour.convert.policy import LayerRule
+from subfour.convert.rewrite import convert
+from subfour.data.images import Split, training_splits
+from subfour.data.loader import EvaluationLoader, TrainingLoader
+from subfour.data.preprocess import Preprocessing
+from subfour.data.sources import load_images
+from subfour.data.statistics import data_preprocessing
+from subfour.layers import QuantConv2d, quant_layers
+from subfour.models.zoo import build_model
+from subfour.profit.config import RunConfig
+from subfour.profit.state import load_model
+from subfour.rundir import RunDirectory
+from subfour.seeding import derive_seed
+from subfour.train.distill import Teacher, renormalization
+from subfour.train.evaluation import evaluate
+
+DATA_FILE = "data.json"
+"""Class names and preprocessing of a run."""
+
+WEIGHTS_FILE = "weights.safetensors"
+"""Final averaged state of a run, in float: what a run continued from it starts with."""
+
+USUAL_IMAGE_SIZE = 224
+"""For networks without a weights record, in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecord:
+    """What a model must know of the data it was trained on."""
+
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "DataRecord":
+        """Rebuild a record."""
+        fields = dict(data["preprocessing"])
+        fields["mean"], fields["std"] = tuple(fields["mean"]), tuple(fields["std"])
+        return cls(classes=tuple(data["classes"]), preprocessing=Preprocessing(**fields))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What a run trains, and on what."""
+
+    config: RunConfig
+    model: nn.Module
+    """Converted, on `device`."""
+    data: DataRecord
+    training: TrainingLoader
+    validation: EvaluationLoader
+    outside_teacher: Teacher | None
+    """A teacher that is not the network itself."""
+    padding_top1: dict[str, float]
+    """Top-1 of the starting weights before and after negative padding; empty if nothing is padded so."""
+    device: torch.device
+
+
+def prepare_session(config: RunConfig, *, starting: bool) -> Session:
+    """Read the data, build and convert the network.
+
+    Args:
+        config: of the run.
+        starting: whether the run begins; a resumed one need not measure what padding did.
+
+    Raises:
+        ValueError: data, weights, teacher or device do not fit; the message names the option.
+    """
+    device = choose_device(config.device)
+    images = load_images(config.data)
+    training_images, validation_images = training_splits(images)
+    torch.manual_seed(derive_seed(config.seed, "weights"))
+    float_model = build_model(
+        config.model, num_classes=len(images.classes), weights=config.weights, architecture=config.architecture
+    )
+    data = DataRecord(classes=images.classes, preprocessing=_preprocessing(config, training_images, float_model.preprocessing))
+    loading, batch_size = config.loading, config.schedule.batch_size
+    training = TrainingLoader(
+        training_images,
+        data.preprocessing,
+        batch_size=batch_size,
+        augment=loading.augment,
+        seed=config.seed,
+        workers=loading.workers,
+        max_steps=config.schedule.max_steps,
+    )
+    validation = EvaluationLoader(
+        validation_images, data.preprocessing, batch_size=batch_size, workers=loading.workers
+    )
+    model = float_model.model.to(device, memory_format=torch.channels_last)
+    measure = starting and config.from_run is None and config.padding == "negative"
+    stock_top1 = evaluate(model, validation, device).top1 if measure else 0.0
+    convert_for(config, model, data.preprocessing)
+    padding_top1: dict[str, float] = {}
+    if measure and negatively_padded(model):
+        padding_top1 = {"before": stock_top1, "after": evaluate(model, validation, device).top1}
+    if config.from_run is not None:
+        load_model(model, load_file(Path(config.from_run) / WEIGHTS_FILE))
+    return Session(
+        config=config,
+        model=model,
+        data=data,
+        training=training,
+        validation=validation,
+        outside_teacher=_outside_teacher(config, data, device),
+        padding_top1=padding_top1,
+        device=device,
+    )
+
+
+def convert_for(config: RunConfig, model: nn.Module, preprocessing: Preprocessing) -> list[LayerRule]:
+    """Convert a float network in place as a configuration asks, and return why each layer is quantized as it is."""
+    return convert(model, quantizer=config.quantizer, padding=config.padding, mean=preprocessing.mean, std=preprocessing.std)
+
+
+def negatively_padded(model: nn.Module) -> list[str]:
+    """Return the names of the convolutions padded with -3/8."""
+    return [name for name, layer in quant_layers(model).items() if isinstance(layer, QuantConv2d) and layer.pad_value]
+
+
+def choose_device(name: str) -> torch.device:
+    """Return a device by name; `auto` is cuda where there is one.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device: {name!r} is not available here ({error}); use auto or cpu") from None
+    return device
+
+
+def continued(config: RunConfig, from_run: str) -> RunConfig:
+    """Return the configuration of a run that goes on from another one's final weights.
+
+    Raises:
+        ValueError: the earlier run is not finished, or is of another network.
+    """
+    earlier = RunConfig.from_json(RunDirectory.open(Path(from_run)).read_json("config.json"))
+    if not (Path(from_run) / WEIGHTS_FILE).exists():
+        raise ValueError(f"from: {from_run} is not finished; finish it with: subfour train --resume {from_run}")
+    for name in ("model", "architecture", "quantizer", "padding"):
+        if getattr(earlier, name) != getattr(config, name):
+            raise ValueError(f"{name}: {getattr(config, name)} differs from {getattr(earlier, name)} in {from_run}; use the same")
+    return replace(config, from_run=from_run, starting_weight_bits=earlier.weight_bits[-1], weights="none")
+
+
+def _preprocessing(config: RunConfig, training_images: Split, record: Preprocessing | None) -> Preprocessing:
+    """Take preprocessing from the earlier run or the weights' record, else from the data; a size asked for wins."""
+    if config.from_run is not None:
+        return DataRecord.from_json(RunDirectory.open(Path(config.from_run)).read_json(DATA_FILE)).preprocessing
+    size = config.loading.image_size
+    if record is None:
+        return data_preprocessing(training_images, image_size=size or USUAL_IMAGE_SIZE)
+    if size is None or size == record.image_size:
+        return record
+    return replace(record, image_size=size, resize_size=max(size, round(size * record.resize_size / record.image_size)))
+
+
+def _outside_teacher(config: RunConfig, data: DataRecord, device: torch.device) -> Teacher | None:
+    if config.teacher in ("self", "none"):
+        return None
+    built = build_model(config.teacher, num_classes=len(data.classes), weights=config.teacher_weights, rehead=False)
+    network = built.model.to(device, memory_format=torch.channels_last)
+    own = data.preprocessing
+    theirs = built.preprocessing or own
+    return Teacher(
+        network,
+        mode=config.distill.teacher_mode,
+        renormalize=renormalization(own.mean, own.std, theirs.mean, theirs.std),
+    )

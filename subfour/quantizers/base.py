@@ -1,0 +1,129 @@
+"""What every quantizer is: a module that owns its ranges and states them in the one form (`ops/affine.py`).
+
+A quantizer knows neither layers nor training. Its `bits` decide between float (32: the input is returned untouched)
+and a grid; its `domain` says which values it was made for.
+"""
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from subfour.ops import FLOAT_BITS, IntegerGrid, QuantParams, check_bits, dequantize, fake_quantize, quantize
+
+Domain = Literal["unsigned", "hswish", "signed"]
+"""Values a quantizer meets: ReLU outputs (>= 0), h-swish outputs (>= -3/8), or both signs (bottlenecks, weights)."""
+
+HSWISH_MINIMUM = -0.375
+"""Smallest value of h-swish, x * relu6(x + 3) / 6, reached at x = -1.5."""
+
+
+class Quantizer(nn.Module):
+    """Base of all quantizers; a subclass gives `params()` and `initialize()`."""
+
+    decays_ranges: ClassVar[bool] = False
+    """Whether the paper applies weight decay to the range parameters."""
+
+    def __init__(self, domain: Domain) -> None:
+        """Make a quantizer that is float until `bits` is set below 32.
+
+        Args:
+            domain: the values it will meet.
+        """
+        super().__init__()
+        self.domain: Domain = domain
+        self._bits = FLOAT_BITS
+        self.initialized = False
+
+    @property
+    def bits(self) -> int:
+        """Width in bits, 2..8, or 32 for float."""
+        return self._bits
+
+    @bits.setter
+    def bits(self, bits: int) -> None:
+        check_bits(bits, "bits")
+        self._bits = bits
+
+    @property
+    def enabled(self) -> bool:
+        """Whether values are quantized at all."""
+        return self._bits != FLOAT_BITS
+
+    @property
+    def offset(self) -> float:
+        """Value of the padding, and of code `zero_point`."""
+        return 0.0
+
+    @property
+    def grid(self) -> IntegerGrid:
+        """Codes at the present width."""
+        signed = self.domain == "signed"
+        return IntegerGrid.signed_narrow(self.bits) if signed else IntegerGrid.unsigned(self.bits)
+
+    def params(self) -> QuantParams:
+        """Return the constants of the one form at the present width, differentiable in the range parameters."""
+        raise NotImplementedError
+
+    def initialize(self, samples: Tensor) -> None:
+        """Set the ranges from values, in place.
+
+        Args:
+            samples: values this quantizer will meet, any shape: a sample of several batches, or a whole weight tensor.
+
+        Raises:
+            ValueError: no value tells anything about a range (all zero, or of the wrong sign).
+        """
+        raise NotImplementedError
+
+    def codes(self, values: Tensor) -> Tensor:
+        """Return the integer codes of values, as float."""
+        return quantize(values, self.params())
+
+    def values(self, codes: Tensor) -> Tensor:
+        """Return the real values of codes."""
+        return dequantize(codes, self.params())
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Fake-quantize values at the present width.
+
+        Raises:
+            RuntimeError: the ranges were never set.
+        """
+        if not self.enabled:
+            return values
+        if not self.initialized:
+            raise RuntimeError("this quantizer has no ranges yet: calibrate the model, or load a state dict, first")
+        return self.quantized(values)
+
+    def quantized(self, values: Tensor) -> Tensor:
+        """Fake-quantize with gradients; a subclass whose paper wants other gradients overrides this."""
+        return fake_quantize(values, self.params())
+
+    def extra_repr(self) -> str:
+        """Show width and domain in the module's repr."""
+        return f"bits={self.bits}, domain={self.domain}"
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        # Ranges are created as NaN: a loaded state that was calibrated is finite, one saved before calibration is not.
+        self.initialized = all(bool(torch.isfinite(value).all()) for value in self.state_dict().values())
+
+
+def positive_percentile(samples: Tensor, domain: Domain, percent: float = 95.0) -> Tensor:
+    """Return a percentile of the positive part of |x|, x - (-3/8) or x, whichever the domain asks for.
+
+    The authors' calibration (their code asks the type of the wrong object, so the first two never happen there).
+
+    Raises:
+        ValueError: nothing is positive.
+    """
+    magnitudes = {
+        "signed": samples.abs,
+        "hswish": lambda: samples - HSWISH_MINIMUM,
+        "unsigned": lambda: samples,
+    }[domain]()
+    positive = magnitudes[magnitudes > 0]
+    if positive.numel() == 0:
+        raise ValueError(f"samples: no positive value to set a {domain} range from; are the inputs all zero?")
+    return torch.quantile(positive.flatten().float(), percent / 100)

@@ -1,0 +1,132 @@
+"""DuQ, differentiable and unified quantization: a learned input range and a learned output range.
+
+Source: PROFIT, arXiv:2008.04693, Sec. 4; the authors' quant_op/duq.py. With L levels above zero and softplus s(.),
+
+    a = s(input_range_raw)      c = s(output_range_raw)
+    value = c * round(L * clip((x + b) / a, low, 1)) / L + d
+
+    domain     codes          L              b      d      low
+    unsigned   0 .. L         2^n - 1        0      0      0       ReLU, ReLU6
+    hswish     0 .. L         2^n - 1        3/8   -3/8    0       code 0 is exactly -3/8
+    signed    -L .. L         2^(n-1) - 1    0      0     -1       linear bottlenecks, weights
+
+so in the one form pre_scale = a / L, scale = c / L, offset = d. Softplus keeps a range positive whatever the optimizer
+does. Differs from the authors' code: the inverse of softplus does not overflow; calibration sees |x| and x + 3/8 where it
+should; below 4 bits the weight ranges are fitted anew (their 0.9 max|w| sets most 2-bit codes to 0).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (the field's name)
+
+from subfour.ops import IntegerGrid, QuantParams
+from subfour.quantizers.base import HSWISH_MINIMUM, Domain, Quantizer, positive_percentile
+
+WEIGHT_RANGE_SHARE = 0.9
+"""Initial weight range over max|w| (authors' code)."""
+
+FITTED_BELOW_BITS = 4
+"""Widths at which weight ranges minimise the squared error and not follow max|w|."""
+
+
+SMALLEST_RANGE = 1e-40
+"""Added to the input range, where softplus underflows to 0 (raw below -104); changes no range above 1e-33."""
+
+
+class DuQ(Quantizer):
+    """DuQ for activations: ranges from a percentile of what arrives."""
+
+    def __init__(self, domain: Domain) -> None:
+        """Make an uncalibrated quantizer.
+
+        Args:
+            domain: the values it will meet.
+        """
+        super().__init__(domain)
+        self.input_range_raw = nn.Parameter(torch.tensor(float("nan")))
+        self.output_range_raw = nn.Parameter(torch.tensor(float("nan")))
+
+    @property
+    def input_range(self) -> Tensor:
+        """The range a, positive: values beyond it are clipped."""
+        return F.softplus(self.input_range_raw) + SMALLEST_RANGE
+
+    @property
+    def output_range(self) -> Tensor:
+        """The range c, positive: the value of the largest code, less the offset."""
+        return F.softplus(self.output_range_raw)
+
+    @property
+    def offset(self) -> float:
+        """-3/8 for h-swish outputs, else 0."""
+        return HSWISH_MINIMUM if self.domain == "hswish" else 0.0
+
+    def params(self) -> QuantParams:
+        """See the head of this file for the equation."""
+        grid = self.grid
+        return QuantParams(grid, self.input_range / grid.qmax, self.output_range / grid.qmax, self.offset)
+
+    @torch.no_grad()
+    def initialize(self, samples: Tensor) -> None:
+        """Set both ranges to the 95th percentile of the positive part."""
+        self.set_ranges(positive_percentile(samples, self.domain))
+
+    @torch.no_grad()
+    def set_ranges(self, input_range: Tensor, output_range: Tensor | None = None) -> None:
+        """Set the ranges in place.
+
+        Args:
+            input_range: a, a positive scalar.
+            output_range: c, a positive scalar; a if left out.
+
+        Raises:
+            ValueError: a range is not positive and finite.
+        """
+        output_range = input_range if output_range is None else output_range
+        for name, value in (("input_range", input_range), ("output_range", output_range)):
+            if not (torch.isfinite(value) and value > 0):
+                raise ValueError(f"{name}: {value.item()} is not a positive finite number")
+        self.input_range_raw.copy_(softplus_inverse(input_range))
+        self.output_range_raw.copy_(softplus_inverse(output_range))
+        self.initialized = True
+
+
+class DuQWeight(DuQ):
+    """DuQ for one weight tensor (per layer)."""
+
+    def __init__(self) -> None:
+        """Make an uncalibrated weight quantizer."""
+        super().__init__("signed")
+
+    @torch.no_grad()
+    def initialize(self, samples: Tensor) -> None:
+        """Set the ranges for this weight tensor at the present width.
+
+        From 4 bits up a = c = 0.9 max|w| (authors). Below, the pair with the least |w - Q(w)|^2 over a grid of a.
+        """
+        largest = samples.abs().max()
+        if self.bits >= FITTED_BELOW_BITS:
+            self.set_ranges(WEIGHT_RANGE_SHARE * largest)
+        else:
+            self.set_ranges(*_least_squares_ranges(samples, self.grid, largest))
+
+
+def _least_squares_ranges(weight: Tensor, grid: IntegerGrid, largest: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (a, c) with the least |w - Q(w)|^2: a from a grid of 100, c in closed form for each a."""
+    best_error, best = torch.tensor(float("inf")), (largest, largest)
+    for share in torch.linspace(0.01, 1.0, 100):
+        input_range = share * largest
+        codes = (weight * (grid.qmax / input_range)).clamp(grid.qmin, grid.qmax).round()
+        scale = (weight * codes).sum() / codes.square().sum()
+        error = (weight - scale * codes).square().sum()
+        if error < best_error:
+            best_error, best = error, (input_range, scale * grid.qmax)
+    return best
+
+
+def softplus_inverse(value: Tensor) -> Tensor:
+    """Return r with softplus(r) = value, for any positive value a float can hold.
+
+    log(exp(v) - 1) overflows from 89 up in float32; v + log(1 - exp(-v)) is the same number and does not.
+    """
+    return value + torch.log(-torch.expm1(-value))

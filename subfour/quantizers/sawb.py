@@ -1,0 +1,57 @@
+"""SAWB, statistics-aware weight binning: the clip follows from two moments of the weights, nothing is learned.
+
+Source: Choi et al., "Accurate and Efficient 2-bit Quantized Neural Networks", SysML 2019, Sec. 3.
+
+    alpha = c1 * sqrt(E[w^2]) + c2 * E|w|        at every step, (c1, c2) fitted per width on six distributions
+
+The coefficients are those of several public codes, for a symmetric grid with a zero; 6 and 7 bits were never published and
+are refused. In evaluation mode alpha is the one of the last training step, so that it is part of the state.
+"""
+
+import torch
+from torch import Tensor
+
+from subfour.ops import QuantParams
+from subfour.quantizers.base import Quantizer
+
+COEFFICIENTS = {2: (3.12, -2.064), 3: (7.509, -6.892), 4: (12.68, -12.80), 5: (17.74, -18.64), 8: (31.76, -35.04)}
+"""Width -> (c1, c2)."""
+
+
+class SAWB(Quantizer):
+    """SAWB for one weight tensor (per layer)."""
+
+    alpha: Tensor
+
+    def __init__(self) -> None:
+        """Make a weight quantizer whose clip is not yet known."""
+        super().__init__("signed")
+        self.register_buffer("alpha", torch.tensor(float("nan")))
+
+    def params(self) -> QuantParams:
+        """See the head of this file for the equation."""
+        grid = self.grid
+        step = self.alpha / grid.qmax
+        return QuantParams(grid, step, step)
+
+    def quantized(self, values: Tensor) -> Tensor:
+        """Quantize with the clip of these very weights."""
+        if self.training:
+            self.initialize(values)
+        return super().quantized(values)
+
+    @torch.no_grad()
+    def initialize(self, samples: Tensor) -> None:
+        """Compute alpha from the weights at the present width.
+
+        Raises:
+            ValueError: the width has no published coefficients, or the weights no positive alpha.
+        """
+        if self.bits not in COEFFICIENTS:
+            raise ValueError(f"weight_bits: SAWB has no coefficients for {self.bits} bits; choose from {[*COEFFICIENTS]}")
+        c1, c2 = COEFFICIENTS[self.bits]
+        alpha = c1 * samples.square().mean().sqrt() + c2 * samples.abs().mean()
+        if not alpha > 0:
+            raise ValueError(f"weight: SAWB's clip is {alpha:.3g} at {self.bits} bits; are all zero, or of one magnitude?")
+        self.alpha.copy_(alpha)
+        self.initialized = True

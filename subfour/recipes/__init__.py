@@ -1,0 +1,45 @@
+"""Recipes: functions that return a `RunConfig`. Names are promises; a better schedule gets its own name."""
+
+import difflib
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+
+from subfour.profit.config import RunConfig
+from subfour.recipes.cifar10 import cifar10_mobilenet_v2, cifar10_mobilenet_v3_small
+from subfour.recipes.digits import digits
+from subfour.recipes.imagenet import imagenet_mobilenet_v1, imagenet_mobilenet_v2, imagenet_mobilenet_v3_large
+
+RECIPES: dict[str, Callable[[], RunConfig]] = {
+    "digits": digits,
+    "cifar10-mobilenet-v2": cifar10_mobilenet_v2,
+    "cifar10-mobilenet-v3-small": cifar10_mobilenet_v3_small,
+    "imagenet-mobilenet-v1": imagenet_mobilenet_v1,
+    "imagenet-mobilenet-v2": imagenet_mobilenet_v2,
+    "imagenet-mobilenet-v3-large": imagenet_mobilenet_v3_large,
+}
+
+
+def load_recipe(name: str) -> RunConfig:
+    """Return the configuration of a recipe.
+
+    Args:
+        name: one of `RECIPES`, or `path.py:function` for a recipe of the user's own, which is Python code and is run.
+
+    Raises:
+        ValueError: there is no such recipe, file or function.
+    """
+    if name in RECIPES:
+        return RECIPES[name]()
+    path, _, function = name.rpartition(":")
+    if path.endswith(".py"):
+        if not Path(path).is_file():
+            raise ValueError(f"recipe: there is no file {path}")
+        make = runpy.run_path(path).get(function)
+        config = make() if callable(make) else None
+        if not isinstance(config, RunConfig):
+            raise ValueError(f"recipe: {path} has no function {function!r} that returns a RunConfig")
+        return config
+    near = difflib.get_close_matches(name, RECIPES, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(RECIPES)}, or path.py:function"
+    raise ValueError(f"recipe: there is no recipe {name!r}; {hint}")

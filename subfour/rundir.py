@@ -1,0 +1,278 @@
+"""One run directory: everything a run is told, says and leaves behind, in plain files.
+
+    config.json        the resolved config                   plan.json       the phases, before anything trains
+    environment.json   machine, versions, commit, command    metrics.jsonl   one line per record, appended
+    result.json        what came out; there when the run is finished
+
+The rest (class names, checkpoints) is the caller's. A JSON file is replaced as a whole or not at all, so whoever reads a
+run, however it was killed, finds no half of a file; of metrics.jsonl only the last line can be torn. Numbers that
+are not finite are written as Python's json does (NaN, Infinity), because a diverged run must be able to say so.
+"""
+
+import json
+import logging
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+if sys.platform != "win32":
+    import fcntl
+
+logger = logging.getLogger(__name__)
+
+JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
+"""What `json` can write. Reading gives lists and dicts."""
+
+RECORDED_PACKAGES = ("subfour", "torch", "torchvision", "timm", "numpy", "pillow", "datasets", "scikit-learn", "safetensors")
+"""Packages whose version can change what a run gives."""
+
+
+class RunDirectory:
+    """A folder that holds one run; made by `create` or `open`."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the folder without touching it.
+
+        Args:
+            path: the folder.
+        """
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, config: Mapping[str, JSON]) -> "RunDirectory":
+        """Make the folder of a new run and write its config.json.
+
+        Args:
+            path: the folder; its parents are made too.
+            config: the resolved config.
+
+        Raises:
+            ValueError: the folder holds a run already, of this or of another config, or the path is a file.
+        """
+        run = cls(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ValueError(f"--out {path}: {error.filename} is a file; choose another --out") from None
+        if run._is_run():
+            differences = list(_differences(run.read_json("config.json"), json.loads(json.dumps(config))))
+            if differences:
+                more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+                raise ValueError(
+                    f"--out {path}: it holds a run with another config: {', '.join(differences[:3])}{more}; "
+                    f"continue that run with --resume {path}, or choose another --out"
+                )
+            state = "finished" if (path / "result.json").exists() else "unfinished"
+            raise ValueError(f"--out {path}: it holds this very run, {state}; use --resume {path}, or choose another --out")
+        run.write_json("config.json", config)
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDirectory":
+        """Return an existing run.
+
+        Raises:
+            ValueError: the path is not a run directory.
+        """
+        run = cls(path)
+        if not run._is_run():
+            raise ValueError(f"{path}: not a run directory, it has no config.json; give the --out of a `subfour train`")
+        return run
+
+    def _is_run(self) -> bool:
+        return (self.path / "config.json").is_file()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process from training into this directory; the system frees it however the process ends.
+
+        Readers need no lock. Threads of one process do not exclude each other. Where the system or the file system has no
+        POSIX locks, nothing is locked and a warning says so.
+
+        Raises:
+            ValueError: another process holds the lock.
+        """
+        with (self.path / ".lock").open("a") as file:
+            try:
+                _lock(file)
+            except (BlockingIOError, PermissionError):
+                taken = f"{self.path}: another process trains into it; wait for its end, or choose another --out"
+                raise ValueError(taken) from None
+            except OSError as error:
+                logger.warning("%s: cannot be locked (%s); do not start a second training into it", self.path, error)
+            yield
+
+    def write_json(self, name: str, data: JSON) -> None:
+        """Write or replace a JSON file of the run.
+
+        Args:
+            name: the file's name, such as "plan.json".
+            data: its content.
+        """
+        self.write_bytes(name, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write or replace a file of the run; see `write_atomically`."""
+        write_atomically(self.path / name, data)
+
+    def read_json(self, name: str) -> Any:
+        """Return the content of a JSON file of the run.
+
+        Raises:
+            ValueError: the file is missing or damaged.
+        """
+        file = self.path / name
+        try:
+            return json.loads(file.read_bytes())
+        except FileNotFoundError:
+            raise ValueError(f"{file}: missing from the run directory") from None
+        except ValueError as error:
+            raise ValueError(f"{file}: damaged, not JSON ({error})") from None
+
+    @property
+    def _metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def append_metrics(self, record: Mapping[str, JSON]) -> None:
+        """Append one line to metrics.jsonl; it is on the disk when this returns."""
+        with self._metrics_file.open("ab") as file:
+            file.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return every record of metrics.jsonl; a last line torn by a kill is left out.
+
+        Raises:
+            ValueError: another line is damaged.
+        """
+        if not self._metrics_file.exists():
+            return []
+        *lines, _torn = self._metrics_file.read_bytes().split(b"\n")
+        records = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                records.append(json.loads(line))
+            except ValueError as error:
+                raise ValueError(f"{self._metrics_file}: line {number} is damaged ({error})") from None
+        return records
+
+    @property
+    def metrics_size(self) -> int:
+        """Size of metrics.jsonl in bytes, for a checkpoint to remember."""
+        return self._metrics_file.stat().st_size if self._metrics_file.exists() else 0
+
+    def truncate_metrics(self, size: int) -> None:
+        """Drop what was appended after a checkpoint, torn line included.
+
+        Args:
+            size: `metrics_size` at that checkpoint, in bytes; 0 when there is none.
+
+        Raises:
+            ValueError: the file is shorter than that.
+        """
+        if size > self.metrics_size:
+            raise ValueError(
+                f"{self._metrics_file}: damaged, {self.metrics_size} bytes long where the checkpoint saw {size}; "
+                "restore the file, or start anew with another --out"
+            )
+        with self._metrics_file.open("ab") as file:
+            file.truncate(size)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write or replace a file so that a kill or a power cut at any moment leaves the old content or the new, whole.
+
+    Raises:
+        OSError: the disk is full or refuses; the old content is still there and nothing is left beside it.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if sys.platform != "win32":  # where a folder cannot be opened, a rename is durable by itself
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _lock(file: IO[str]) -> None:
+    """Lock a file for this process, or raise at once."""
+    if sys.platform == "win32":
+        raise OSError("no fcntl on Windows")
+    # A record lock, not flock: forked data workers would inherit the latter, and keep it when their parent is killed.
+    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def environment() -> dict[str, JSON]:
+    """Return what a run's numbers may depend on beside its config: machine, versions, commit, command line, time.
+
+    Nothing is imported to ask its version.
+    """
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "git": _git_state(Path(__file__).parent.parent),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "packages": {name: _version(name) for name in RECORDED_PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def _git_state(tree: Path) -> dict[str, JSON] | None:
+    """Return commit and whether tracked files differ from it; None if `tree` is not the top of a git checkout."""
+    if not (tree / ".git").exists():  # an installed package may lie inside somebody else's repository
+        return None
+    describe = ["git", "-C", str(tree), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        commit = subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit.removesuffix("-dirty"), "dirty": commit.endswith("-dirty")}
+
+
+_ABSENT = object()
+
+
+def _differences(there: object, here: object, name: str = "") -> Iterator[str]:
+    """Name each field in which two configs differ, dotted, with both values."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in there | here:
+            yield from _differences(there.get(key, _ABSENT), here.get(key, _ABSENT), f"{name}.{key}" if name else key)
+    elif there != here:
+        shown = ["absent" if value is _ABSENT else json.dumps(value) for value in (there, here)]
+        yield f"{name} ({shown[0]} there, {shown[1]} here)"

@@ -1,0 +1,1 @@
+"""Training that knows nothing of quantization: schedule, loop, teacher, averaged weights, checkpoints."""

@@ -1,0 +1,128 @@
+"""Checkpoints that survive a kill, a full disk and a flipped bit, and that execute nothing when read.
+
+One file per checkpoint, `checkpoint-<number>-<SHA-256>.safetensors`: a plain safetensors file with the state as JSON in its
+metadata, so that tensors and state cannot be of different moments, and any safetensors reader can look inside. The
+checksum of the whole file is its name, because a file cannot hold its own: `sha256sum` checks it by hand. The rename
+that gives the file its name is the commit: before it there is no new checkpoint, after it a whole one, and the old ones
+are deleted only then. The same tensors and state always give the same bytes.
+"""
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from subfour.rundir import JSON, write_atomically
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = re.compile(r"checkpoint-(\d+)-([0-9a-f]{64})\.safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A moment of a training, as read back."""
+
+    number: int
+    """Its place among the run's checkpoints."""
+    tensors: dict[str, Tensor]
+    """On the CPU, contiguous, no two sharing memory."""
+    state: dict[str, Any]
+    """As JSON gives it: tuples have become lists."""
+
+
+class CheckpointStore:
+    """A folder with the newest checkpoints of one run. One process writes."""
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        """Name the folder; `save` makes it.
+
+        Args:
+            folder: holds the checkpoints and nothing else.
+            keep: how many to keep, at least 1; with 2, one may be damaged.
+
+        Raises:
+            ValueError: `keep` is below 1.
+        """
+        if keep < 1:
+            raise ValueError(f"keep: {keep} checkpoints is not possible; keep at least 1")
+        self.folder = folder
+        self.keep = keep
+
+    def save(self, number: int, tensors: Mapping[str, Tensor], state: Mapping[str, JSON]) -> None:
+        """Write a checkpoint, then delete those it makes superfluous.
+
+        Those numbered higher go too: whoever saves again after falling back to an older one has left that future behind.
+
+        Args:
+            number: its place in the run, 0 or more, and higher than that of the last one saved or loaded.
+            tensors: any dtype, shape and device; of the memory layout only the values are kept.
+            state: anything JSON can say.
+
+        Raises:
+            OSError: it cannot be written, the disk being full for one; the older ones are all kept.
+        """
+        data = _serialize(tensors, state)
+        file = self.folder / f"checkpoint-{number:06d}-{hashlib.sha256(data).hexdigest()}.safetensors"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for leftover in self.folder.glob(".*.tmp"):  # of a kill while writing
+                leftover.unlink()
+            write_atomically(file, data)
+        except OSError as error:
+            reason = f"checkpoint {number} could not be written ({error.strerror}); the older ones are kept"
+            raise OSError(error.errno, reason, str(self.folder)) from error
+        older = [path for path in self._newest_first() if _number(path) < number]
+        kept = {file, *older[: self.keep - 1]}
+        for path in self._newest_first():
+            if path not in kept:
+                path.unlink()
+
+    def load_newest(self) -> Checkpoint | None:
+        """Return the newest checkpoint that is whole, or None if none was ever saved.
+
+        A damaged one is passed over with a warning.
+
+        Raises:
+            ValueError: there are checkpoints, and every one is damaged.
+        """
+        files = self._newest_first()
+        for file in files:
+            try:
+                return _read(file)
+            except (OSError, ValueError) as error:
+                logger.warning("checkpoint %s is damaged (%s); falling back to the one before it", file, error)
+        if files:
+            raise ValueError(f"{self.folder}: every checkpoint in it is damaged; restore one, or start anew with another --out")
+        return None
+
+    def _newest_first(self) -> list[Path]:
+        files = [file for file in self.folder.glob("checkpoint-*") if FILE_NAME.fullmatch(file.name)]
+        return sorted(files, key=lambda file: (_number(file), file.name), reverse=True)
+
+
+def _serialize(tensors: Mapping[str, Tensor], state: Mapping[str, JSON]) -> bytes:
+    # The copy makes contiguous what is channels_last or a view, and separate what is tied: safetensors refuses both.
+    copies = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    return save(copies, {"state": json.dumps(state)})
+
+
+def _read(file: Path) -> Checkpoint:
+    data = file.read_bytes()
+    if hashlib.sha256(data).hexdigest() not in file.name:
+        raise ValueError("its content does not have the checksum in its name")
+    # safetensors gives the metadata of a file only, and the bytes are here: 8 bytes of length, then a JSON header.
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return Checkpoint(_number(file), load(data), json.loads(header["__metadata__"]["state"]))
+
+
+def _number(file: Path) -> int:
+    return int(file.name.split("-")[1])

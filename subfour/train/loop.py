@@ -1,0 +1,93 @@
+"""One epoch of training."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from subfour.train.average import WeightAverage
+from subfour.train.distill import Teacher
+from subfour.train.schedule import RateSchedule
+
+LossFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""(logits, labels, teacher's logits or None) -> scalar loss."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trainer:
+    """What stays the same over one phase."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    """Each parameter group has its `base_lr`."""
+    loss: LossFunction
+    teacher: Teacher | None
+    average: WeightAverage
+    rate: RateSchedule
+    rate_per_step: bool
+    """Whether the learning rate changes every step, or once per epoch."""
+    device: torch.device
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpochResult:
+    """Means over the images of one epoch, as seen in training mode."""
+
+    loss: float
+    top1: float
+    """Percent."""
+
+
+def train_epoch(
+    trainer: Trainer,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    epoch: int,
+    steps: int,
+    seed_step: Callable[[int], None],
+    on_step: Callable[[int, float, float], None],
+) -> EpochResult:
+    """Train for one epoch.
+
+    Args:
+        trainer: model, optimizer, loss and schedule.
+        batches: images [N, 3, H, W] and labels [N].
+        epoch: number of epochs of this phase that are already done.
+        steps: number of batches, for a rate that changes every step.
+        seed_step: called with the step's number before each step: sets the random state that dropout uses.
+        on_step: called after each step with its number, loss and the epoch's running top-1 in percent.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    model, device = trainer.model, trainer.device
+    total_loss = 0.0
+    hits = seen = 0
+    _set_rate(trainer.optimizer, trainer.rate(epoch))
+    for step, (images, labels) in enumerate(batches):
+        if trainer.rate_per_step:
+            _set_rate(trainer.optimizer, trainer.rate(epoch + step / steps))
+        seed_step(step)
+        images_there, labels_there = images.to(device), labels.to(device)
+        teacher_logits = trainer.teacher(images_there) if trainer.teacher else None
+        logits = model(images_there)
+        loss = trainer.loss(logits, labels_there, teacher_logits)
+        trainer.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        trainer.optimizer.step()
+        trainer.average.update()
+        value = loss.item()
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {value} in epoch {epoch}, step {step} of this phase; try a lower schedule.lr")
+        total_loss += value * len(labels)
+        hits += int((logits.detach().argmax(dim=1) == labels_there).sum())
+        seen += len(labels)
+        on_step(step, value, 100 * hits / seen)
+    return EpochResult(loss=total_loss / seen, top1=100 * hits / seen)
+
+
+def _set_rate(optimizer: Optimizer, scale: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * scale
