@@ -25,7 +25,7 @@ EIGHT_BIT_INPUT: frozenset[LayerKind] = frozenset({"stem", "se"})
 class QuantLayer(nn.Module):
     """What quantized convolution and linear layers share."""
 
-    weight: nn.Parameter
+    weight: Tensor
     kind: LayerKind
     weight_quantizer: Quantizer
     activation_quantizer: Quantizer
@@ -84,7 +84,9 @@ class QuantConv2d(QuantLayer, nn.Conv2d):
             ValueError: the layer pads by another mode than a constant, or by name ("same").
         """
         if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
-            raise ValueError(f"padding: {conv.padding!r} in mode {conv.padding_mode!r} is not possible; use explicit sizes and 'zeros'")
+            raise ValueError(
+                f"padding: {conv.padding!r} in mode {conv.padding_mode!r} is not possible; use explicit sizes and 'zeros'"
+            )
         layer = cls(
             conv.in_channels,
             conv.out_channels,

@@ -16,10 +16,12 @@ RecipeOptions = Annotated[RunConfig, tyro.conf.arg(name="")]
 """A configuration whose fields are options of the command itself."""
 
 
-def parse(options: type[Parsed], arguments: Sequence[str], *, prog: str, default: Parsed | None = None, description: str = "") -> Parsed:
+def parse(options: type[Parsed], arguments: Sequence[str], *, prog: str, default: Parsed | None = None) -> Parsed:
     """Return the options as a value of their class; prints help or an error and exits otherwise."""
-    config = (tyro.conf.FlagCreatePairsOff,) if hasattr(tyro.conf, "FlagCreatePairsOff") else ()
-    return tyro.cli(options, args=list(arguments), prog=prog, default=default, description=description, config=config)
+    words = list(arguments)
+    if default is None:
+        return tyro.cli(options, args=words, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
+    return tyro.cli(options, args=words, prog=prog, default=default, config=(tyro.conf.FlagCreatePairsOff,))
 
 
 def split_recipe(arguments: Sequence[str], command: str) -> tuple[RunConfig, list[str]]:

@@ -121,14 +121,14 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 (an optional extra)
         except ImportError:
             raise ValueError("tensorboard: it is not installed; install it with: pip install 'subfour[tensorboard]'") from None
-        self.writer = SummaryWriter(folder)  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(folder)
         self.epochs = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.writer.close()  # type: ignore[no-untyped-call]
+        self.writer.close()
 
     def phase_begins(self, index: int, phase: Phase, frozen: list[str], next_epoch: int) -> None:
         """Nothing to draw."""
@@ -144,7 +144,7 @@ class TensorBoard:
             scalars |= {f"validation/{weights}/{name}": record[weights][name] for name in ("loss", "top1", "top5")}
         scalars |= {name: record[name] for name in ("weight_bits", "activation_bits", "frozen_layers")}
         for name, value in scalars.items():
-            self.writer.add_scalar(name, value, self.epochs)  # type: ignore[no-untyped-call]
+            self.writer.add_scalar(name, value, self.epochs)
 
 
 def _duration(seconds: float) -> str:

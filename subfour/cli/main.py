@@ -24,7 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; see `subfour --help`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     errors = Console(stderr=True)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=errors, show_path=False, show_time=False)])
+    logging.basicConfig(
+        level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=errors, show_path=False, show_time=False)]
+    )
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
         sys.exit(0)
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if words[0] not in COMMANDS:
             near = difflib.get_close_matches(words[0], COMMANDS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(COMMANDS)}"
-            raise ValueError(f"command: there is no {words[0]!r}; {hint}")  # noqa: TRY301
+            raise ValueError(f"command: there is no {words[0]!r}; {hint}")
         importlib.import_module(f"subfour.cli.{words[0]}").run(words[1:])
     except (ValueError, OSError, FloatingPointError) as error:
         errors.print(f"subfour: {error}", style="red", highlight=False, markup=False, soft_wrap=True)

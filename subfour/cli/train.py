@@ -3,9 +3,9 @@
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 from rich.console import Console
@@ -14,11 +14,12 @@ from subfour.cli.arguments import RecipeOptions, parse, resolved, split_recipe
 from subfour.cli.display import Observers, ProgressDisplay, TensorBoard
 from subfour.cli.tables import print_result
 from subfour.profit.config import RunConfig
-from subfour.profit.method import ProfitRun
+from subfour.profit.method import Observer, ProfitRun
 from subfour.profit.phases import build_phases
 from subfour.profit.result import write_result
 from subfour.profit.session import DATA_FILE, continued, prepare_session
 from subfour.rundir import RunDirectory, environment
+from subfour.train.allocator import keep_freed_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,7 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _train(config: RunConfig, directory: RunDirectory, output: Output, *, starting: bool) -> None:
+    keep_freed_memory()
     console = Console(stderr=output.json)
     with ExitStack() as stack:
         stack.enter_context(directory.locked())
@@ -81,7 +83,7 @@ def _train(config: RunConfig, directory: RunDirectory, output: Output, *, starti
             session = prepare_session(config, starting=starting)
         directory.write_json(DATA_FILE, session.data.to_json())
         display = stack.enter_context(ProgressDisplay(console, build_phases(config), session.training.steps_per_epoch))
-        observers = [display]
+        observers: list[Observer] = [display]
         if output.tensorboard:
             observers.append(stack.enter_context(TensorBoard(directory.path / "tensorboard")))
         state = ProfitRun(session, directory, Observers(observers)).train()

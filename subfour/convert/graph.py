@@ -27,10 +27,12 @@ OutputDomain = InputDomain | Literal["gate"]
 """Values that a node gives: as above, or a factor in 0..1."""
 
 OWN_RANGE: dict[str, OutputDomain] = {
-    **dict.fromkeys(("relu", "relu6"), "unsigned"),
+    "relu": "unsigned",
+    "relu6": "unsigned",
     "hardswish": "hswish",
     "batchnorm": "signed",
-    **dict.fromkeys(("sigmoid", "hardsigmoid"), "gate"),
+    "sigmoid": "gate",
+    "hardsigmoid": "gate",
 }
 """Operations whose output has one domain whatever enters."""
 
@@ -90,7 +92,7 @@ def find_sites(model: nn.Module) -> list[Site]:
     sites = []
     for name, layer in layers.items():
         if name not in inputs:
-            raise ValueError(f"{name}: the model never calls this layer; remove it, or use it")
+            raise ValueError(f"{name}: the model never calls it, so nothing is known of its input; remove it")
         domain, source = inputs[name].domain, inputs[name].source
         if domain is None or domain == "gate":
             raise ValueError(f"{name}: it is fed by {source}, for which there is no quantizer; supported are {SUPPORTED}")
@@ -148,9 +150,7 @@ def _walk(model: nn.Module) -> tuple[dict[str, _Feed], set[str]]:
         operands = [feeds[operand] for operand in node.all_input_nodes]
         if isinstance(module, nn.Conv2d | nn.Linear):
             if node.target in inputs:
-                raise ValueError(
-                    f"{node.target}: it is called twice, on inputs of different ranges; give each call its own layer"
-                )
+                raise ValueError(f"{node.target}: the model calls it twice, but its quantizer is for one input; use two layers")
             inputs[node.target] = operands[0]
             branch = None if operands[0].branch is None else (*operands[0].branch, node.target)
             feeds[node] = _Feed("signed", _label(node, module), branch)

@@ -41,13 +41,14 @@ def random_flip(pixels: Tensor, generator: Generator) -> Tensor:
 def random_resized_crop(image: Image.Image, preprocessing: Preprocessing, rng: random.Random) -> NDArray[np.uint8]:
     """Return a random part of an RGB image, resized and perhaps mirrored, as uint8 [3, H, W]."""
     size = (preprocessing.image_size, preprocessing.image_size)
-    view = image.crop(_random_box(image.width, image.height, rng)).resize(size, RESAMPLING[preprocessing.interpolation])
+    view = image.crop(random_box(image.width, image.height, rng)).resize(size, RESAMPLING[preprocessing.interpolation])
     if rng.random() < 0.5:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return channels_first(view)
 
 
-def _random_box(width: int, height: int, rng: random.Random) -> tuple[int, int, int, int]:
+def random_box(width: int, height: int, rng: random.Random) -> tuple[int, int, int, int]:
+    """Return (left, top, right, bottom) of a part whose area and shape are drawn from `AREA` and `ASPECT_RATIO`."""
     for _ in range(10):
         area = width * height * rng.uniform(*AREA)
         ratio = math.exp(rng.uniform(math.log(ASPECT_RATIO[0]), math.log(ASPECT_RATIO[1])))

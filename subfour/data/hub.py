@@ -15,5 +15,6 @@ def load_hub(name: str) -> ImageData:
     try:
         splits = datasets.load_dataset(name)
     except Exception as error:  # the network, the hub, a builder and a file may each fail in their own way
-        raise ValueError(f"data: cannot load {name!r} through datasets ({error}); check the name and the connection") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"data: cannot load {name!r} through datasets ({reason}); check the name and the connection") from error
     return table_images({str(split): dataset.data.table for split, dataset in splits.items()}, f"hub:{name}")

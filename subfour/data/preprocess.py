@@ -90,6 +90,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return image
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"image mode: {image.mode} has more than 8 bits a channel; save the image with 8 bits")
+    if image.mode == "P":
+        image = image.convert("RGBA")  # directly to RGB, Pillow warns of transparency that would be lost
     return image.convert("RGB")
 
 

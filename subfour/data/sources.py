@@ -37,7 +37,7 @@ def load_images(spec: str) -> ImageData:
     kind, _, place = spec.partition(":")
     if kind not in PLACED or not place:
         near = get_close_matches(spec, (DIGITS,), n=1) or [
-            f"{name}:{place or 'PATH'}" for name in get_close_matches(kind, PLACED, n=1)
+            f"{name}:{place or '...'}" for name in get_close_matches(kind, PLACED, n=1)
         ]
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(f"data: {spec!r} is not a source{hint}; use digits, folder:PATH, parquet:PATH or hub:NAME")

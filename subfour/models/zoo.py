@@ -12,13 +12,11 @@ ways of building; timm is imported only when one of its networks is asked for.
 import difflib
 import logging
 import math
-import pickle
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models as torchvision_models
@@ -28,6 +26,9 @@ from subfour.models.mobilenet_v1 import MobileNetV1
 from subfour.models.tiny import tiny_mobilenet_v3
 
 logger = logging.getLogger(__name__)
+
+FAMILIES = ["subfour", "torchvision", "timm"]
+"""Where a name means several networks, the one of the first family is suggested."""
 
 OURS = {"mobilenet_v1": MobileNetV1, "tiny_mobilenet_v3": tiny_mobilenet_v3}
 
@@ -147,9 +148,12 @@ def _known_networks(family: str) -> Collection[str]:
 
 def _unknown(name: str) -> str:
     """Return the message for a name that is not known, with the nearest known ones."""
-    known = [f"{family}/{network}" for family in ("subfour", "torchvision", "timm") for network in _known_networks(family)]
-    near = difflib.get_close_matches(name, known)
-    advice = f"did you mean {' or '.join(near)}?" if near else f"use torchvision/NAME, timm/NAME, {' or '.join(known[:2])}"
+    family, _, network = name.rpartition("/")
+    families = [family] if family in FAMILIES else FAMILIES
+    known = {network: f"{family}/{network}" for family in reversed(families) for network in _known_networks(family)}
+    near = [known[network] for network in difflib.get_close_matches(network, known)]
+    ours = " or ".join(f"subfour/{network}" for network in OURS)
+    advice = f"did you mean {' or '.join(near)}?" if near else f"use torchvision/NAME, timm/NAME, {ours}"
     return f"model: {name!r} is not known; {advice}"
 
 
@@ -207,7 +211,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"weights: {str(path)!r} must end with .safetensors, .pth or .pt")
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # torch.load raises whatever the bytes lead it to
         raise ValueError(f"weights: {str(path)!r} cannot be read: {error}") from error
     if isinstance(state, dict):
         state = next((state[wrapper] for wrapper in CHECKPOINT_WRAPPERS if isinstance(state.get(wrapper), dict)), state)

@@ -106,7 +106,14 @@ class ScheduleConfig:
         """Check ranges."""
         _require_positive(self, "batch_size", "lr", "final_lr_scale")
         _require_not_negative(
-            self, "float_epochs", "finetune_epochs", "stabilize_epochs", "sample_epochs", "warmup_epochs", "weight_decay", "range_lr_scale"
+            self,
+            "float_epochs",
+            "finetune_epochs",
+            "stabilize_epochs",
+            "sample_epochs",
+            "warmup_epochs",
+            "weight_decay",
+            "range_lr_scale",
         )
         if self.max_steps is not None:
             _require_positive(self, "max_steps")

@@ -140,4 +140,6 @@ class InstabilityMeter:
     def load_state(self, previous: Mapping[str, Tensor], running: Mapping[str, list[float]]) -> None:
         """Continue from a checkpoint."""
         self._previous = {name: value.to(self._layers[name].weight.device) for name, value in previous.items()}
-        self._running = {name: RunningInstability(mean, int(kept), int(dropped)) for name, (mean, kept, dropped) in running.items()}
+        self._running = {
+            name: RunningInstability(mean, int(kept), int(dropped)) for name, (mean, kept, dropped) in running.items()
+        }

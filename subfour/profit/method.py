@@ -184,7 +184,11 @@ class ProfitRun:
         if phase.kind == "float" and phase_ends and state.padding_top1:
             state.padding_top1["after_float"] = averaged.top1
         if phase_ends and (following is None or following.widths != phase.widths):
-            row: dict[str, Any] = {"widths": phase.widths, "weight_bits": phase.weight_bits, "activation_bits": phase.activation_bits}
+            row: dict[str, Any] = {
+                "widths": phase.widths,
+                "weight_bits": phase.weight_bits,
+                "activation_bits": phase.activation_bits,
+            }
             if following is None and self.config.average.reestimate_batches:
                 row |= {"before_reestimation": {"raw": asdict(raw), "averaged": asdict(averaged)}}
                 raw, averaged = self._reestimate_both()

@@ -62,7 +62,9 @@ def pack_model(model: nn.Module, config: RunConfig, data: DataRecord, *, weight_
         weight_bits: final width of the weights.
         activation_bits: final width of the activations.
     """
-    tensors: dict[str, Tensor] = {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in model.state_dict().items()}
+    tensors: dict[str, Tensor] = {
+        name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in model.state_dict().items()
+    }
     for name, layer in quant_layers(model).items():
         if layer.weight_quantizer.enabled:
             codes = layer.weight_quantizer.codes(layer.weight)
@@ -87,7 +89,9 @@ def read_model(path: Path) -> TrainedModel:
     if path.is_dir():
         path = RunDirectory.open(path).path / MODEL_FILE
         if not path.exists():
-            raise ValueError(f"model: the run {path.parent} is not finished; finish it with: subfour train --resume {path.parent}")
+            raise ValueError(
+                f"model: the run {path.parent} is not finished; finish it with: subfour train --resume {path.parent}"
+            )
     if not path.is_file():
         raise ValueError(f"model: there is no file {path}")
     try:
@@ -135,9 +139,13 @@ def evaluate_model(
     images = load_images(source)
     known = trained.data.classes
     if len(images.classes) > len(known):
-        raise ValueError(f"data: {source} has {len(images.classes)} classes, the model knows {len(known)}; give data of its classes")
+        raise ValueError(
+            f"data: {source} has {len(images.classes)} classes, the model knows {len(known)}; give data of its classes"
+        )
     if different := [(ours, theirs) for ours, theirs in zip(known, images.classes, strict=False) if ours != theirs]:
-        logger.warning("data: class names differ, first %r in the model and %r in the data; are they in the same order?", *different[0])
+        logger.warning(
+            "data: class names differ, first %r in the model and %r in the data; are they in the same order?", *different[0]
+        )
     loader = EvaluationLoader(evaluation_split(images, split), trained.data.preprocessing, batch_size=batch_size)
     place = choose_device(device)
     return evaluate(trained.model.to(place), loader, place)

@@ -98,10 +98,8 @@ def prepare_session(config: RunConfig, *, starting: bool) -> Session:
         workers=loading.workers,
         max_steps=config.schedule.max_steps,
     )
-    validation = EvaluationLoader(
-        validation_images, data.preprocessing, batch_size=batch_size, workers=loading.workers
-    )
-    model = float_model.model.to(device, memory_format=torch.channels_last)
+    validation = EvaluationLoader(validation_images, data.preprocessing, batch_size=batch_size, workers=loading.workers)
+    model = float_model.model.to(memory_format=torch.channels_last).to(device)
     measure = starting and config.from_run is None and config.padding == "negative"
     stock_top1 = evaluate(model, validation, device).top1 if measure else 0.0
     convert_for(config, model, data.preprocessing)
@@ -179,7 +177,7 @@ def _outside_teacher(config: RunConfig, data: DataRecord, device: torch.device) 
     if config.teacher in ("self", "none"):
         return None
     built = build_model(config.teacher, num_classes=len(data.classes), weights=config.teacher_weights, rehead=False)
-    network = built.model.to(device, memory_format=torch.channels_last)
+    network = built.model.to(memory_format=torch.channels_last).to(device)
     own = data.preprocessing
     theirs = built.preprocessing or own
     return Teacher(

@@ -51,11 +51,15 @@ class RunState:
         """
         known = {entry.name for entry in fields(cls)}
         if set(data) != known:
-            raise ValueError(f"checkpoint: its state does not fit this version of subfour (differs in {sorted(known ^ set(data))})")
+            raise ValueError(
+                f"checkpoint: its state does not fit this version of subfour (differs in {sorted(known ^ set(data))})"
+            )
         return cls(**data)
 
 
-def collect_tensors(model: nn.Module, average: WeightAverage, optimizer: SGD | None, previous: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def collect_tensors(
+    model: nn.Module, average: WeightAverage, optimizer: SGD | None, previous: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """Return every tensor of a checkpoint by name: model, average, momentum, and the meter's previous weights."""
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"average/{name}": value for name, value in average.state.items()}

@@ -118,11 +118,12 @@ def positive_percentile(samples: Tensor, domain: Domain, percent: float = 95.0) 
     Raises:
         ValueError: nothing is positive.
     """
-    magnitudes = {
-        "signed": samples.abs,
-        "hswish": lambda: samples - HSWISH_MINIMUM,
-        "unsigned": lambda: samples,
-    }[domain]()
+    if domain == "signed":
+        magnitudes = samples.abs()
+    elif domain == "hswish":
+        magnitudes = samples - HSWISH_MINIMUM
+    else:
+        magnitudes = samples
     positive = magnitudes[magnitudes > 0]
     if positive.numel() == 0:
         raise ValueError(f"samples: no positive value to set a {domain} range from; are the inputs all zero?")

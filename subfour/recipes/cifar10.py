@@ -31,7 +31,9 @@ def _cifar10(recipe: str, model: str, architecture: Architecture) -> RunConfig:
 
 def cifar10_mobilenet_v2() -> RunConfig:
     """Return MobileNet-v2 of half width, first convolution without stride."""
-    return _cifar10("cifar10-mobilenet-v2", "torchvision/mobilenet_v2", Architecture(width=0.5, strides=(1, 2, 2, 2, 2), dropout=0.0))
+    return _cifar10(
+        "cifar10-mobilenet-v2", "torchvision/mobilenet_v2", Architecture(width=0.5, strides=(1, 2, 2, 2, 2), dropout=0.0)
+    )
 
 
 def cifar10_mobilenet_v3_small() -> RunConfig:

@@ -1,6 +1,7 @@
 """ImageNet with the paper's schedule: 22 phases, 200 epochs, batch 256, ResNet-101 teacher, pretrained weights.
 
-Source: PROFIT, arXiv:2008.04693, Sec. 6; the authors' train_ts.py and its README's command for v2. These recipes are promises: no finding of ours changes them.
+Source: PROFIT, arXiv:2008.04693, Sec. 6; the authors' train_ts.py, and their README's command for v2. These
+recipes are promises: no finding of ours changes them.
 """
 
 from subfour.profit.config import AverageConfig, RunConfig, ScheduleConfig

@@ -34,7 +34,7 @@ class WeightAverage:
     @torch.no_grad()
     def update(self) -> None:
         """Move the average towards the model's present state."""
-        torch._foreach_lerp_(self._averages, self._values, 1 - self.decay)  # noqa: SLF001 (optimizers use the same)
+        torch._foreach_lerp_(self._averages, self._values, 1 - self.decay)
         for name in self._others:
             self.state[name].copy_(self._source[name])
 

@@ -75,7 +75,7 @@ def train_epoch(
         logits = model(images_there)
         loss = trainer.loss(logits, labels_there, teacher_logits)
         trainer.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         trainer.optimizer.step()
         trainer.average.update()
         value = loss.item()

@@ -4,17 +4,17 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812 (the field's name)
 
 
 def outputs(x: Tensor, w: Tensor, *, padding: int, pad_value: float, stride: int = 1, groups: int = 1) -> Tensor:
-    """o = conv(x, Q(w)) with the layer's own padding."""
+    """Return o = conv(x, Q(w)), with the layer's own padding."""
     padded = F.pad(x.double(), (padding,) * 4, value=pad_value)
     return F.conv2d(padded, w.double(), stride=stride, groups=groups)
 
 
 def kl_per_channel(o_new: Tensor, o_old: Tensor) -> list[float]:
-    """KL of the Gaussian of each channel that is alive in both; s is the unbiased estimate."""
+    """Return KL of the Gaussian of each channel that is alive in both; s is the unbiased estimate."""
     kl = []
     for channel in range(o_new.shape[1]):
         new, old = o_new[:, channel].double().flatten(), o_old[:, channel].double().flatten()
@@ -26,7 +26,7 @@ def kl_per_channel(o_new: Tensor, o_old: Tensor) -> list[float]:
 
 
 def sample(o_new: Tensor, o_old: Tensor) -> float | None:
-    """Mean over the channels that are alive; None where there is none."""
+    """Return the mean over the channels that are alive; None where there is none."""
     kl = kl_per_channel(o_new, o_old)
     return sum(kl) / len(kl) if kl else None
 
@@ -42,10 +42,10 @@ def running_mean(samples: list[float | None], decay: float = 0.999, *, corrected
 
 
 def freeze_order(aiwq: dict[str, float]) -> list[str]:
-    """Most unstable first, ties by name."""
+    """Return the names, the most unstable first, ties by name."""
     return sorted(aiwq, key=lambda name: (-aiwq[name], name))
 
 
 def frozen(order: list[str], thirds: int) -> list[str]:
-    """The first floor(thirds * L / 3) of L layers."""
+    """Return the first floor(thirds * L / 3) of L layers."""
     return order[: thirds * len(order) // 3]

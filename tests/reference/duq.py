@@ -1,6 +1,6 @@
 """DuQ, PROFIT (arXiv:2008.04693) Sec. 4 and the authors' duq.py, letter by letter; gradients are autograd's.
 
-    c * round(L * clip((x + b) / a, low, 1)) / L + d
+c * round(L * clip((x + b) / a, low, 1)) / L + d
 """
 
 import torch

@@ -1,0 +1,125 @@
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from subfour.data.images import evaluation_split, training_splits
+from subfour.data.sources import load_images
+
+from .builders import picture, write_folder
+
+
+def test_images_are_sorted_by_class_and_name(tmp_path: Path):
+    """The order does not depend on the file system."""
+    write_folder(tmp_path, classes=("dog", "ant", "cat"))
+    data = load_images(f"folder:{tmp_path}")
+    train, validation = training_splits(data)
+    assert data.classes == ("ant", "cat", "dog")
+    assert train.labels.tolist() == validation.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert [Path(train.where(index)).relative_to(tmp_path).as_posix() for index in range(3)] == [
+        "train/ant/0.png",
+        "train/ant/1.png",
+        "train/cat/0.png",
+    ]
+    assert np.array_equal(np.asarray(train.image(4)), np.asarray(picture(seed=0)))
+
+
+@pytest.mark.parametrize("names", [("train", "val"), ("train", "validation"), ("train", "val", "test"), ("val",)])
+def test_splits_keep_their_folders_names(tmp_path: Path, names: tuple[str, ...]):
+    """One split is enough for evaluation."""
+    write_folder(tmp_path, names)
+    data = load_images(f"folder:{tmp_path}")
+    assert tuple(data.splits) == names
+    assert len(evaluation_split(data)) == 4
+
+
+def test_hidden_files_and_folders_are_ignored(tmp_path: Path):
+    """What file managers and notebooks leave behind is no class and no image."""
+    write_folder(tmp_path)
+    (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
+    (tmp_path / "train" / "cat" / ".DS_Store").write_text("x")
+    (tmp_path / "README.md").write_text("x")
+    data = load_images(f"folder:{tmp_path}")
+    assert data.classes == ("cat", "dog")
+    assert len(data.splits["train"]) == 4
+
+
+def test_the_exif_orientation_is_ignored(tmp_path: Path):
+    """As in ImageNet's training practice: pixels are taken as stored."""
+    write_folder(tmp_path)
+    image = picture(width=12, height=10)
+    exif = image.getexif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    image.save(tmp_path / "train" / "cat" / "0.png", exif=exif)
+    assert load_images(f"folder:{tmp_path}").splits["train"].image(0).size == (12, 10)
+
+
+@pytest.mark.parametrize("content", [b"", b"this is no image", None])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None):
+    """Whether it is empty, something else, or cut short."""
+    write_folder(tmp_path)
+    file = tmp_path / "train" / "cat" / "1.png"
+    file.write_bytes(file.read_bytes()[:120] if content is None else content)
+    split = load_images(f"folder:{tmp_path}").splits["train"]
+    with pytest.raises(ValueError, match=rf"image: cannot read {re.escape(str(file))} \(.+\); repair or remove it"):
+        split.image(1)
+
+
+def test_an_image_of_16_bits_is_named(tmp_path: Path):
+    """Pillow would make it white."""
+    write_folder(tmp_path)
+    file = tmp_path / "val" / "dog" / "0.png"
+    picture().convert("I;16").save(file)
+    with pytest.raises(ValueError, match=rf"cannot read {re.escape(str(file))} \(image mode: I;16 has more than 8 bits"):
+        load_images(f"folder:{tmp_path}").splits["val"].image(2)
+
+
+def test_a_missing_path_is_named(tmp_path: Path):
+    """Before anything else."""
+    with pytest.raises(ValueError, match=re.escape(f"data: there is no folder {tmp_path / 'nowhere'}; give the folder")):
+        load_images(f"folder:{tmp_path / 'nowhere'}")
+
+
+def test_class_folders_without_splits_are_refused(tmp_path: Path):
+    """A class is not taken for a split."""
+    write_folder(tmp_path, splits=("daisy", "rose"))
+    with pytest.raises(ValueError, match=re.escape(f"data: {tmp_path} holds neither train/ nor val/")):
+        load_images(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("lacking", ["train", "val"])
+def test_classes_must_be_the_same_in_every_split(tmp_path: Path, lacking: str):
+    """The split and its missing class are named."""
+    write_folder(tmp_path, classes=("ant", "cat", "dog"))
+    shutil.rmtree(tmp_path / lacking / "cat")
+    with pytest.raises(ValueError, match=re.escape(f"data: {tmp_path / lacking} has no class 'cat'; every split needs the same")):
+        load_images(f"folder:{tmp_path}")
+
+
+def test_an_empty_class_folder_is_named(tmp_path: Path):
+    """A hidden file does not fill it."""
+    write_folder(tmp_path)
+    (tmp_path / "val" / "emu").mkdir()
+    (tmp_path / "train" / "emu").mkdir()
+    (tmp_path / "train" / "emu" / ".DS_Store").write_text("x")
+    with pytest.raises(ValueError, match=re.escape(f"data: class folder {tmp_path / 'train' / 'emu'} is empty; add images")):
+        load_images(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("name", ["Thumbs.db", "more"])
+def test_what_is_no_image_in_a_class_folder_is_named(tmp_path: Path, name: str):
+    """Before training starts, not hours into it; a nested folder would be missed silently."""
+    write_folder(tmp_path)
+    stray = tmp_path / "train" / "dog" / name
+    stray.mkdir()
+    with pytest.raises(ValueError, match=re.escape(f"data: {stray} is not an image file")):
+        load_images(f"folder:{tmp_path}")
+
+
+def test_a_single_class_is_refused(tmp_path: Path):
+    """There is nothing to learn."""
+    write_folder(tmp_path, classes=("cat",))
+    with pytest.raises(ValueError, match="classes: the data has only cat; training needs two or more"):
+        load_images(f"folder:{tmp_path}")

@@ -1,0 +1,165 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from subfour.data.images import evaluation_split, training_splits
+from subfour.data.sources import load_images
+
+from .builders import CIFAR10, encoded, picture, typed_features, write_parquet
+
+
+def test_a_folder_gives_one_split_per_file(tmp_path: Path):
+    """Named after the file, with class names from the metadata."""
+    write_parquet(tmp_path / "train.parquet", features=typed_features())
+    write_parquet(tmp_path / "validation.parquet", (1, 0), features=typed_features())
+    data = load_images(f"parquet:{tmp_path}")
+    train, validation = training_splits(data)
+    assert data.classes == ("cat", "dog")
+    assert train.labels.tolist() == [0, 1, 1]
+    assert validation.labels.tolist() == [1, 0]
+    assert np.array_equal(np.asarray(train.image(2)), np.asarray(picture(seed=2)))
+    assert train.where(2) == f"row 2 of train in parquet:{tmp_path}"
+
+
+def test_one_file_is_one_split(tmp_path: Path):
+    """It needs no name in evaluation."""
+    write_parquet(tmp_path / "held-back.parquet", features=typed_features())
+    data = load_images(f"parquet:{tmp_path / 'held-back.parquet'}")
+    assert tuple(data.splits) == ("held-back",)
+    assert len(evaluation_split(data)) == 3
+
+
+@pytest.mark.parametrize(("image", "label"), [("img", "label"), ("image", "labels"), ("img", "fine_label")])
+def test_columns_are_found_by_name_where_there_is_no_metadata(tmp_path: Path, image: str, label: str):
+    """Class names are then the numbers."""
+    write_parquet(tmp_path / "train.parquet", (0, 2), image_column=image, label_column=label)
+    data = load_images(f"parquet:{tmp_path}")
+    assert data.classes == ("0", "1", "2")
+    assert data.splits["train"].labels.tolist() == [0, 2]
+
+
+def test_columns_are_found_by_type_whatever_their_name(tmp_path: Path):
+    """The metadata knows better."""
+    write_parquet(
+        tmp_path / "train.parquet", image_column="photo", label_column="species", features=typed_features("photo", "species")
+    )
+    assert load_images(f"parquet:{tmp_path}").splits["train"].image(0).size == (12, 10)
+
+
+def test_of_two_label_columns_the_usual_name_is_taken(tmp_path: Path):
+    """CIFAR-100 has fine_label and coarse_label."""
+    file = tmp_path / "train.parquet"
+    features = {"coarse_label": {"_type": "ClassLabel", "names": ["pet"]}} | typed_features(label="fine_label")
+    write_parquet(file, label_column="fine_label", features=features)
+    table = parquet.read_table(file)
+    parquet.write_table(table.append_column("coarse_label", pa.array([0, 0, 0])), file)
+    assert load_images(f"parquet:{file}").classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "message"),
+    [
+        (
+            "scan",
+            "label",
+            "image column: {file} has the columns scan, label, and which one it is cannot be told; name it image or img",
+        ),
+        (
+            "image",
+            "kind",
+            "label column: {file} has the columns image, kind, and which one it is cannot be told; name it label or",
+        ),
+    ],
+)
+def test_a_missing_column_is_named(tmp_path: Path, image: str, label: str, message: str):
+    """With the columns that are there."""
+    file = tmp_path / "train.parquet"
+    write_parquet(file, image_column=image, label_column=label)
+    with pytest.raises(ValueError, match=re.escape(message.format(file=file))):
+        load_images(f"parquet:{file}")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"image": [b"x"], "label": [0]}, "image column: 'image' of {file} is binary; store a struct of bytes and path"),
+        (
+            {"image": [{"bytes": b"x"}], "label": ["cat"]},
+            "label column: 'label' of {file} is string; store the classes as integers",
+        ),
+        (
+            {"image": [{"bytes": b"x"}], "label": [0.5]},
+            "label column: 'label' of {file} is double; store the classes as integers",
+        ),
+    ],
+)
+def test_a_column_of_another_type_is_named(tmp_path: Path, columns: dict[str, list[object]], message: str):
+    """With the type that it should have."""
+    file = tmp_path / "train.parquet"
+    parquet.write_table(pa.table(columns), file)
+    with pytest.raises(ValueError, match=re.escape(message.format(file=file))):
+        load_images(f"parquet:{file}")
+
+
+@pytest.mark.parametrize("label", [-1, 2, None])
+def test_a_label_that_is_no_class_is_named(tmp_path: Path, label: int | None):
+    """A missing one is -1."""
+    write_parquet(tmp_path / "test.parquet", (0, label), features=typed_features())
+    shown = -1 if label is None else label
+    with pytest.raises(ValueError, match=re.escape(f"label: row 1 of test in parquet:{tmp_path} has {shown}, but the 2 classes")):
+        evaluation_split(load_images(f"parquet:{tmp_path}"))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "it has neither bytes nor path"), (b"nonsense", "its format is not known"), (encoded(picture())[:120], "")],
+)
+def test_a_row_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None, reason: str):
+    """Whether it is empty, something else, or cut short."""
+    write_parquet(tmp_path / "test.parquet", (0, 1), features=typed_features(), images=[encoded(picture()), content])
+    split = load_images(f"parquet:{tmp_path}").splits["test"]
+    split.image(0)
+    with pytest.raises(ValueError, match=rf"image: cannot read row 1 of test in parquet:{re.escape(str(tmp_path))} \({reason}"):
+        split.image(1)
+
+
+def test_a_row_may_hold_a_path(tmp_path: Path):
+    """As `datasets` stores images that lie in files."""
+    picture().save(tmp_path / "a.png")
+    table = pa.table({"image": [{"bytes": None, "path": str(tmp_path / "a.png")}] * 2, "label": [0, 1]})
+    parquet.write_table(table, tmp_path / "test.parquet")
+    assert load_images(f"parquet:{tmp_path}").splits["test"].image(1).size == (12, 10)
+
+
+def test_different_class_names_are_refused(tmp_path: Path):
+    """Else labels would change their meaning between splits."""
+    write_parquet(tmp_path / "train.parquet", features=typed_features(names=("cat", "dog")))
+    write_parquet(tmp_path / "validation.parquet", features=typed_features(names=("dog", "cat")))
+    with pytest.raises(ValueError, match=r"classes: train and validation in parquet:.+ have different class names"):
+        load_images(f"parquet:{tmp_path}")
+
+
+def test_missing_and_broken_files_are_named(tmp_path: Path):
+    """Each with what should be there."""
+    with pytest.raises(ValueError, match=re.escape(f"data: there is no {tmp_path / 'x.parquet'}; give a .parquet file")):
+        load_images(f"parquet:{tmp_path / 'x.parquet'}")
+    with pytest.raises(ValueError, match=re.escape(f"data: {tmp_path} holds no .parquet file")):
+        load_images(f"parquet:{tmp_path}")
+    (tmp_path / "train.parquet").write_text("version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(ValueError, match=re.escape(f"data: {tmp_path / 'train.parquet'} is not a parquet file (")):
+        load_images(f"parquet:{tmp_path}")
+
+
+@pytest.mark.skipif(not CIFAR10.is_dir(), reason="the real images are not on this machine")
+def test_real_cifar10_is_read():
+    """50,000 and 5,000 images of 32x32 pixels in ten named classes."""
+    data = load_images(f"parquet:{CIFAR10}")
+    train, validation = training_splits(data)
+    assert data.classes[:3] == ("airplane", "automobile", "bird")
+    assert (len(train), len(validation)) == (50_000, 5_000)
+    assert train.image(49_999).size == (32, 32)
+    assert sorted(set(train.labels.tolist())) == list(range(10))

@@ -1,0 +1,118 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from subfour.quantizers import PACT, SAWB, DuQ, DuQWeight, ImageQuantizer, Quantizer, positive_percentile
+
+LEARNED: dict[str, Callable[[], Quantizer]] = {
+    "duq-unsigned": lambda: DuQ("unsigned"),
+    "duq-hswish": lambda: DuQ("hswish"),
+    "duq-signed": lambda: DuQ("signed"),
+    "duq-weight": DuQWeight,
+    "pact-unsigned": lambda: PACT("unsigned"),
+    "pact-hswish": lambda: PACT("hswish"),
+    "pact-signed": lambda: PACT("signed"),
+    "sawb": SAWB,
+}
+ALL = LEARNED | {"image": lambda: ImageQuantizer([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])}
+
+names = st.sampled_from([*ALL])
+widths = st.sampled_from([2, 3, 4, 5, 8])
+seeds = st.integers(0, 2**32)
+
+
+def samples(seed: int = 0) -> Tensor:
+    return torch.randn(500, generator=torch.Generator().manual_seed(seed)) * 2
+
+
+def initialized(name: str, bits: int, seed: int) -> Quantizer:
+    quantizer = ALL[name]()
+    quantizer.bits = bits
+    quantizer.initialize(samples(seed))
+    return quantizer
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_32_bits_is_the_identity(name: str):
+    """The very object, ranges or none."""
+    quantizer, inputs = ALL[name](), samples()
+    assert quantizer(inputs) is inputs
+    quantizer.bits = 4
+    quantizer.initialize(inputs)
+    quantizer.bits = 32
+    assert quantizer(inputs) is inputs
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_quantizer_without_ranges_raises(name: str):
+    """Nothing is quantized with ranges nobody set."""
+    quantizer = LEARNED[name]()
+    quantizer.bits = 4
+    with pytest.raises(RuntimeError, match="no ranges yet: calibrate"):
+        quantizer(samples())
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("bits", [0, 1, 9, 16])
+def test_other_widths_are_refused(name: str, bits: int):
+    """2 to 8, or 32."""
+    with pytest.raises(ValueError, match=f"bits: {bits} bits is not possible"):
+        ALL[name]().bits = bits
+
+
+@given(names, widths, seeds)
+def test_forward_is_the_one_form(name: str, bits: int, seed: int):
+    """Bit for bit, codes inside the grid, larger values never with smaller codes."""
+    quantizer = initialized(name, bits, seed)
+    inputs = samples(seed).sort().values
+    codes = quantizer.codes(inputs)
+    assert quantizer(inputs).equal(quantizer.values(codes))
+    assert (codes.diff() >= 0).all()
+    assert codes.min() >= quantizer.grid.qmin
+    assert codes.max() <= quantizer.grid.qmax
+
+
+@given(names, widths, seeds)
+def test_the_offset_is_the_value_of_code_0(name: str, bits: int, seed: int):
+    """So that padding with it adds nothing at deployment."""
+    quantizer = initialized(name, bits, seed)
+    assert quantizer.values(torch.tensor(0.0)) == quantizer.offset
+    assert quantizer.codes(torch.tensor(quantizer.offset)) == 0
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_loaded_quantizer_is_as_initialized_as_the_saved_one(name: str):
+    """Ranges come with the state dict; a state saved before calibration brings none."""
+    saved, loaded = initialized(name, 4, seed=0), LEARNED[name]().eval()
+    loaded.bits = 4
+    loaded.load_state_dict(LEARNED[name]().state_dict())
+    assert not loaded.initialized
+    loaded.load_state_dict(saved.state_dict())
+    assert loaded.initialized
+    assert loaded(samples(1)).equal(saved.eval()(samples(1)))
+
+
+@pytest.mark.parametrize(
+    ("domain", "inputs", "median"),
+    [
+        ("unsigned", [-9.0, 0.0, 1.0, 3.0], 2.0),
+        ("hswish", [-0.375, 0.625, 1.625, 2.625], 2.0),
+        ("signed", [-3.0, 0.0, 1.0, -2.0], 2.0),
+    ],
+)
+def test_percentiles_by_hand(domain: str, inputs: list[float], median: float):
+    """Of the positive part of x, x + 3/8 or |x|."""
+    assert positive_percentile(torch.tensor(inputs), domain, percent=50.0) == median
+
+
+@pytest.mark.parametrize("name", [name for name in LEARNED if name != "pact-hswish"])
+def test_nothing_can_be_learned_from_nothing(name: str):
+    """A dead layer is an error, not a range of zero."""
+    quantizer = LEARNED[name]()
+    quantizer.bits = 4
+    with pytest.raises(ValueError, match=r"all zero|not a positive"):
+        quantizer.initialize(torch.full((8,), quantizer.offset))
