@@ -49,4 +49,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _usage() -> str:
     commands = "\n".join(f"  {name:<12} {what}" for name, what in COMMANDS.items())
-    return f"usage: subfour COMMAND ...\n\nTrain MobileNets that run in 4 bits or less.\n\n{commands}\n\nMore: subfour COMMAND --help"
+    what = "Train MobileNets that run in 4 bits or less."
+    return f"usage: subfour COMMAND ...\n\n{what}\n\n{commands}\n\nMore: subfour COMMAND --help"

@@ -93,6 +93,7 @@ class ProfitRun:
             self.previous_weights = part(checkpoint.tensors, "previous")
             torch.set_num_threads(self.state.threads)
         run.truncate_metrics(self.state.metrics_size)
+        self.last_time = time.monotonic()
 
     def train(self) -> RunState:
         """Train through every phase that is not yet done; the model ends with its averaged weights, at its last widths.
@@ -127,7 +128,6 @@ class ProfitRun:
         )
         self.observer.phase_begins(state.phase, phase, frozen, state.next_epoch)
         for epoch in range(state.next_epoch, phase.epochs):
-            started = time.monotonic()
             self.model.train()
             with meter or nullcontext():
                 trained = train_epoch(
@@ -147,7 +147,7 @@ class ProfitRun:
                 "train_loss": trained.loss,
                 "train_top1": trained.top1,
             }
-            self._finish_epoch(phase, epoch, record, optimizer, meter, started)
+            self._finish_epoch(phase, record, optimizer, meter)
         self.momentum, self.previous_weights = {}, {}
 
     def _enter(self, phase: Phase) -> None:
@@ -164,20 +164,19 @@ class ProfitRun:
             self.average.restart()
         self.average.fill()
 
-    def _finish_epoch(
-        self, phase: Phase, epoch: int, record: dict[str, Any], optimizer: SGD, meter: InstabilityMeter | None, started: float
-    ) -> None:
+    def _finish_epoch(self, phase: Phase, record: dict[str, Any], optimizer: SGD, meter: InstabilityMeter | None) -> None:
         """Evaluate, log, and write the one checkpoint that makes the epoch final."""
         state = self.state
         raw, averaged = self._evaluate_both()
-        phase_ends = epoch + 1 == phase.epochs
+        phase_ends = state.next_epoch + 1 == phase.epochs
         if meter is not None:
             self.previous_weights, state.running = meter.state()
             if phase_ends:
                 state.freeze_order, state.instability, state.dropped = meter.ranking(), meter.values(), meter.dropped_shares()
                 state.running, self.previous_weights = {}, {}
         following = self.phases[state.phase + 1] if state.phase + 1 < len(self.phases) else None
-        state.seconds += time.monotonic() - started
+        now = time.monotonic()
+        state.seconds, self.last_time = state.seconds + now - self.last_time, now
         record |= {"raw": asdict(raw), "averaged": asdict(averaged), "seconds": state.seconds}
         self.run.append_metrics(record)
         state.metrics_size = self.run.metrics_size
@@ -196,7 +195,7 @@ class ProfitRun:
         if phase_ends:
             state.phase, state.next_epoch = state.phase + 1, 0
         else:
-            state.next_epoch = epoch + 1
+            state.next_epoch += 1
         if meter is not None and phase_ends:
             self.run.write_json(SENSITIVITY_FILE, sensitivity_table(self.session, state))
         done = sum(earlier.epochs for earlier in self.phases[: state.phase]) + state.next_epoch
