@@ -12,6 +12,7 @@ padding (-3/8 under h-swish) and ordinary zero padding (offset 0) in one line.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -55,13 +56,14 @@ def quantize(values: Tensor, params: QuantParams) -> Tensor:
         values: any shape; the tensors of `params` broadcast against it.
         params: scales and grid.
     """
-    return _position(values, params).clamp(params.lowest, params.highest).round() + params.zero_point
+    codes = _position(values, params).clamp_(params.lowest, params.highest).round_()
+    return codes.add_(params.zero_point) if params.zero_point else codes
 
 
 def dequantize(codes: Tensor, params: QuantParams) -> Tensor:
     """Return the real value of each code."""
-    values = (codes - params.zero_point) * params.scale
-    return values + params.offset if params.offset else values
+    values = (codes - params.zero_point if params.zero_point else codes) * params.scale
+    return values.add_(params.offset) if params.offset else values
 
 
 def fake_quantize(values: Tensor, params: QuantParams) -> Tensor:
@@ -78,8 +80,17 @@ def fake_quantize(values: Tensor, params: QuantParams) -> Tensor:
 
 def _position(values: Tensor, params: QuantParams) -> Tensor:
     """Where each value lies on the unbounded code axis, relative to `zero_point`."""
-    shifted = values - params.offset if params.offset else values
-    return shifted / params.pre_scale
+    if not params.offset:
+        return values / params.pre_scale
+    return (values - params.offset).div_(params.pre_scale)
+
+
+@lru_cache
+def _just_outside(lowest: int, highest: int, dtype: torch.dtype) -> tuple[float, float]:
+    """Return the neighbours of the ends of the grid: strictly between them is what lies inside."""
+    ends = torch.tensor([lowest, highest], dtype=dtype)
+    low, high = torch.nextafter(ends, torch.tensor([-torch.inf, torch.inf], dtype=dtype)).tolist()
+    return low, high
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -107,12 +118,14 @@ class _FakeQuantize(torch.autograd.Function):
         values, pre_scale, scale = ctx.saved_tensors
         params: QuantParams = ctx.params
         position = _position(values, params)
-        clipped = position.clamp(params.lowest, params.highest)
-        ratio = (scale / pre_scale).clamp(max=LARGEST_RATIO)
-        grad_values = grad.masked_fill(position != clipped, 0) * ratio
+        low, high = _just_outside(params.lowest, params.highest, position.dtype)
+        # m * grad in one pass: hardtanh's gradient is 0 at both of its bounds and beyond
+        inside: Tensor = torch.ops.aten.hardtanh_backward(grad, position, low, high)
+        grad_values = inside.mul_((scale / pre_scale).clamp(max=LARGEST_RATIO))
         grad_pre_scale = grad_scale = None
+        clipped = position.clamp_(params.lowest, params.highest)
         if ctx.needs_input_grad[1]:
             grad_pre_scale = -(grad_values * clipped).sum_to_size(pre_scale.shape)
         if ctx.needs_input_grad[2]:
-            grad_scale = (grad * clipped.round()).sum_to_size(scale.shape)
+            grad_scale = (grad * clipped.round_()).sum_to_size(scale.shape)
         return grad_values, grad_pre_scale, grad_scale, None

@@ -19,7 +19,7 @@ def _cifar10(recipe: str, model: str, architecture: Architecture) -> RunConfig:
             stabilize_epochs=1,
             sample_epochs=1,
             float_lr=0.1,
-            lr=0.02,
+            lr=0.04,
             range_lr_scale=0.1,
             warmup_epochs=0.5,
             weight_decay=5e-4,
@@ -37,7 +37,7 @@ def cifar10_mobilenet_v2() -> RunConfig:
 
 
 def cifar10_mobilenet_v3_small() -> RunConfig:
-    """Return MobileNet-v3-small, first convolution without stride."""
+    """Return MobileNet-v3-small, first and last strides taken out: 4x4 at the end."""
     return _cifar10(
-        "cifar10-mobilenet-v3-small", "torchvision/mobilenet_v3_small", Architecture(strides=(1, 2, 2, 2, 2), dropout=0.0)
+        "cifar10-mobilenet-v3-small", "torchvision/mobilenet_v3_small", Architecture(strides=(1, 2, 2, 2, 1), dropout=0.0)
     )
