@@ -47,33 +47,44 @@ class RunDirectory:
         self.path = path
 
     @classmethod
-    def create(cls, path: Path, config: Mapping[str, JSON]) -> "RunDirectory":
-        """Make the folder of a new run and write its config.json.
+    def create(cls, path: Path, config: Mapping[str, JSON], records: Mapping[str, JSON] | None = None) -> "RunDirectory":
+        """Make the folder of a new run.
 
         Args:
             path: the folder; its parents are made too.
             config: the resolved config.
+            records: other JSON files, by name. They are written before config.json, which makes the folder a run.
+
+        Raises:
+            ValueError: see `require_free`.
+        """
+        run = cls(path)
+        run.require_free(config)
+        path.mkdir(parents=True, exist_ok=True)
+        for name, data in (records or {}).items():
+            run.write_json(name, data)
+        run.write_json("config.json", config)
+        return run
+
+    def require_free(self, config: Mapping[str, JSON]) -> None:
+        """Check that a run may begin here.
 
         Raises:
             ValueError: the folder holds a run already, of this or of another config, or the path is a file.
         """
-        run = cls(path)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise ValueError(f"--out {path}: {error.filename} is a file; choose another --out") from None
-        if run._is_run():
-            differences = list(_differences(run.read_json("config.json"), json.loads(json.dumps(config))))
-            if differences:
-                more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
-                raise ValueError(
-                    f"--out {path}: it holds a run with another config: {', '.join(differences[:3])}{more}; "
-                    f"continue that run with --resume {path}, or choose another --out"
-                )
-            state = "finished" if (path / "result.json").exists() else "unfinished"
-            raise ValueError(f"--out {path}: it holds this very run, {state}; use --resume {path}, or choose another --out")
-        run.write_json("config.json", config)
-        return run
+        if file := next((place for place in (self.path, *self.path.parents) if place.is_file()), None):
+            raise ValueError(f"--out {self.path}: {file} is a file; choose another --out")
+        if not self._is_run():
+            return
+        differences = list(_differences(self.read_json("config.json"), json.loads(json.dumps(config))))
+        if differences:
+            more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+            raise ValueError(
+                f"--out {self.path}: it holds a run with another config: {', '.join(differences[:3])}{more}; "
+                f"continue that run with --resume {self.path}, or choose another --out"
+            )
+        state = "finished" if (self.path / "result.json").exists() else "unfinished"
+        raise ValueError(f"--out {self.path}: it holds this very run, {state}; use --resume {self.path}, or choose another --out")
 
     @classmethod
     def open(cls, path: Path) -> "RunDirectory":

@@ -1,12 +1,18 @@
-"""Command-line arguments from typed configurations: options come from the dataclasses, errors name the near option."""
+"""Command-line arguments from typed configurations: options come from the dataclasses, a mistake becomes one line."""
 
+import contextlib
+import io
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from difflib import SequenceMatcher
+from itertools import takewhile
 from typing import Annotated, TypeVar
 
 import tyro
 
+from subfour.ops import FLOAT_BITS
 from subfour.profit.config import RunConfig
 from subfour.recipes import RECIPES, load_recipe
 
@@ -15,38 +21,82 @@ Parsed = TypeVar("Parsed")
 RecipeOptions = Annotated[RunConfig, tyro.conf.arg(name="")]
 """A configuration whose fields are options of the command itself."""
 
+Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+"""Off unless given; no option turns it off again."""
+
+ALIKE = 0.6
+"""From this likeness on, of 1, an option is suggested for one that does not exist."""
+
 
 def parse(options: type[Parsed], arguments: Sequence[str], *, prog: str, default: Parsed | None = None) -> Parsed:
-    """Return the options as a value of their class; prints help or an error and exits otherwise."""
-    words = list(arguments)
-    if default is None:
-        return tyro.cli(options, args=words, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
-    return tyro.cli(options, args=words, prog=prog, default=default, config=(tyro.conf.FlagCreatePairsOff,))
+    """Return the options as a value of their class; where help is asked for, print it and exit.
+
+    Raises:
+        ValueError: an option does not exist, lacks its value or has one that does not fit; the message names it.
+    """
+    value: Parsed
+    box = io.StringIO()
+    given = tyro.MISSING_NONPROP if default is None else default
+    try:
+        with contextlib.redirect_stderr(box):
+            value, unknown = tyro.cli(options, args=list(arguments), prog=prog, default=given, return_unknown_args=True)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ValueError(_unboxed(box.getvalue())) from None
+    if not unknown:
+        return value
+    first = unknown[0].partition("=")[0]
+    if not first.startswith("-"):
+        raise ValueError(f"argument: {first!r} is one too many; see {prog} --help")
+    with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):
+        tyro.cli(options, args=["--help"], prog=prog, default=given)
+    near = max(re.findall(r"--[a-z][\w.-]*", shown.getvalue()), key=lambda known: _likeness(first, known))
+    hint = f"did you mean {near}?" if _likeness(first, near) >= ALIKE else f"see {prog} --help"
+    raise ValueError(f"option: there is no {first}; {hint}")
 
 
-def split_recipe(arguments: Sequence[str], command: str) -> tuple[RunConfig, list[str]]:
-    """Return the recipe named first, and the options after it.
+def _unboxed(box: str) -> str:
+    """Return what tyro says in the first section of a box, on one line, and how the option is written."""
+    lines = [line.strip("│╰╯─ ") for line in box.splitlines()[1:]]  # the first is the box's title
+    message = re.sub(r"^Error parsing (config[\w.]*: )?", "", " ".join(takewhile(bool, lines)))
+    usage = next((line for line in lines if line.startswith("--")), None)
+    return f"{message.rstrip('.')}; write {usage}" if usage else message
+
+
+def _likeness(word: str, option: str) -> float:
+    """Return how alike two options are, 0 to 1, as a whole or in their last parts: people write --lr for --schedule.lr."""
+    pairs = ((word, option), (word.lstrip("-").rpartition(".")[2], option.lstrip("-").rpartition(".")[2]))
+    return max(SequenceMatcher(None, *pair).ratio() for pair in pairs)
+
+
+def split_recipe(arguments: Sequence[str], usage: str) -> tuple[RunConfig, list[str]]:
+    """Return the recipe named first, and the options after it; where help is asked for instead, print it and exit.
+
+    Args:
+        arguments: of the command.
+        usage: how the command is called, the first line with RECIPE.
 
     Raises:
         ValueError: no recipe is named, or there is none of that name.
     """
     words = list(arguments)
+    names = "\n  ".join([*RECIPES, "path.py:function"])
     if words[:1] in (["-h"], ["--help"]):
-        print(f"usage: subfour {command} RECIPE [options]\n\nrecipes: {', '.join(RECIPES)}, or path.py:function")
-        print(f"\nEvery field of a recipe is an option: subfour {command} digits --help lists them with the recipe's values.")
+        print(f"usage: {usage}\n\nrecipes:\n  {names}\n\nEvery field of a recipe is an option; RECIPE --help lists them.")
         sys.exit(0)
     if not words or words[0].startswith("-"):
-        raise ValueError(f"recipe: none given; write subfour {command} RECIPE, with RECIPE one of {', '.join(RECIPES)}")
+        raise ValueError(f"recipe: name one before any option: {usage.splitlines()[0]}; there are {', '.join(RECIPES)}")
     return load_recipe(words[0]), words[1:]
 
 
 def resolved(config: RunConfig, recipe: RunConfig) -> RunConfig:
-    """Return the configuration with what only the recipe knows: `keep_phases` means as many widths as the recipe has."""
+    """Return the configuration with what only the recipe knows: `keep_phases` repeats a lone 32 for each of its widths."""
     if not config.keep_phases:
         return config
 
     def repeated(widths: tuple[int, ...], like: tuple[int, ...]) -> tuple[int, ...]:
-        return widths * len(like) if len(widths) == 1 else widths
+        return widths * len(like) if widths == (FLOAT_BITS,) else widths
 
     return replace(
         config,

@@ -1,45 +1,29 @@
-"""What people see while a run trains: one progress display in a terminal, one line per epoch elsewhere, TensorBoard."""
+"""What people see while a run trains: a line per finished epoch, and in a terminal two bars with the time left below them."""
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from math import ceil
 from typing import Any, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.text import Text
 
-from subfour.profit.method import Observer
 from subfour.profit.phases import Phase
 
-RECENT = 0.98
-"""Decay of the mean time per step that the time left is estimated from."""
+ROW = "{:>5}  {:<9}  {:<6}  {:>6}  {:>5}  {:>5}  {:>5}  {:>6}  {:>7}  {:>7}"
+"""One epoch in 79 columns."""
 
+HEADINGS = ("phase", "kind", "widths", "frozen", "epoch", "loss", "val", "top-1", "average", "time")
+"""Frozen layers; training and validation loss; validation top-1 in percent of raw and averaged weights; time of the run."""
 
-class Observers:
-    """Several observers as one."""
-
-    def __init__(self, observers: Sequence[Observer]) -> None:
-        """Keep them in order."""
-        self.observers = observers
-
-    def phase_begins(self, index: int, phase: Phase, frozen: list[str], next_epoch: int) -> None:
-        """Tell all."""
-        for observer in self.observers:
-            observer.phase_begins(index, phase, frozen, next_epoch)
-
-    def step_done(self, step: int, loss: float, top1: float) -> None:
-        """Tell all."""
-        for observer in self.observers:
-            observer.step_done(step, loss, top1)
-
-    def epoch_done(self, record: dict[str, Any]) -> None:
-        """Tell all."""
-        for observer in self.observers:
-            observer.epoch_done(record)
+EPOCHS_REMEMBERED = 2
+"""How far back the time per step is averaged: long enough to hold evaluations, short enough to follow a change of phase."""
 
 
 class ProgressDisplay:
-    """Two bars, the phase and the run, each with the time left; the lines above them are the finished epochs."""
+    """An observer of a run that draws and prints."""
 
     def __init__(self, console: Console, phases: Sequence[Phase], steps_per_epoch: int) -> None:
         """Lay out the display.
@@ -50,104 +34,114 @@ class ProgressDisplay:
             steps_per_epoch: training steps.
         """
         self.console, self.phases, self.steps = console, phases, steps_per_epoch
-        self.progress = Progress(
+        self.title = ""
+        self.heading = Text("", style="bold", no_wrap=True, overflow="ellipsis")
+        self.bars = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
+            BarColumn(bar_width=None),
+            TextColumn("epoch {task.fields[epoch]}"),
             TextColumn("{task.fields[left]} left"),
-            TextColumn("{task.fields[numbers]}"),
-            console=console,
-            disable=not console.is_terminal,
+            expand=True,
         )
-        total = sum(phase.epochs for phase in phases) * steps_per_epoch
-        self.run_task: TaskID = self.progress.add_task("run", total=total, left="?", numbers="")
-        self.phase_task: TaskID = self.progress.add_task("phase", total=None, left="?", numbers="")
-        self.seconds_per_step = 0.0
-        self.last_time = time.monotonic()
+        self.phase_bar = self.bars.add_task("phase", total=None, epoch="", left="?")
+        self.run_bar = self.bars.add_task("run", total=steps_per_epoch * _epochs(phases), epoch="", left="?")
+        self.live = Live(Group(self.heading, self.bars), console=console)
+        self.pace = Pace(decay=1 - 1 / (EPOCHS_REMEMBERED * steps_per_epoch))
 
     def __enter__(self) -> Self:
-        self.progress.start()
+        if self.console.is_terminal and not self.console.is_dumb_terminal:
+            self.live.start()
+        self.console.print(ROW.format(*HEADINGS), style="bold")
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.progress.stop()
+        self.live.stop()
 
     def phase_begins(self, index: int, phase: Phase, frozen: list[str], next_epoch: int) -> None:
-        """Show which phase this is."""
-        title = f"phase {index + 1} of {len(self.phases)}: {phase.kind} {phase.widths}, {len(frozen)} layers frozen"
-        self.progress.console.print(title, style="bold")
-        earlier = sum(phase.epochs for phase in self.phases[:index])
-        self.progress.update(self.run_task, completed=(earlier + next_epoch) * self.steps)
-        self.progress.update(
-            self.phase_task,
-            description=f"phase {index + 1}/{len(self.phases)}",
-            total=phase.epochs * self.steps,
-            completed=next_epoch * self.steps,
-        )
-        self.last_time = time.monotonic()
+        """Show which phase this is, and how far it and the run have come."""
+        self.title = f"phase {index + 1} of {len(self.phases)}: {phase.kind} {phase.widths}, {len(frozen)} layers frozen"
+        self.heading.plain = self.title
+        self.bars.update(self.phase_bar, total=phase.epochs * self.steps)
+        self._move(self.phase_bar, next_epoch * self.steps)
+        self._move(self.run_bar, (_epochs(self.phases[:index]) + next_epoch) * self.steps)
 
     def step_done(self, step: int, loss: float, top1: float) -> None:
         """Advance both bars."""
-        now = time.monotonic()
-        elapsed, self.last_time = now - self.last_time, now
-        self.seconds_per_step = RECENT * self.seconds_per_step + (1 - RECENT) * elapsed if self.seconds_per_step else elapsed
-        for task, numbers in ((self.run_task, ""), (self.phase_task, f"loss {loss:.3f}  top-1 {top1:.1f} %")):
-            self.progress.update(task, advance=1, numbers=numbers)
-            remaining = self.progress.tasks[task].remaining or 0
-            self.progress.update(task, left=_duration(remaining * self.seconds_per_step))
+        self.pace.step()
+        self.heading.plain = f"{self.title}, loss {loss:.3f}, top-1 {top1:.1f} %"
+        for bar in (self.phase_bar, self.run_bar):
+            self._move(bar, int(self.bars.tasks[bar].completed) + 1)
 
     def epoch_done(self, record: dict[str, Any]) -> None:
         """Print one line."""
-        self.progress.console.print(
-            f"  {record['kind']:<9} A{record['activation_bits']}W{record['weight_bits']}  "
-            f"epoch {record['epoch'] + 1}/{record['epochs']}  loss {record['train_loss']:.3f}  "
-            f"validation {record['raw']['loss']:.3f}, top-1 {record['raw']['top1']:.2f} %, "
-            f"averaged {record['averaged']['top1']:.2f} %  [{_duration(record['seconds'])}]",
-            highlight=False,
+        raw, averaged = record["raw"], record["averaged"]
+        self.console.print(
+            ROW.format(
+                f"{record['phase'] + 1}/{len(self.phases)}",
+                record["kind"],
+                f"A{record['activation_bits']}W{record['weight_bits']}",
+                record["frozen_layers"],
+                f"{record['epoch'] + 1}/{record['epochs']}",
+                _loss(record["train_loss"]),
+                _loss(raw["loss"]),
+                f"{raw['top1']:.2f}",
+                f"{averaged['top1']:.2f}",
+                duration(record["seconds"]),
+            )
+        )
+
+    def _move(self, bar: TaskID, done: int) -> None:
+        """Set how many steps are done, and what follows from that."""
+        total = int(self.bars.tasks[bar].total or 0)
+        self.bars.update(
+            bar,
+            completed=done,
+            epoch=f"{ceil(done / self.steps)}/{total // self.steps}",
+            left=duration((total - done) * self.pace.seconds) if self.pace.seconds else "?",
         )
 
 
-class TensorBoard:
-    """The numbers of metrics.jsonl as TensorBoard scalars, one step per epoch of the run."""
+class Pace:
+    """Seconds per step, lately: a running mean that counts the pauses between steps too."""
 
-    def __init__(self, folder: Path) -> None:
-        """Open the folder.
+    def __init__(self, decay: float) -> None:
+        """Begin without a measurement.
 
-        Raises:
-            ValueError: tensorboard is not installed.
+        Args:
+            decay: per step, of what the mean remembers.
         """
-        try:
-            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 (an optional extra)
-        except ImportError:
-            raise ValueError("tensorboard: it is not installed; install it with: pip install 'subfour[tensorboard]'") from None
-        self.writer = SummaryWriter(folder)
-        self.epochs = 0
+        self.decay = decay
+        self.weight = self.total = 0.0
+        self.last: float | None = None
 
-    def __enter__(self) -> Self:
-        return self
+    def step(self) -> None:
+        """Take in the time since the last step; the first one only starts the clock, as it also warms up."""
+        now = time.monotonic()
+        if self.last is not None:
+            self.total = self.decay * self.total + (now - self.last)
+            self.weight = self.decay * self.weight + 1
+        self.last = now
 
-    def __exit__(self, *exception: object) -> None:
-        self.writer.close()
-
-    def phase_begins(self, index: int, phase: Phase, frozen: list[str], next_epoch: int) -> None:
-        """Nothing to draw."""
-
-    def step_done(self, step: int, loss: float, top1: float) -> None:
-        """Nothing to draw: the scalars are per epoch."""
-
-    def epoch_done(self, record: dict[str, Any]) -> None:
-        """Write the record's scalars."""
-        self.epochs += 1
-        scalars = {"train/loss": record["train_loss"], "train/top1": record["train_top1"], "lr": record["lr"]}
-        for weights in ("raw", "averaged"):
-            scalars |= {f"validation/{weights}/{name}": record[weights][name] for name in ("loss", "top1", "top5")}
-        scalars |= {name: record[name] for name in ("weight_bits", "activation_bits", "frozen_layers")}
-        for name, value in scalars.items():
-            self.writer.add_scalar(name, value, self.epochs)
+    @property
+    def seconds(self) -> float:
+        """Mean seconds per step; 0 before the second."""
+        return self.total / self.weight if self.weight else 0.0
 
 
-def _duration(seconds: float) -> str:
-    """Return a duration as h:mm:ss."""
+def duration(seconds: float) -> str:
+    """Return a duration as h:mm:ss.
+
+    >>> duration(3661)
+    '1:01:01'
+    """
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def _loss(loss: float) -> str:
+    """Return a loss in five characters, unless it is beyond all measure."""
+    return f"{loss:.3f}" if loss < 10 else f"{loss:.4g}"
+
+
+def _epochs(phases: Sequence[Phase]) -> int:
+    return sum(phase.epochs for phase in phases)

@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
-from subfour.cli.arguments import parse
+from subfour.cli.arguments import Switch, parse
+from subfour.cli.console import make_console
 from subfour.cli.tables import print_table
 from subfour.profit.model_file import evaluate_model, read_model
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """What to evaluate, and on what."""
+    """Print the accuracy of a finished run or a model file."""
 
-    model: Annotated[Path, tyro.conf.Positional]
-    """A finished run directory, or a model file."""
+    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A run directory or a model file."""
     data: str | None = None
     """digits, folder:PATH, parquet:PATH or hub:NAME; by default the data it was trained on."""
     split: str | None = None
@@ -27,8 +27,8 @@ class EvaluateOptions:
     batch_size: int = 250
     """Images at once."""
     device: str = "auto"
-    """auto, cpu, cuda, mps."""
-    json: bool = False
+    """auto (cuda if there is one), cpu, cuda, mps."""
+    json: Switch = False
     """Print a JSON object."""
 
 
@@ -36,16 +36,11 @@ def run(arguments: Sequence[str]) -> None:
     """Print the accuracy."""
     options = parse(EvaluateOptions, arguments, prog="subfour evaluate")
     trained = read_model(options.model)
-    accuracy = evaluate_model(
-        trained,
-        options.data or trained.config.data,
-        split=options.split,
-        batch_size=options.batch_size,
-        device=options.device,
-    )
+    data = options.data or trained.config.data
+    accuracy = evaluate_model(trained, data, split=options.split, batch_size=options.batch_size, device=options.device)
     if options.json:
         print(json.dumps(asdict(accuracy), indent=2))
         return
-    rows = [(accuracy.top1, accuracy.top5, accuracy.loss, accuracy.images)]
-    title = f"{options.model}: A{trained.activation_bits}W{trained.weight_bits}"
-    print_table(Console(), title, ("top-1 %", "top-5 %", "loss", "images"), rows)
+    title = f"{options.model}: A{trained.activation_bits}W{trained.weight_bits} on {data}"
+    rows = [(f"{accuracy.top1:.2f}", f"{accuracy.top5:.2f}", f"{accuracy.loss:.3f}", accuracy.images)]
+    print_table(make_console(), title, ("top-1 %", "top-5 %", "loss", "images"), rows)

@@ -4,52 +4,72 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 
-from subfour.cli.arguments import parse
+from subfour.cli.arguments import Switch, parse
+from subfour.cli.console import make_console
 from subfour.cli.tables import print_table
+from subfour.convert import Padding
+from subfour.ops import check_bits
 from subfour.profit.config import BitWidth
 from subfour.profit.inspection import inspect_file, inspect_network
 from subfour.quantizers import QuantizerName
 
+USUAL_BITS = 4
+
 
 @dataclass(frozen=True, kw_only=True)
 class InspectOptions:
-    """What to look at, and at which widths."""
+    """List the quantized layers of a network, a run or a model file."""
 
-    model: Annotated[str, tyro.conf.Positional]
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """torchvision/NAME, timm/NAME, subfour/NAME, a run directory or a model file."""
     weight_bits: BitWidth | None = None
-    """Width of the weights; a run or file has its own, a network 4."""
+    """Width of the weights of a network by name: 4 if left out. Runs and files have their own, as of all below."""
     activation_bits: BitWidth | None = None
-    """Width of the activations; likewise."""
-    quantizer: QuantizerName = "duq"
-    """For a network by name."""
-    padding: Literal["negative", "zero"] = "negative"
-    """For a network by name."""
-    json: bool = False
+    """Width of its activations: 4 if left out."""
+    quantizer: QuantizerName | None = None
+    """Which paper's quantizers: duq if left out."""
+    padding: Padding | None = None
+    """What its convolutions fed by h-swish are padded with: negative if left out."""
+    json: Switch = False
     """Print a JSON list."""
 
 
 def run(arguments: Sequence[str]) -> None:
     """Print the layers."""
     options = parse(InspectOptions, arguments, prog="subfour inspect")
-    if Path(options.model).exists():
-        layers = inspect_file(Path(options.model))
-    else:
-        layers = inspect_network(
-            options.model,
-            weight_bits=options.weight_bits or 4,
-            activation_bits=options.activation_bits or 4,
-            quantizer=options.quantizer,
-            padding=options.padding,
-        )
+    layers = _layers(options)
     if options.json:
         print(json.dumps(layers, indent=2))
         return
-    columns = ("name", "kind", "weight_bits", "input_bits", "quantizer", "pad_value", "zero_share", "reason")
-    title = f"{options.model}: {len(layers)} quantized layers"
-    print_table(Console(), title, columns, [[layer[column] for column in columns] for layer in layers])
+    columns = ("name", "kind", "W", "A", "quantizer", "pad", "zeros", "why")
+    rows = [
+        (
+            layer["name"],
+            layer["kind"],
+            layer["weight_bits"],
+            layer["input_bits"],
+            layer["quantizer"],
+            layer["pad_value"],
+            layer["zero_share"],
+            f"{layer['source']}: {layer['reason']}",
+        )
+        for layer in layers
+    ]
+    title = f"{options.model}: {len(layers)} quantized layers (W, A: bits of weights and input; zeros: share of the weights)"
+    print_table(make_console(), title, columns, rows)
+
+
+def _layers(options: InspectOptions) -> list[dict[str, Any]]:
+    given = {name: getattr(options, name) for name in ("weight_bits", "activation_bits", "quantizer", "padding")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if Path(options.model).exists():
+        for name in given:
+            raise ValueError(f"{name}: {options.model} has its own, which cannot be changed here; leave the option out")
+        return inspect_file(Path(options.model))
+    for name in ("weight_bits", "activation_bits"):
+        check_bits(given.setdefault(name, USUAL_BITS), name)
+    return inspect_network(options.model, **given)

@@ -3,12 +3,14 @@
 import difflib
 import importlib
 import logging
+import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
+from urllib.error import URLError
 
-from rich.console import Console
-from rich.logging import RichHandler
+from subfour.cli.console import Messages, make_console
 
 COMMANDS = {
     "train": "train a network down to the widths of a recipe, or go on with a run",
@@ -23,28 +25,48 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; see `subfour --help`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    errors = Console(stderr=True)
-    logging.basicConfig(
-        level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=errors, show_path=False, show_time=False)]
-    )
-    if not words or words[0] in ("-h", "--help"):
-        print(_usage())
-        sys.exit(0)
-    if words[0] == "--version":
-        print(f"subfour {version('subfour')}")
-        sys.exit(0)
+    errors = make_console(stderr=True)
+    package = logging.getLogger("subfour")
+    package.handlers, package.level = [Messages(errors)], logging.INFO
+    warnings.filterwarnings("ignore", message="This DataLoader will create")  # a few more workers than cores do no harm
     try:
-        if words[0] not in COMMANDS:
-            near = difflib.get_close_matches(words[0], COMMANDS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(COMMANDS)}"
-            raise ValueError(f"command: there is no {words[0]!r}; {hint}")
-        importlib.import_module(f"subfour.cli.{words[0]}").run(words[1:])
-    except (ValueError, OSError, FloatingPointError) as error:
-        errors.print(f"subfour: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        _run(*(words or ["--help"]))
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read has closed, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
+        errors.print(f"subfour: {_in_one_line(error)}", style="red")
         sys.exit(2)
-    except KeyboardInterrupt:
-        errors.print("subfour: interrupted; go on with: subfour train --resume RUN", style="red", highlight=False, soft_wrap=True)
+    except KeyboardInterrupt as interrupt:
+        errors.print("; ".join(["subfour: interrupted", *interrupt.args]), style="red")
         sys.exit(130)
+
+
+def _run(command: str, *arguments: str) -> None:
+    if command in ("-h", "--help"):
+        print(_usage())
+    elif command == "--version":
+        print(f"subfour {version('subfour')}")
+    elif command in COMMANDS:
+        importlib.import_module(f"subfour.cli.{command}").run(arguments)
+    else:
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(COMMANDS)}"
+        raise ValueError(f"command: there is no {command!r}; {hint}")
+
+
+def _in_one_line(error: Exception) -> str:
+    """Return what an error says, and what to do about it where it does not know."""
+    if isinstance(error, ModuleNotFoundError):
+        message = f"{error.name} is not installed; install what training needs with: pip install 'subfour[train]'"
+    elif isinstance(error, URLError):
+        message = f"download: {error.reason}; check the connection, or give the weights as a file"
+    elif isinstance(error, OSError) and error.strerror:
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    else:
+        message = str(error)
+    return " ".join(message.split())
 
 
 def _usage() -> str:

@@ -4,9 +4,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
-
-from subfour.cli.arguments import RecipeOptions, parse, resolved, split_recipe
+from subfour.cli.arguments import RecipeOptions, Switch, parse, resolved, split_recipe
+from subfour.cli.console import make_console
 from subfour.cli.tables import print_table
 from subfour.profit.phases import build_phases
 from subfour.profit.session import continued
@@ -14,16 +13,16 @@ from subfour.profit.session import continued
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions:
-    """Every field of the recipe."""
+    """Print the phases of a recipe; every field of the recipe is an option."""
 
     config: RecipeOptions
-    json: bool = False
+    json: Switch = False
     """Print a JSON list."""
 
 
 def run(arguments: Sequence[str]) -> None:
     """Print the phases of a recipe."""
-    recipe, rest = split_recipe(arguments, "plan")
+    recipe, rest = split_recipe(arguments, "subfour plan RECIPE [options]")
     options = parse(PlanOptions, rest, prog=f"subfour plan {recipe.recipe}", default=PlanOptions(config=recipe))
     config = resolved(options.config, recipe)
     if config.from_run is not None:
@@ -32,6 +31,6 @@ def run(arguments: Sequence[str]) -> None:
     if options.json:
         print(json.dumps([phase.to_json() for phase in phases], indent=2))
         return
-    rows = [(index + 1, *phase.to_json().values()) for index, phase in enumerate(phases)]
+    rows = [(index, *phase.to_json().values()) for index, phase in enumerate(phases, start=1)]
     title = f"{config.recipe}: {len(phases)} phases, {sum(phase.epochs for phase in phases)} epochs, {config.model}"
-    print_table(Console(), title, ("phase", "kind", "weight bits", "activation bits", "frozen", "epochs"), rows)
+    print_table(make_console(), title, ("phase", "kind", "weight bits", "activation bits", "frozen", "epochs"), rows)

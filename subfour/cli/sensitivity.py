@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
-from subfour.cli.arguments import parse
+from subfour.cli.arguments import Switch, parse
+from subfour.cli.console import make_console
 from subfour.cli.tables import print_table
 from subfour.profit.result import SENSITIVITY_FILE
 from subfour.rundir import RunDirectory
@@ -17,12 +17,12 @@ from subfour.rundir import RunDirectory
 
 @dataclass(frozen=True, kw_only=True)
 class SensitivityOptions:
-    """Which run."""
+    """List the layers of a run by AIWQ, the most unstable first."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """A run directory."""
-    json: bool = False
-    """Print a JSON list."""
+    json: Switch = False
+    """Print a JSON list; its phases count from 0, as the list of `subfour plan --json` does."""
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -30,10 +30,15 @@ def run(arguments: Sequence[str]) -> None:
     options = parse(SensitivityOptions, arguments, prog="subfour sensitivity")
     directory = RunDirectory.open(options.run)
     if not (options.run / SENSITIVITY_FILE).exists():
-        raise ValueError(f"run: {options.run} has not finished a sampling phase, so no AIWQ is known yet")
-    rows = directory.read_json(SENSITIVITY_FILE)
+        raise ValueError(f"run: {options.run} knows no AIWQ: its sampling phase has not ended, or it has none in its plan")
+    layers = directory.read_json(SENSITIVITY_FILE)
     if options.json:
-        print(json.dumps(rows, indent=2))
+        print(json.dumps(layers, indent=2))
         return
-    columns = ("name", "kind", "aiwq", "dropped", "frozen_in_phase")
-    print_table(Console(), f"{options.run}: AIWQ, the most unstable first", columns, [[row[c] for c in columns] for row in rows])
+    rows = [
+        (layer["name"], layer["kind"], layer["aiwq"], layer["dropped"], "never" if phase is None else f"phase {phase + 1}")
+        for layer in layers
+        for phase in (layer["frozen_in_phase"],)
+    ]
+    title = f"{options.run}: AIWQ, the most unstable first (dropped: share of the samples)"
+    print_table(make_console(), title, ("name", "kind", "AIWQ", "dropped", "frozen from"), rows)

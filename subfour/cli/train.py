@@ -1,40 +1,52 @@
 """`subfour train RECIPE [options]` and `subfour train --resume RUN`."""
 
 import json
-from collections.abc import Sequence
-from contextlib import ExitStack
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 
-from subfour.cli.arguments import RecipeOptions, parse, resolved, split_recipe
-from subfour.cli.display import Observers, ProgressDisplay, TensorBoard
-from subfour.cli.tables import print_result
+from subfour.cli.arguments import RecipeOptions, Switch, parse, resolved, split_recipe
+from subfour.cli.console import make_console
+from subfour.cli.display import ProgressDisplay
+from subfour.cli.observers import Observers
+from subfour.cli.summary import print_summary
+from subfour.cli.tensorboard import TensorBoard
 from subfour.profit.config import RunConfig
 from subfour.profit.method import Observer, ProfitRun
 from subfour.profit.phases import build_phases
-from subfour.profit.result import write_result
-from subfour.profit.session import DATA_FILE, continued, prepare_session
-from subfour.rundir import RunDirectory, environment
+from subfour.profit.result import RESULT_FILE, write_result
+from subfour.profit.session import DATA_FILE, DataRecord, Session, continued, prepare_session
+from subfour.rundir import JSON, RunDirectory, environment
 from subfour.train.allocator import keep_freed_memory
+
+USAGE = "subfour train RECIPE [options]\n       subfour train --resume RUN"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
     """What a training shows, and how."""
 
-    tensorboard: bool = False
+    tensorboard: Switch = False
     """Also write the metrics for TensorBoard, into RUN/tensorboard."""
-    json: bool = False
+    json: Switch = False
     """Print the result as JSON; progress goes to standard error."""
+
+    def __post_init__(self) -> None:
+        """Check that TensorBoard is there before anything trains for it."""
+        if self.tensorboard and find_spec("tensorboard") is None:
+            raise ValueError("tensorboard: it is not installed; install it with: pip install 'subfour[tensorboard]'")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """Options of a new run: every field of the recipe, and where it goes."""
+    """Train; every field of the recipe is an option."""
 
     config: RecipeOptions
     out: Path | None = None
@@ -44,54 +56,96 @@ class TrainOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ResumeOptions:
-    """Options of a run that goes on: its configuration is its own."""
+    """Go on with a run; it keeps its own configuration."""
 
-    resume: Path
+    resume: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     """The run directory."""
     output: Annotated[Output, tyro.conf.arg(name="")] = Output()
 
 
 def run(arguments: Sequence[str]) -> None:
     """Train, with a progress display, and print the result."""
-    if any(word.split("=")[0] == "--resume" for word in arguments):
-        if not arguments[0].startswith("-"):
-            raise ValueError(f"resume: a run keeps its own recipe; leave out {arguments[0]!r}")
-        options = parse(ResumeOptions, arguments, prog="subfour train")
-        directory = RunDirectory.open(options.resume)
-        config = RunConfig.from_json(directory.read_json("config.json"))
-        _train(config, directory, options.output, starting=False)
-        return
-    recipe, rest = split_recipe(arguments, "train")
-    train_options = parse(TrainOptions, rest, prog=f"subfour train {recipe.recipe}", default=TrainOptions(config=recipe))
-    config = resolved(train_options.config, recipe)
+    keep_freed_memory()
+    if any(word.partition("=")[0] == "--resume" for word in arguments):
+        _resume(arguments)
+    else:
+        _begin(arguments)
+
+
+def _begin(arguments: Sequence[str]) -> None:
+    recipe, rest = split_recipe(arguments, USAGE)
+    options = parse(TrainOptions, rest, prog=f"subfour train {recipe.recipe}", default=TrainOptions(config=recipe))
+    config = resolved(options.config, recipe)
     if config.from_run is not None:
         config = continued(config, config.from_run)
     build_phases(config)
-    directory = RunDirectory.create(train_options.out or _free_directory(config.recipe), config.to_json())
-    _train(config, directory, train_options.output, starting=True)
+    out = options.out or _free_directory(config.recipe)
+    RunDirectory(out).require_free(config.to_json())
+    console = make_console(stderr=options.output.json)
+    session = _prepare(config, console)  # before the folder is made: a start that fails leaves nothing behind
+    records: dict[str, JSON] = {
+        "environment.json": environment(),
+        "plan.json": [phase.to_json() for phase in build_phases(config)],
+        DATA_FILE: session.data.to_json(),
+    }
+    directory = RunDirectory.create(out, config.to_json(), records)
+    with directory.locked(), _resumable(directory):
+        result = _train(session, directory, console, options.output)
+    _show(result, directory, console, options.output)
 
 
-def _train(config: RunConfig, directory: RunDirectory, output: Output, *, starting: bool) -> None:
-    keep_freed_memory()
-    console = Console(stderr=output.json)
+def _resume(arguments: Sequence[str]) -> None:
+    try:
+        options = parse(ResumeOptions, arguments, prog="subfour train")
+    except ValueError as error:
+        raise ValueError(f"{error} (a run that goes on keeps its own recipe and options)") from None
+    directory = RunDirectory.open(options.resume)
+    console = make_console(stderr=options.output.json)
+    if (directory.path / RESULT_FILE).exists():
+        console.print(f"{directory.path} is finished; nothing is left to train.")
+        result = directory.read_json(RESULT_FILE)
+    else:
+        with directory.locked(), _resumable(directory):
+            session = _prepare(RunConfig.from_json(directory.read_json("config.json")), console)
+            if session.data != DataRecord.from_json(directory.read_json(DATA_FILE)):
+                raise ValueError(f"data: {session.config.data} is not what it was when {directory.path} began; bring it back")
+            result = _train(session, directory, console, options.output)
+    _show(result, directory, console, options.output)
+
+
+def _prepare(config: RunConfig, console: Console) -> Session:
+    with console.status("reading images, building the network"):
+        return prepare_session(config)
+
+
+@contextmanager
+def _resumable(directory: RunDirectory) -> Iterator[None]:
+    """Tell who interrupts how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"go on with: subfour train --resume {shlex.quote(str(directory.path))}") from None
+
+
+def _train(session: Session, directory: RunDirectory, console: Console, output: Output) -> dict[str, Any]:
+    """Train what is left of a run, and return its result."""
+    phases = build_phases(session.config)
     with ExitStack() as stack:
-        stack.enter_context(directory.locked())
-        if starting:
-            directory.write_json("environment.json", environment())
-            directory.write_json("plan.json", [phase.to_json() for phase in build_phases(config)])
-        with console.status("reading images, building the network"):
-            session = prepare_session(config, starting=starting)
-        directory.write_json(DATA_FILE, session.data.to_json())
-        display = stack.enter_context(ProgressDisplay(console, build_phases(config), session.training.steps_per_epoch))
+        display = ProgressDisplay(console, phases, session.training.steps_per_epoch)
         observers: list[Observer] = [display]
         if output.tensorboard:
-            observers.append(stack.enter_context(TensorBoard(directory.path / "tensorboard")))
-        state = ProfitRun(session, directory, Observers(observers)).train()
-        result = write_result(session, directory, state)
+            observers.append(stack.enter_context(TensorBoard(directory.path / "tensorboard", phases)))
+        with console.status("evaluating the starting weights"):
+            training = ProfitRun(session, directory, Observers(observers))
+        stack.enter_context(display)
+        return write_result(session, directory, training.train())
+
+
+def _show(result: dict[str, Any], directory: RunDirectory, console: Console, output: Output) -> None:
     if output.json:
         print(json.dumps(result, indent=2))
     else:
-        print_result(console, result, directory.path)
+        print_summary(console, result, directory.path)
 
 
 def _free_directory(recipe: str) -> Path:

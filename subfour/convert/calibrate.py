@@ -26,8 +26,7 @@ def set_bits(model: nn.Module, weight_bits: int, activation_bits: int) -> None:
 def calibrate_weights(model: nn.Module, *, anew: bool) -> None:
     """Set the range of every weight quantizer that quantizes and has none; with `anew`, of all that quantize.
 
-    Below `REFIT_BELOW_BITS` a new width asks for `anew`: the authors keep 0.9 max|w| from 8 bits down, which sets most 2-bit
-    codes to 0.
+    Low widths ask for `anew` as they begin: the authors keep 0.9 max|w| from 8 bits down, which sets most 2-bit codes to 0.
     """
     for layer in quant_layers(model).values():
         quantizer = layer.weight_quantizer

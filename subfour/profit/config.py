@@ -5,28 +5,34 @@ values; recipes change them. Every field is an option of `subfour train`.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import tyro
 
+from subfour.convert.policy import Padding
+from subfour.data.loader import Augmentation
 from subfour.models.zoo import Architecture
 from subfour.ops import FLOAT_BITS, check_bits
 from subfour.quantizers import QuantizerName
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 BitWidth = Annotated[
     int,
     tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar="2..8|32",
-        instance_from_str=lambda words: _parse_bits(words[0]),
+        instance_from_str=lambda words: int(words[0]),
         is_instance=lambda value: isinstance(value, int),
         str_from_instance=lambda value: [str(value)],
     ),
 ]
-"""A width in bits: 2..8, or 32 for float."""
+"""A width in bits: 2..8, or 32 for float. Whoever takes one checks it, with the option's name in the message."""
 
 Share = Annotated[
     Fraction,
@@ -39,15 +45,6 @@ Share = Annotated[
     ),
 ]
 """A share between 0 and 1, such as 1/3."""
-
-
-def _parse_bits(text: str) -> int:
-    try:
-        bits = int(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a width; choose from 2..8, or 32 for float") from None
-    check_bits(bits, "bits")
-    return bits
 
 
 def _parse_fraction(text: str) -> Fraction:
@@ -63,10 +60,14 @@ class LoadingConfig:
 
     image_size: int | None = None
     """Side of the square the network sees, pixels; None: the weights' own record, else the model's usual size."""
-    augment: Literal["crop-flip", "crop", "resized-crop", "none"] = "resized-crop"
+    augment: Augmentation = "resized-crop"
     """Training augmentation: padded random crop (with or without flip), ImageNet's random resized crop, or nothing."""
     workers: int = 4
     """Processes that decode images when they are not kept in memory."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        _check(self, "loading.", positive={"image_size"}, not_negative={"workers"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,24 +104,15 @@ class ScheduleConfig:
     """Stop each epoch after this many steps; None: the whole epoch."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
-        _require_positive(self, "batch_size", "lr", "final_lr_scale")
-        _require_not_negative(
+        """Check every field."""
+        epochs = {"float_epochs", "finetune_epochs", "stabilize_epochs", "sample_epochs", "warmup_epochs"}
+        _check(
             self,
-            "float_epochs",
-            "finetune_epochs",
-            "stabilize_epochs",
-            "sample_epochs",
-            "warmup_epochs",
-            "weight_decay",
-            "range_lr_scale",
+            "schedule.",
+            positive={"batch_size", "lr", "float_lr", "final_lr_scale", "max_steps"},
+            not_negative=epochs | {"weight_decay", "range_lr_scale"},
+            share={"momentum"},
         )
-        if self.max_steps is not None:
-            _require_positive(self, "max_steps")
-        if self.float_lr is not None:
-            _require_positive(self, "float_lr")
-        if not 0 < self.momentum < 1:
-            raise ValueError(f"momentum: {self.momentum} is not between 0 and 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,19 +124,18 @@ class ProfitConfig:
     at_bits: BitWidth | None = None
     """Weight width at which layers are sampled and frozen; None: the last one."""
     covers: Literal["weights", "weights+ranges", "weights+ranges+batchnorm"] = "weights"
-    """What freezing a layer stops: its convolution weight (authors), its ranges too, or also the batch norm behind it."""
+    """What freezing a layer stops: its convolution weight (authors), its ranges too, or also scale and shift behind it."""
     decay: float = 0.999
     """Decay of the running mean of AIWQ."""
     corrected: bool = True
     """Divide the running mean by its weight so far; False: the authors' mean, which starts at 0."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
+        """Check every field; `RunConfig` checks `at_bits`."""
+        _check(self, "profit.", share={"decay"})
         if any(not 0 < share < 1 for share in self.fractions) or list(self.fractions) != sorted(set(self.fractions)):
             shown = " ".join(map(str, self.fractions))
             raise ValueError(f"profit.fractions: {shown} must rise and lie between 0 and 1, such as 1/3 2/3")
-        if not 0 < self.decay < 1:
-            raise ValueError(f"profit.decay: {self.decay} is not between 0 and 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,9 +150,8 @@ class DistillConfig:
     """Mode of the teacher's batch norm; the authors' moves its statistics (train)."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
-        _require_positive(self, "temperature")
-        _require_not_negative(self, "weight")
+        """Check every field."""
+        _check(self, "distill.", positive={"temperature"}, not_negative={"weight"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,10 +166,8 @@ class AverageConfig:
     """Training batches from which batch-norm statistics are computed anew before the last evaluation; 0: not at all."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
-        if self.decay is not None and not 0 < self.decay < 1:
-            raise ValueError(f"average.decay: {self.decay} is not between 0 and 1")
-        _require_not_negative(self, "reestimate_batches")
+        """Check every field."""
+        _check(self, "average.", not_negative={"reestimate_batches"}, share={"decay"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -202,8 +190,10 @@ class RunConfig:
     """Which paper's quantizers."""
     method: Literal["profit", "none"] = "profit"
     """Progressive freezing, or the same phases with nothing frozen."""
-    padding: Literal["negative", "zero"] = "negative"
+    padding: Padding = "negative"
     """What convolutions fed by h-swish are padded with: -3/8, or 0."""
+    refit_below_bits: int = 4
+    """A new weight width below this sets the weight ranges anew; 0: never, they stay those of the width before (authors)."""
     teacher: str = "self"
     """Teacher network: self (the float network at the end of its phase), none, or torchvision/NAME or timm/NAME, pretrained."""
     teacher_weights: str = "pretrained"
@@ -228,7 +218,8 @@ class RunConfig:
     average: AverageConfig = field(default_factory=AverageConfig)
 
     def __post_init__(self) -> None:
-        """Check what no part can check alone."""
+        """Check every field of its own, and what no part can check alone."""
+        _check(self, "", positive={"calibration_batches"}, not_negative={"refit_below_bits"})
         for name, widths in (("weight_bits", self.weight_bits), ("activation_bits", self.activation_bits)):
             if not widths:
                 raise ValueError(f"{name}: no width given; name at least one, such as 4, or 32 for float")
@@ -240,7 +231,6 @@ class RunConfig:
         if self.profit.at_bits is not None and self.profit.at_bits not in self.weight_bits:
             widths_shown = " ".join(map(str, self.weight_bits))
             raise ValueError(f"profit.at_bits: {self.profit.at_bits} is not among weight_bits ({widths_shown})")
-        _require_positive(self, "calibration_batches")
 
     @property
     def profit_bits(self) -> int:
@@ -271,12 +261,12 @@ class RunConfig:
             for name, part in parts.items():
                 fields = {key: tuple(value) if isinstance(value, list) else value for key, value in values[name].items()}
                 if name == "profit":
-                    fields["fractions"] = tuple(Fraction(share) for share in fields["fractions"])
+                    fields["fractions"] = tuple(_parse_fraction(share) for share in fields["fractions"])
                 values[name] = part(**fields)
             for name in ("weight_bits", "activation_bits"):
                 values[name] = tuple(values[name])
             return cls(**values)
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"config: not a configuration of this version of subfour ({error})") from None
 
 
@@ -288,13 +278,27 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Fraction) else value
 
 
-def _require_positive(part: object, *names: str) -> None:
-    for name in names:
-        if not getattr(part, name) > 0:
-            raise ValueError(f"{name}: {getattr(part, name)} must be greater than 0")
+def _check(
+    part: "DataclassInstance",
+    section: str,
+    *,
+    positive: Collection[str] = (),
+    not_negative: Collection[str] = (),
+    share: Collection[str] = (),
+) -> None:
+    """Raise unless the named fields are finite numbers in their range, or None, and every choice is a known one.
 
-
-def _require_not_negative(part: object, *names: str) -> None:
-    for name in names:
-        if getattr(part, name) < 0:
-            raise ValueError(f"{name}: {getattr(part, name)} must not be negative")
+    The command line knows the choices too, but a configuration also comes from Python and from JSON.
+    """
+    for entry in dataclasses.fields(part):
+        name, value = section + entry.name, getattr(part, entry.name)
+        if get_origin(entry.type) is Literal and value not in get_args(entry.type):
+            raise ValueError(f"{name}: {value!r} is not known; use {' or '.join(get_args(entry.type))}")
+        if value is None:
+            continue
+        if entry.name in positive and not 0 < value < math.inf:
+            raise ValueError(f"{name}: {value} is not possible; use a number greater than 0")
+        if entry.name in not_negative and not 0 <= value < math.inf:
+            raise ValueError(f"{name}: {value} is not possible; use 0 or more")
+        if entry.name in share and not 0 < value < 1:
+            raise ValueError(f"{name}: {value} is not possible; use a number between 0 and 1")

@@ -7,10 +7,11 @@ Source: PROFIT, arXiv:2008.04693, Sec. 4; the authors' train_ts.py. At step t, o
     KL = log(s_old / s_new) + (s_new^2 + (m_new - m_old)^2) / (2 s_old^2) - 1/2
     sample = mean of KL over channels with both s > 0;  AIWQ = running mean of the samples
 
-Small print: s is the unbiased estimate (torch.std). A sample above 1 is dropped; with no live channel there is none. The
-running mean is divided by the weight of the samples KEPT, so that a layer whose samples are dropped does not rank as
-stable (`corrected=False`: the authors' mean, which starts at 0). Both outputs come from the layer's own `apply_weight`, so
-unchanged weights give exactly 0 for every kind of layer; the authors' hook pads with 0 where the layer pads with -3/8.
+Small print: s is the unbiased estimate (torch.std). A sample above 1 is dropped; with no live channel there is none (a
+layer whose output is constant ranks last, because frozen it could never come back to life). The running mean is divided by
+the weight of the samples KEPT, so that a layer whose samples are dropped does not rank as stable (`corrected=False`: the
+authors' mean, which starts at 0). Both outputs come from the layer's own `apply_weight`, so unchanged weights give
+exactly 0 for every kind of layer; the authors' hook pads with 0 where the layer pads with -3/8.
 """
 
 from collections.abc import Mapping
@@ -55,8 +56,10 @@ class RunningInstability:
     dropped: int = 0
 
     def add(self, sample: float | None, decay: float) -> None:
-        """Take a sample in, or count it as dropped."""
-        if sample is None or not sample <= LARGEST_SAMPLE:
+        """Take a sample in, or count it as dropped; None is no sample."""
+        if sample is None:
+            return
+        if not sample <= LARGEST_SAMPLE:
             self.dropped += 1
             return
         self.kept += 1
@@ -139,7 +142,8 @@ class InstabilityMeter:
 
     def load_state(self, previous: Mapping[str, Tensor], running: Mapping[str, list[float]]) -> None:
         """Continue from a checkpoint."""
-        self._previous = {name: value.to(self._layers[name].weight.device) for name, value in previous.items()}
+        # In the weight's own memory layout, which the convolution's last bits may depend on.
+        self._previous = {name: torch.empty_like(self._layers[name].weight).copy_(value) for name, value in previous.items()}
         self._running = {
             name: RunningInstability(mean, int(kept), int(dropped)) for name, (mean, kept, dropped) in running.items()
         }

@@ -6,12 +6,14 @@ order. Everything that decides what comes next is in `RunState`, and each epoch 
 """
 
 import copy
+import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -20,12 +22,13 @@ from torch import Tensor
 from torch.optim import SGD
 
 from subfour.convert.calibrate import calibrate, calibrate_weights, needs_calibration, set_bits
+from subfour.layers import QuantConv2d, quant_layers
 from subfour.ops import FLOAT_BITS
 from subfour.profit.freezing import build_optimizer, set_trainable
 from subfour.profit.instability import InstabilityMeter
 from subfour.profit.phases import Phase, build_phases
 from subfour.profit.result import SENSITIVITY_FILE, sensitivity_table
-from subfour.profit.session import Session
+from subfour.profit.session import TEACHER_FILE, Session
 from subfour.profit.state import RunState, collect_tensors, load_model, part, restore_momentum
 from subfour.rundir import RunDirectory
 from subfour.seeding import derive_seed
@@ -36,12 +39,6 @@ from subfour.train.distill import Teacher, distillation_loss
 from subfour.train.evaluation import Accuracy, evaluate
 from subfour.train.loop import Trainer, train_epoch
 from subfour.train.schedule import CosineSchedule, RateSchedule, constant
-
-TEACHER_FILE = "teacher.safetensors"
-"""The float network at the end of its phase, when it teaches itself."""
-
-REFIT_BELOW_BITS = 4
-"""A new weight width below this sets the weight ranges anew."""
 
 
 class Observer(Protocol):
@@ -84,7 +81,7 @@ class ProfitRun:
         self.previous_weights: dict[str, Tensor] = {}
         checkpoint = self.store.load_newest()
         if checkpoint is None:
-            self.state = RunState(threads=torch.get_num_threads(), padding_top1=dict(session.padding_top1))
+            self.state = RunState(threads=torch.get_num_threads(), padding_top1=self._measure_padding())
         else:
             self.state = RunState.from_json(checkpoint.state)
             load_model(self.model, part(checkpoint.tensors, "model"))
@@ -99,10 +96,15 @@ class ProfitRun:
         """Train through every phase that is not yet done; the model ends with its averaged weights, at its last widths.
 
         Raises:
-            FloatingPointError: the loss is not finite.
+            FloatingPointError: the loss or a weight is not finite.
         """
         while self.state.phase < len(self.phases):
-            self._train_phase(self.phases[self.state.phase])
+            phase = self.phases[self.state.phase]
+            try:
+                self._train_phase(phase)
+            except FloatingPointError as error:
+                where = f"phase {self.state.phase + 1} of {len(self.phases)} ({phase.kind} {phase.widths})"
+                raise FloatingPointError(f"{where}: {error}; the epochs before it are kept") from None
         set_bits(self.model, self.phases[-1].weight_bits, self.phases[-1].activation_bits)
         load_model(self.model, self.average.state)
         return self.state
@@ -143,7 +145,7 @@ class ProfitRun:
                 **phase.to_json(),
                 "frozen_layers": len(frozen),
                 "epoch": epoch,
-                "lr": optimizer.param_groups[0]["lr"] if optimizer.param_groups else 0.0,
+                "lr": _weight_rate(optimizer),
                 "train_loss": trained.loss,
                 "train_top1": trained.top1,
             }
@@ -154,10 +156,10 @@ class ProfitRun:
         """Prepare the model for a phase that begins: ranges of what begins to quantize, and the average."""
         before = self.phases[self.state.phase - 1] if self.state.phase else None
         if phase.kind != "float" and self.config.teacher == "self" and not (self.run.path / TEACHER_FILE).exists():
-            self.run.write_bytes(TEACHER_FILE, save({name: value.contiguous() for name, value in self.average.state.items()}))
+            self.run.write_bytes(TEACHER_FILE, self._float_network())
         set_bits(self.model, phase.weight_bits, phase.activation_bits)
         narrower = phase.weight_bits != (before.weight_bits if before else self.config.starting_weight_bits)
-        calibrate_weights(self.model, anew=narrower and phase.weight_bits < REFIT_BELOW_BITS)
+        calibrate_weights(self.model, anew=narrower and phase.weight_bits < self.config.refit_below_bits)
         if needs_calibration(self.model):
             calibrate(self.model, self._training_batches("calibrate", self.config.calibration_batches), self.session.device)
         if self.config.average.restart and (before is None or before.widths != phase.widths):
@@ -167,7 +169,11 @@ class ProfitRun:
     def _finish_epoch(self, phase: Phase, record: dict[str, Any], optimizer: SGD, meter: InstabilityMeter | None) -> None:
         """Evaluate, log, and write the one checkpoint that makes the epoch final."""
         state = self.state
+        if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters() if parameter.requires_grad):
+            raise FloatingPointError(f"a weight is not finite after epoch {record['epoch']}; try a lower schedule.lr")
         raw, averaged = self._evaluate_both()
+        if math.isnan(raw.loss):
+            raise FloatingPointError(f"validation gives nan after epoch {record['epoch']}; try a lower schedule.lr")
         phase_ends = state.next_epoch + 1 == phase.epochs
         if meter is not None:
             self.previous_weights, state.running = meter.state()
@@ -203,6 +209,20 @@ class ProfitRun:
         self.store.save(done, tensors, state.to_json())
         self.observer.epoch_done(record)
 
+    def _measure_padding(self) -> dict[str, float]:
+        """Return top-1 of the starting weights padded with 0, as they were trained, and with -3/8; nothing if none is."""
+        layers = [layer for layer in quant_layers(self.model).values() if isinstance(layer, QuantConv2d) and layer.pad_value]
+        if not layers or self.config.from_run is not None:
+            return {}
+        after = evaluate(self.model, self.session.validation, self.session.device)
+        pad_values = [layer.pad_value for layer in layers]
+        for layer in layers:
+            layer.pad_value = 0.0
+        before = evaluate(self.model, self.session.validation, self.session.device)
+        for layer, pad_value in zip(layers, pad_values, strict=True):
+            layer.pad_value = pad_value
+        return {"before": before.top1, "after": after.top1}
+
     def _evaluate_both(self) -> tuple[Accuracy, Accuracy]:
         """Return the accuracy of the raw and of the averaged weights."""
         raw = evaluate(self.model, self.session.validation, self.session.device)
@@ -227,6 +247,13 @@ class ProfitRun:
             meter.load_state(self.previous_weights, self.state.running)
         return meter
 
+    def _float_network(self) -> bytes:
+        """Return the network that teaches itself: that of the run this one continues, or the average as it is now."""
+        inherited = Path(self.config.from_run) / TEACHER_FILE if self.config.from_run is not None else None
+        if inherited is not None and inherited.exists():
+            return inherited.read_bytes()
+        return save({name: value.contiguous() for name, value in self.average.state.items()})
+
     def _teacher_of(self, phase: Phase) -> Teacher | None:
         """Return the teacher; the network cannot teach itself before it has learned."""
         if self.teacher is None and self.config.teacher == "self" and phase.kind != "float":
@@ -249,3 +276,9 @@ class ProfitRun:
     def _training_batches(self, purpose: str, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Return some training batches, the same ones for the same purpose."""
         yield from islice(self.session.training.epoch(derive_seed(self.config.seed, purpose)), count)
+
+
+def _weight_rate(optimizer: SGD) -> float:
+    """Return the present learning rate of weights and batch norm, not that of ranges."""
+    rate: float = next(group["lr"] for group in optimizer.param_groups if group["base_lr"] == optimizer.defaults["lr"])
+    return rate

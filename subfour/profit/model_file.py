@@ -36,6 +36,9 @@ MODEL_FILE = "model.safetensors"
 
 FORMAT = "subfour model 1"
 
+METADATA = "subfour"
+"""The one entry of the metadata: safetensors writes several in random order, and the same model should give the same file."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedModel:
@@ -69,14 +72,14 @@ def pack_model(model: nn.Module, config: RunConfig, data: DataRecord, *, weight_
         if layer.weight_quantizer.enabled:
             codes = layer.weight_quantizer.codes(layer.weight)
             tensors[f"{name}.weight"] = codes.to("cpu", torch.int8, memory_format=torch.contiguous_format)
-    metadata = {
+    record = {
         "format": FORMAT,
-        "config": json.dumps(config.to_json()),
-        "data": json.dumps(data.to_json()),
-        "weight_bits": str(weight_bits),
-        "activation_bits": str(activation_bits),
+        "weight_bits": weight_bits,
+        "activation_bits": activation_bits,
+        "data": data.to_json(),
+        "config": config.to_json(),
     }
-    return save(tensors, metadata)
+    return save(tensors, {METADATA: json.dumps(record)})
 
 
 @torch.no_grad()
@@ -96,26 +99,22 @@ def read_model(path: Path) -> TrainedModel:
         raise ValueError(f"model: there is no file {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata: dict[str, Any] = file.metadata() or {}
+            record: dict[str, Any] = json.loads((file.metadata() or {}).get(METADATA, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except SafetensorError as error:
         raise ValueError(f"model: {path} is damaged or not a safetensors file ({error})") from None
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"model: {path} was not written by subfour; its format is {metadata.get('format')!r}, not {FORMAT!r}")
-    config = RunConfig.from_json(json.loads(metadata["config"]))
-    data = DataRecord.from_json(json.loads(metadata["data"]))
+    if record.get("format") != FORMAT:
+        raise ValueError(f"model: {path} was not written by subfour; its format is {record.get('format')!r}, not {FORMAT!r}")
+    config, data = RunConfig.from_json(record["config"]), DataRecord.from_json(record["data"])
+    weight_bits, activation_bits = record["weight_bits"], record["activation_bits"]
     model = build_model(config.model, num_classes=len(data.classes), weights="none", architecture=config.architecture).model
     rules = convert_for(config, model, data.preprocessing)
     model = model.to(memory_format=torch.channels_last)
-    weight_bits, activation_bits = int(metadata["weight_bits"]), int(metadata["activation_bits"])
-    codes = {name: tensors.pop(name) for name, value in list(tensors.items()) if value.dtype == torch.int8}
-    own = model.state_dict()
-    load_model(model, tensors | {name: own[name] for name in codes if name in own})
+    load_model(model, tensors)
     set_bits(model, weight_bits, activation_bits)
-    layers = quant_layers(model)
-    for name, value in codes.items():
-        layer = layers[name.removesuffix(".weight")]
-        layer.weight.copy_(value * layer.weight_quantizer.params().pre_scale)
+    for layer in quant_layers(model).values():
+        if layer.weight_quantizer.enabled:  # its weight still holds codes
+            layer.weight.mul_(layer.weight_quantizer.params().pre_scale)
     return TrainedModel(
         model=model.eval(), config=config, data=data, rules=rules, weight_bits=weight_bits, activation_bits=activation_bits
     )

@@ -56,8 +56,16 @@ def build_phases(config: RunConfig) -> list[Phase]:
     A width of 32 has no phases of its own, unless `keep_phases` asks for a float network trained as long as a quantized one.
     A run continued from another (`from_run`) starts quantized, so it has no float phase, and its activation blocks leave
     the weights at the width they had.
+
+    Raises:
+        ValueError: no phase has an epoch, or layers are to be frozen by a measure that is never taken.
     """
-    return [phase for phase in _all_phases(config) if phase.epochs > 0]
+    phases = [phase for phase in _all_phases(config) if phase.epochs > 0]
+    if not phases:
+        raise ValueError("schedule: no phase has an epoch, so there is nothing to train; give some, or a width below 32")
+    if any(phase.frozen for phase in phases) and not any(phase.kind == "sample" for phase in phases):
+        raise ValueError("schedule.sample_epochs: 0 leaves nothing to choose layers by; use 1 or more, or --method none")
+    return phases
 
 
 def _all_phases(config: RunConfig) -> Iterator[Phase]:

@@ -15,20 +15,22 @@ from subfour.data.loader import EvaluationLoader, TrainingLoader
 from subfour.data.preprocess import Preprocessing
 from subfour.data.sources import load_images
 from subfour.data.statistics import data_preprocessing
-from subfour.layers import QuantConv2d, quant_layers
 from subfour.models.zoo import build_model
+from subfour.ops import FLOAT_BITS
 from subfour.profit.config import RunConfig
 from subfour.profit.state import load_model
 from subfour.rundir import RunDirectory
 from subfour.seeding import derive_seed
 from subfour.train.distill import Teacher, renormalization
-from subfour.train.evaluation import evaluate
 
 DATA_FILE = "data.json"
 """Class names and preprocessing of a run."""
 
 WEIGHTS_FILE = "weights.safetensors"
 """Final averaged state of a run, in float: what a run continued from it starts with."""
+
+TEACHER_FILE = "teacher.safetensors"
+"""The float network at the end of its phase, when it teaches itself."""
 
 USUAL_IMAGE_SIZE = 224
 """For networks without a weights record, in pixels."""
@@ -65,17 +67,11 @@ class Session:
     validation: EvaluationLoader
     outside_teacher: Teacher | None
     """A teacher that is not the network itself."""
-    padding_top1: dict[str, float]
-    """Top-1 of the starting weights before and after negative padding; empty if nothing is padded so."""
     device: torch.device
 
 
-def prepare_session(config: RunConfig, *, starting: bool) -> Session:
+def prepare_session(config: RunConfig) -> Session:
     """Read the data, build and convert the network.
-
-    Args:
-        config: of the run.
-        starting: whether the run begins; a resumed one need not measure what padding did.
 
     Raises:
         ValueError: data, weights, teacher or device do not fit; the message names the option.
@@ -100,12 +96,7 @@ def prepare_session(config: RunConfig, *, starting: bool) -> Session:
     )
     validation = EvaluationLoader(validation_images, data.preprocessing, batch_size=batch_size, workers=loading.workers)
     model = float_model.model.to(memory_format=torch.channels_last).to(device)
-    measure = starting and config.from_run is None and config.padding == "negative"
-    stock_top1 = evaluate(model, validation, device).top1 if measure else 0.0
     convert_for(config, model, data.preprocessing)
-    padding_top1: dict[str, float] = {}
-    if measure and negatively_padded(model):
-        padding_top1 = {"before": stock_top1, "after": evaluate(model, validation, device).top1}
     if config.from_run is not None:
         load_model(model, load_file(Path(config.from_run) / WEIGHTS_FILE))
     return Session(
@@ -115,7 +106,6 @@ def prepare_session(config: RunConfig, *, starting: bool) -> Session:
         training=training,
         validation=validation,
         outside_teacher=_outside_teacher(config, data, device),
-        padding_top1=padding_top1,
         device=device,
     )
 
@@ -123,11 +113,6 @@ def prepare_session(config: RunConfig, *, starting: bool) -> Session:
 def convert_for(config: RunConfig, model: nn.Module, preprocessing: Preprocessing) -> list[LayerRule]:
     """Convert a float network in place as a configuration asks, and return why each layer is quantized as it is."""
     return convert(model, quantizer=config.quantizer, padding=config.padding, mean=preprocessing.mean, std=preprocessing.std)
-
-
-def negatively_padded(model: nn.Module) -> list[str]:
-    """Return the names of the convolutions padded with -3/8."""
-    return [name for name, layer in quant_layers(model).items() if isinstance(layer, QuantConv2d) and layer.pad_value]
 
 
 def choose_device(name: str) -> torch.device:
@@ -150,7 +135,7 @@ def continued(config: RunConfig, from_run: str) -> RunConfig:
     """Return the configuration of a run that goes on from another one's final weights.
 
     Raises:
-        ValueError: the earlier run is not finished, or is of another network.
+        ValueError: the earlier run is not finished, is of another network, or has no float network left to teach.
     """
     earlier = RunConfig.from_json(RunDirectory.open(Path(from_run)).read_json("config.json"))
     if not (Path(from_run) / WEIGHTS_FILE).exists():
@@ -158,13 +143,16 @@ def continued(config: RunConfig, from_run: str) -> RunConfig:
     for name in ("model", "architecture", "quantizer", "padding"):
         if getattr(earlier, name) != getattr(config, name):
             raise ValueError(f"{name}: {getattr(config, name)} differs from {getattr(earlier, name)} in {from_run}; use the same")
+    was_float = earlier.weight_bits[-1] == earlier.activation_bits[-1] == FLOAT_BITS
+    if config.teacher == "self" and not was_float and not (Path(from_run) / TEACHER_FILE).exists():
+        raise ValueError(f"teacher: self is the float network, which {from_run} did not keep; use none, or another network")
     return replace(config, from_run=from_run, starting_weight_bits=earlier.weight_bits[-1], weights="none")
 
 
 def _preprocessing(config: RunConfig, training_images: Split, record: Preprocessing | None) -> Preprocessing:
     """Take preprocessing from the earlier run or the weights' record, else from the data; a size asked for wins."""
     if config.from_run is not None:
-        return DataRecord.from_json(RunDirectory.open(Path(config.from_run)).read_json(DATA_FILE)).preprocessing
+        record = DataRecord.from_json(RunDirectory.open(Path(config.from_run)).read_json(DATA_FILE)).preprocessing
     size = config.loading.image_size
     if record is None:
         return data_preprocessing(training_images, image_size=size or USUAL_IMAGE_SIZE)
@@ -176,7 +164,10 @@ def _preprocessing(config: RunConfig, training_images: Split, record: Preprocess
 def _outside_teacher(config: RunConfig, data: DataRecord, device: torch.device) -> Teacher | None:
     if config.teacher in ("self", "none"):
         return None
-    built = build_model(config.teacher, num_classes=len(data.classes), weights=config.teacher_weights, rehead=False)
+    try:
+        built = build_model(config.teacher, num_classes=len(data.classes), weights=config.teacher_weights, rehead=False)
+    except ValueError as error:
+        raise ValueError(f"teacher: {error}") from None
     network = built.model.to(memory_format=torch.channels_last).to(device)
     own = data.preprocessing
     theirs = built.preprocessing or own

@@ -6,7 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from subfour.profit.config import RunConfig
-from subfour.recipes.cifar10 import cifar10_mobilenet_v2, cifar10_mobilenet_v3_small
+from subfour.recipes.cifar10 import (
+    cifar10_mobilenet_v2,
+    cifar10_mobilenet_v2_paper,
+    cifar10_mobilenet_v3_small,
+    cifar10_mobilenet_v3_small_paper,
+)
 from subfour.recipes.digits import digits
 from subfour.recipes.imagenet import imagenet_mobilenet_v1, imagenet_mobilenet_v2, imagenet_mobilenet_v3_large
 
@@ -14,6 +19,8 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "digits": digits,
     "cifar10-mobilenet-v2": cifar10_mobilenet_v2,
     "cifar10-mobilenet-v3-small": cifar10_mobilenet_v3_small,
+    "cifar10-mobilenet-v2-paper": cifar10_mobilenet_v2_paper,
+    "cifar10-mobilenet-v3-small-paper": cifar10_mobilenet_v3_small_paper,
     "imagenet-mobilenet-v1": imagenet_mobilenet_v1,
     "imagenet-mobilenet-v2": imagenet_mobilenet_v2,
     "imagenet-mobilenet-v3-large": imagenet_mobilenet_v3_large,

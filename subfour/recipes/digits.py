@@ -13,7 +13,7 @@ def digits() -> RunConfig:
         loading=LoadingConfig(image_size=32, augment="crop"),
         schedule=ScheduleConfig(
             batch_size=64,
-            float_epochs=12,
+            float_epochs=20,
             finetune_epochs=3,
             stabilize_epochs=1,
             sample_epochs=2,

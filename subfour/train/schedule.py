@@ -26,10 +26,11 @@ class CosineSchedule:
         Args:
             position: epochs since the phase began, 0 <= position < epochs; fractions are allowed.
         """
+        # A phase shorter than its warm-up still has an epoch of cosine, or most of its only one.
         warmup = min(self.warmup_epochs, max(self.epochs - 1, self.epochs / 4))
         if position < warmup:
             return WARMUP_START + (1 - WARMUP_START) * position / warmup
-        progress = (position - warmup) / max(self.epochs - warmup, 1)
+        progress = (position - warmup) / (self.epochs - warmup)
         return self.final_scale + (1 - self.final_scale) * 0.5 * (1 + math.cos(math.pi * progress))
 
 

@@ -32,13 +32,14 @@ def sample(o_new: Tensor, o_old: Tensor) -> float | None:
 
 
 def running_mean(samples: list[float | None], decay: float = 0.999, *, corrected: bool = True) -> tuple[float, float]:
-    """Return (AIWQ, share of samples dropped): a sample above 1, or none at all, is dropped."""
-    kept = [s for s in samples if s is not None and s <= 1]
+    """Return (AIWQ, share of samples dropped): a sample above 1 is dropped; None, no live channel, is no sample."""
+    taken = [s for s in samples if s is not None]
+    kept = [s for s in taken if s <= 1]
     total = 0.0
     for s in kept:
         total = decay * total + (1 - decay) * s
     mean = total / (1 - decay ** len(kept)) if corrected and kept else total
-    return mean, 1 - len(kept) / len(samples)
+    return mean, 1 - len(kept) / len(taken)
 
 
 def freeze_order(aiwq: dict[str, float]) -> list[str]:

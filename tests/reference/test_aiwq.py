@@ -37,10 +37,10 @@ def test_dead_channels_are_left_out():
 
 
 def test_the_running_mean_by_hand():
-    """Decay 1/2: 0.4 and 0.1 are kept, 1.5 and none are dropped: (0.4/4 + 0.1/2) / (3/4) = 0.2."""
+    """Decay 1/2: 0.4 and 0.1 are kept, 1.5 is dropped, None is no sample: (0.4/4 + 0.1/2) / (3/4) = 0.2."""
     samples = [0.4, 1.5, None, 0.1]
-    assert aiwq.running_mean(samples, decay=0.5) == pytest.approx((0.2, 0.5))
-    assert aiwq.running_mean(samples, decay=0.5, corrected=False) == pytest.approx((0.15, 0.5))
+    assert aiwq.running_mean(samples, decay=0.5) == pytest.approx((0.2, 1 / 3))
+    assert aiwq.running_mean(samples, decay=0.5, corrected=False) == pytest.approx((0.15, 1 / 3))
 
 
 def test_the_order_and_its_thirds():

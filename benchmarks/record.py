@@ -1,0 +1,88 @@
+"""Take finished runs into `results/`: one CSV row per pair of widths, and the model file; then renew the README's table.
+
+python benchmarks/record.py NAME=RUN [NAME=RUN ...]      record runs under these names
+python benchmarks/record.py                              only renew the README's table
+"""
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+ACCURACY = ROOT / "results" / "accuracy.csv"
+COLUMNS = [
+    *("name", "recipe", "model", "quantizer", "method", "widths", "top1", "top5", "loss", "raw_top1", "bytes"),
+    *("seed", "epochs", "minutes", "threads", "cpu", "torch", "commit", "command"),
+]
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+
+
+def rows_of(name: str, run: Path) -> list[dict[str, Any]]:
+    """Return the CSV rows of a finished run."""
+    result = json.loads((run / "result.json").read_text())
+    environment = json.loads((run / "environment.json").read_text())
+    shared = {key: result[key] for key in ("recipe", "model", "quantizer", "method", "seed", "epochs", "threads", "commit")}
+    shared |= {"name": name, "minutes": round(result["seconds"] / 60), "cpu": environment["cpu"]}
+    shared |= {"torch": environment["packages"]["torch"], "command": command_of(environment["command"])}
+    return [
+        shared
+        | {"widths": row["widths"], "bytes": row["bytes"], "raw_top1": f"{row['raw']['top1']:.2f}"}
+        | {key: f"{row['averaged'][key]:.{digits}f}" for key, digits in (("top1", 2), ("top5", 2), ("loss", 4))}
+        for row in result["rows"]
+    ]
+
+
+def command_of(command: str) -> str:
+    """Return the command line without this machine's folders."""
+    words = ["subfour", *command.split()[1:]]
+    for option in ("--data", "--out", "--from", "--weights"):
+        if option in words:
+            index = words.index(option) + 1
+            kind, colon, path = words[index].rpartition(":")
+            words[index] = f"{kind}{colon}{Path(path).name}"
+    return " ".join(words)
+
+
+def record(name: str, run: Path) -> None:
+    """Write a run's rows, replacing earlier ones of that name, and keep its model file."""
+    old = list(csv.DictReader(ACCURACY.open())) if ACCURACY.exists() else []
+    rows = [row for row in old if row["name"] != name] + rows_of(name, run)
+    with ACCURACY.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    models = ROOT / "results" / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    (models / f"{name}.safetensors").write_bytes((run / "model.safetensors").read_bytes())
+
+
+def table() -> str:
+    """Return the README's table of results, in Markdown."""
+    if not ACCURACY.exists():
+        return "No rows yet."
+    lines = ["| run | widths | top-1 % | top-5 % | size MB | seed | minutes |", "|---|---|---|---|---|---|---|"]
+    for row in csv.DictReader(ACCURACY.open()):
+        widths = row["widths"].replace("A32W32", "float")
+        size = int(row["bytes"]) / 1e6
+        lines.append(
+            f"| {row['name']} | {widths} | {row['top1']} | {row['top5']} | {size:.3f} | {row['seed']} | {row['minutes']} |"
+        )
+    lines += ["", "Each run's command, commit and hardware: `results/accuracy.csv`."]
+    return "\n".join(lines)
+
+
+def renew_readme() -> None:
+    """Put the table between its markers."""
+    readme = ROOT / "README.md"
+    head, _, rest = readme.read_text().partition(BEGIN)
+    tail = rest.partition(END)[2]
+    readme.write_text(f"{head}{BEGIN}\n{table()}\n{END}{tail}")
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        chosen, _, folder = argument.partition("=")
+        record(chosen, Path(folder))
+    renew_readme()

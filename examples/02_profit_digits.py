@@ -1,0 +1,57 @@
+"""Train digits down to 4 bits with PROFIT, from Python: the whole method in half a minute.
+
+    python examples/02_profit_digits.py [runs/example]
+
+A run is data: take a recipe and change what you like. The folder becomes an ordinary run directory: `subfour evaluate`,
+`inspect`, `sensitivity` and `train --resume` work on it.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from subfour.profit.config import RunConfig
+from subfour.profit.method import ProfitRun
+from subfour.profit.phases import Phase
+from subfour.profit.result import write_result
+from subfour.profit.session import DATA_FILE, prepare_session
+from subfour.recipes import load_recipe
+from subfour.rundir import RunDirectory, environment
+
+
+class Watcher:
+    """Prints a line per phase and per epoch."""
+
+    def phase_begins(self, index: int, phase: Phase, frozen: list[str], next_epoch: int) -> None:
+        """Name the phase and how much no longer trains."""
+        print(f"{phase.kind} {phase.widths}, {len(frozen)} layers frozen")
+
+    def step_done(self, step: int, loss: float, top1: float) -> None:
+        """Say nothing: steps are many."""
+
+    def epoch_done(self, record: dict[str, Any]) -> None:
+        """Print some of what also lands in metrics.jsonl."""
+        print(f"  epoch {record['epoch']}: loss {record['train_loss']:.3f}, top-1 {record['averaged']['top1']:.2f} %")
+
+
+def shortened(recipe: RunConfig) -> RunConfig:
+    """Return a recipe that goes straight to 4 bits, in few epochs."""
+    schedule = replace(recipe.schedule, float_epochs=4, finetune_epochs=1, stabilize_epochs=0, sample_epochs=1)
+    schedule = replace(schedule, batch_size=32, warmup_epochs=0.5)
+    loading = replace(recipe.loading, augment="none", workers=0)
+    return replace(recipe, recipe="example", activation_bits=(4,), weight_bits=(4,), schedule=schedule, loading=loading)
+
+
+def main(out: str) -> None:
+    """Train, and print what was reached at each pair of widths."""
+    config = shortened(load_recipe("digits"))
+    session = prepare_session(config)
+    records = {"environment.json": environment(), DATA_FILE: session.data.to_json()}
+    run = RunDirectory.create(Path(out), config.to_json(), records)
+    for row in write_result(session, run, ProfitRun(session, run, Watcher()).train())["rows"]:
+        print(f"{row['widths']}: top-1 {row['averaged']['top1']:.2f} %, {row['bytes'] / 1e6:.3f} MB")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2] or ["runs/example"])

@@ -1,0 +1,42 @@
+"""The end of a run: what it reached, where it lies, and what to type next."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from subfour.cli.tables import print_table
+
+
+def print_summary(console: Console, result: dict[str, Any], run: Path) -> None:
+    """Print the content of a result.json; the commands below it can be pasted as they are.
+
+    Args:
+        console: where to.
+        result: of a finished run.
+        run: its directory.
+    """
+    rows = [
+        (
+            "float" if row["widths"] == "A32W32" else row["widths"],
+            f"{row['averaged']['top1']:.2f}",
+            f"{row['averaged']['top5']:.2f}",
+            f"{row['raw']['top1']:.2f}",
+            f"{row['averaged']['loss']:.3f}",
+            f"{row['bytes'] / 1e6:.3f}",
+        )
+        for row in result["rows"]
+    ]
+    title = f"{result['recipe']}: {result['model']}, {result['quantizer']}, method {result['method']}, seed {result['seed']}"
+    console.print()
+    print_table(console, title, ("widths", "top-1 %", "top-5 %", "raw top-1 %", "loss", "size MB"), rows)
+    if padding := result["padding_top1"]:
+        names = {"before": "before", "after": "with it", "after_float": "after the float phase"}
+        shown = ", ".join(f"{value:.2f} % {names[name]}" for name, value in padding.items())
+        console.print(f"top-1 and negative padding: {shown}")
+    place = shlex.quote(str(run))
+    console.print(f"\nThe run lies in {run}. Next:\n")
+    console.print(f"  subfour evaluate {place}\n  subfour inspect {place}\n  subfour sensitivity {place}\n")
+    console.print("The same on your own photographs, in PHOTOS/train/CLASS/ and PHOTOS/val/CLASS/:\n")
+    console.print("  subfour train digits --data folder:PHOTOS --loading.image-size 64")

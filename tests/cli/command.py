@@ -1,0 +1,53 @@
+"""The command line in this process: what it prints and how it exits."""
+
+import contextlib
+import io
+import shlex
+from typing import NamedTuple
+
+from subfour.cli.main import main
+
+ONE_STEP = shlex.split(
+    "--schedule.max-steps 1 --schedule.float-epochs 1 --schedule.finetune-epochs 1 --schedule.stabilize-epochs 1 "
+    "--schedule.sample-epochs 1 --average.reestimate-batches 1 --calibration-batches 1 --loading.workers 0"
+)
+"""Options that make every phase of a recipe one epoch of one step."""
+
+TEN_PHASES = ["--weight-bits", "4", "--activation-bits", "4"]
+"""Options that leave a recipe one width: float, A4W32, A4W4."""
+
+
+class Outcome(NamedTuple):
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+def subfour(*words: object) -> Outcome:
+    """Run a command; an exception that would be a traceback is one here too."""
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main([str(word) for word in words])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def printed(*words: object) -> str:
+    """Return what a command that succeeds prints."""
+    outcome = subfour(*words)
+    assert outcome.code == 0, outcome.err
+    return outcome.out
+
+
+def error(*words: object) -> str:
+    """Return the message of a command that is refused: one line, exit code 2, nothing else."""
+    outcome = subfour(*words)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("subfour: ")
+    assert outcome.err.count("\n") == 1
+    return outcome.err.removeprefix("subfour: ").rstrip("\n")

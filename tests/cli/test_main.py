@@ -1,0 +1,81 @@
+import errno
+import subprocess
+import sys
+from urllib.error import URLError
+
+import pytest
+
+from subfour.cli import plan
+from tests.cli.command import error, printed, subfour
+
+SUBFOUR = [sys.executable, "-c", "from subfour.cli.main import main; main()"]
+
+
+def test_without_a_command_it_names_all_of_them():
+    usage = printed()
+    assert usage == printed("--help")
+    assert all(f"\n  {command} " in usage for command in ("train", "plan", "inspect", "evaluate", "sensitivity"))
+
+
+def test_it_knows_its_version():
+    assert printed("--version").startswith("subfour ")
+
+
+def test_an_unknown_command_suggests_the_near_one():
+    assert error("trian", "digits") == "command: there is no 'trian'; did you mean train?"
+    assert error("xyz").endswith("choose from train, plan, inspect, evaluate, sensitivity")
+
+
+@pytest.mark.parametrize(
+    ("raised", "line"),
+    [
+        (ValueError("data: two\n  lines"), "data: two lines"),
+        (OSError(errno.ENOSPC, "No space left on device", "runs/a/plan.json"), "runs/a/plan.json: No space left on device"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+        (URLError("no route"), "download: no route; check the connection, or give the weights as a file"),
+        (FloatingPointError("phase 1: the loss is nan"), "phase 1: the loss is nan"),
+        (
+            ModuleNotFoundError("No module named 'torch'", name="torch"),
+            "torch is not installed; install what training needs with: pip install 'subfour[train]'",
+        ),
+    ],
+)
+def test_an_error_of_the_users_is_one_line_and_exit_code_2(raised: Exception, line: str, monkeypatch: pytest.MonkeyPatch):
+    def run(arguments: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(plan, "run", run)
+    assert error("plan") == line
+
+
+def test_an_error_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch):
+    def run(arguments: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(plan, "run", run)
+    with pytest.raises(RuntimeError, match="a bug"):
+        subfour("plan")
+
+
+def test_an_interrupted_command_exits_with_130(monkeypatch: pytest.MonkeyPatch):
+    def run(arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plan, "run", run)
+    assert subfour("plan") == (130, "", "subfour: interrupted\n")
+
+
+def test_a_reader_who_leaves_early_sees_no_traceback():
+    """As in `subfour --help | head -1`: the pipe is closed before anything is written."""
+    with subprocess.Popen([*SUBFOUR, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+def test_help_needs_no_torch():
+    """So that a base install answers at once."""
+    check = f"{SUBFOUR[-1].removesuffix('main()')} main([]); import sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], stdout=subprocess.DEVNULL, check=False).returncode == 0

@@ -1,0 +1,52 @@
+import json
+
+import pytest
+
+from tests.cli.command import error, printed
+
+
+def test_json_is_a_list_of_phases():
+    phases = json.loads(printed("plan", "imagenet-mobilenet-v2", "--json"))
+    assert len(phases) == 22
+    assert sum(phase["epochs"] for phase in phases) == 200
+    assert all(list(phase) == ["kind", "weight_bits", "activation_bits", "frozen", "epochs"] for phase in phases)
+    assert [phase["frozen"] for phase in phases[-6:]] == ["0", "0", "0", "1/3", "2/3", "0"]
+    assert phases[-5] == {"kind": "sample", "weight_bits": 4, "activation_bits": 4, "frozen": "0", "epochs": 5}
+
+
+def test_the_table_has_a_line_per_phase():
+    title, headings, *rows = printed("plan", "imagenet-mobilenet-v2").splitlines()
+    assert title == "imagenet-mobilenet-v2: 22 phases, 200 epochs, torchvision/mobilenet_v2"
+    assert headings.split() == ["phase", "kind", "weight", "bits", "activation", "bits", "frozen", "epochs"]
+    assert rows[0].split() == ["1", "float", "32", "32", "0", "15"]
+    assert rows[20].split() == ["21", "finetune", "4", "4", "2/3", "15"]
+    assert len(rows) == 22
+
+
+def test_options_change_the_plan():
+    words = ["--weight-bits", "8", "5", "4", "3", "--activation-bits", "8", "5", "4", "3", "--profit.fractions", "1/4", "1/2", "3/4"]
+    phases = json.loads(printed("plan", "digits", *words, "--json"))
+    assert [phase["frozen"] for phase in phases if phase["frozen"] != "0"] == ["1/4", "1/2", "3/4"]
+    assert phases[-1]["weight_bits"] == phases[-1]["activation_bits"] == 3
+
+
+def test_the_float_control_has_the_epochs_of_the_quantized_run():
+    """A lone 32 stands for as many widths as the recipe has."""
+    control = json.loads(printed("plan", "digits", "--weight-bits", 32, "--activation-bits", 32, "--keep-phases", "--json"))
+    phases = json.loads(printed("plan", "digits", "--json"))
+    assert [(phase["kind"], phase["epochs"]) for phase in control] == [(phase["kind"], phase["epochs"]) for phase in phases]
+    assert {phase["weight_bits"] for phase in control} == {phase["activation_bits"] for phase in control} == {32}
+
+
+def test_keeping_phases_repeats_no_other_width():
+    assert printed("plan", "digits", "--weight-bits", 4, "--keep-phases") == printed("plan", "digits", "--weight-bits", 4)
+
+
+@pytest.mark.parametrize("option", ["--out", "--resume"])
+def test_a_plan_goes_nowhere(option: str):
+    assert error("plan", "digits", option, "run").startswith(f"option: there is no {option}")
+
+
+def test_the_plan_of_a_continued_run_starts_at_its_width(finished_run):
+    phases = json.loads(printed("plan", "digits", "--from", finished_run, "--weight-bits", 3, "--activation-bits", 3, "--json"))
+    assert [(phase["activation_bits"], phase["weight_bits"]) for phase in phases] == [(3, 4)] * 3 + [(3, 3)] * 6

@@ -1,0 +1,45 @@
+"""Converted, calibrated networks without any training."""
+
+import torch
+from torch import nn
+
+from subfour.convert.calibrate import calibrate, calibrate_weights, set_bits
+from subfour.convert.policy import Padding
+from subfour.convert.rewrite import convert
+from subfour.quantizers import QuantizerName
+from tests.convert.stock_networks import NORMALIZATION, random_images, stock_network
+
+TINY = "subfour/tiny_mobilenet_v3"
+
+CPU = torch.device("cpu")
+
+
+def quantized(
+    model: nn.Module,
+    weight_bits: int,
+    activation_bits: int | None = None,
+    *,
+    quantizer: QuantizerName = "duq",
+    padding: Padding = "negative",
+    image_size: int = 32,
+) -> nn.Module:
+    """Return a float network, converted in place and calibrated on random images, in evaluation mode.
+
+    Args:
+        model: a float network.
+        weight_bits: width of the weights.
+        activation_bits: width of the activations; by default the same.
+        quantizer: the method.
+        padding: of convolutions fed by h-swish.
+        image_size: of the random images.
+    """
+    convert(model, quantizer=quantizer, padding=padding, **NORMALIZATION)
+    set_bits(model, weight_bits, activation_bits or weight_bits)
+    calibrate_weights(model, anew=True)
+    calibrate(model, [(random_images(8, image_size), torch.zeros(8))], CPU)
+    return model.eval()
+
+
+def tiny(weight_bits: int, activation_bits: int | None = None, *, quantizer: QuantizerName = "duq") -> nn.Module:
+    """Return the tiny network, quantized."""
+    return quantized(stock_network(TINY), weight_bits, activation_bits, quantizer=quantizer)

@@ -1,0 +1,317 @@
+"""The whole run: what each phase changes and what it leaves, and that a kill changes nothing."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from subfour.layers import freezable_layers, quant_layers
+from subfour.profit.config import AverageConfig, ProfitConfig, RunConfig
+from subfour.profit.method import ProfitRun
+from subfour.profit.phases import build_phases
+from subfour.profit.session import TEACHER_FILE, WEIGHTS_FILE, continued, prepare_session
+from subfour.profit.state import load_model
+from subfour.quantizers import DuQWeight
+from subfour.rundir import RunDirectory
+from subfour.train.checkpoint import CheckpointStore
+from subfour.train.evaluation import evaluate
+from tests.profit.conftest import FinishedRun
+from tests.profit.tiny_run import (
+    FIRST_FROZEN,
+    SAMPLING,
+    SECOND_FROZEN,
+    Killer,
+    KillerBeforeSaving,
+    Recorder,
+    Silent,
+    outcome,
+    same,
+    start,
+    train,
+)
+
+KILLS = [
+    Killer(phase=0, epoch=0, step=1),  # before there is any checkpoint
+    Killer(phase=0, epoch=1, step=0),  # with momentum to restore
+    Killer(phase=1, epoch=0, step=0),  # just calibrated, teacher just written
+    Killer(phase=5, epoch=1, step=1),
+    KillerBeforeSaving(phase=11, epoch=0),  # the epoch is in metrics.jsonl and in no checkpoint
+    Killer(phase=16, epoch=0, step=1),  # weight ranges just fitted anew
+    Killer(phase=SAMPLING, epoch=0, step=1),
+    KillerBeforeSaving(phase=SAMPLING, epoch=0),
+    Killer(phase=SAMPLING, epoch=1, step=1),  # with running means and previous weights to restore
+    KillerBeforeSaving(phase=SAMPLING, epoch=1),  # the order is made, but in no checkpoint
+    Killer(phase=SAMPLING, epoch=1),  # right after the epoch that makes the order
+    Killer(phase=FIRST_FROZEN, epoch=1, step=0),
+    Killer(phase=SECOND_FROZEN, epoch=0, step=0),
+    Killer(phase=21, epoch=0),  # everything trained, nothing written out
+]
+"""In the order of the run; each takes up the run where the one before left it."""
+
+
+def short(config: RunConfig, **changes: object) -> RunConfig:
+    """Return a configuration with one epoch per phase."""
+    schedule = replace(config.schedule, float_epochs=1, finetune_epochs=1, sample_epochs=1)
+    return replace(config, schedule=schedule, **changes)
+
+
+def weights_of(names: list[str]) -> set[str]:
+    return {f"{name}.weight" for name in names}
+
+
+# What a run does.
+
+
+def test_the_run_goes_through_its_plan(finished: FinishedRun):
+    """22 phases, each once, in order."""
+    assert [record.phase for record in finished.recorder.phases] == build_phases(finished.config)
+    assert len(finished.recorder.phases) == 22
+
+
+def test_frozen_weights_are_bit_identical_while_all_others_move(finished: FinishedRun):
+    """Over the whole phase: the most unstable third, then two thirds; batch norm and ranges of frozen layers go on."""
+    order = [row["name"] for row in json.loads((finished.folder / "sensitivity.json").read_text())]
+    every_weight = weights_of(list(quant_layers(finished.recorder.run.model)))
+    assert len(order) == 16
+    for index, count in ((FIRST_FROZEN, 5), (SECOND_FROZEN, 10)):
+        record = finished.recorder.phases[index]
+        assert record.frozen == order[:count]
+        assert every_weight - record.moved() == weights_of(record.frozen)
+        for name in record.frozen:
+            assert f"{name}.weight_quantizer.input_range_raw" in record.moved()
+    assert [index for index, record in enumerate(finished.recorder.phases) if record.frozen] == [FIRST_FROZEN, SECOND_FROZEN]
+
+
+def test_stabilize_phases_change_no_weight(finished: FinishedRun):
+    """Batch norm, biases and ranges do; elsewhere every weight moves. No range moves before its width begins."""
+    every_weight = weights_of(list(quant_layers(finished.recorder.run.model)))
+    norms = {name for name in finished.recorder.phases[0].before if ".running_" in name}
+    ranges = {name for name in finished.recorder.phases[0].before if name.endswith("_raw")}
+    for record in finished.recorder.phases:
+        moved, phase = record.moved(), record.phase
+        assert norms <= moved
+        if phase.kind == "stabilize":
+            assert not moved & every_weight
+        elif not record.frozen:
+            assert every_weight <= moved
+        quantized = {name for name in ranges if not record.before[name].isnan()}
+        assert moved & ranges <= quantized
+        assert len(moved & ranges) >= 0.5 * len(quantized)  # some see no gradient: the network is hardly trained
+
+
+def test_ranges_have_no_value_until_their_width_begins(finished: FinishedRun):
+    """And none is left without at the end."""
+    for record in finished.recorder.phases:
+        for name, value in record.before.items():
+            if name.endswith("_raw"):
+                bits = record.phase.weight_bits if ".weight_quantizer." in name else record.phase.activation_bits
+                assert bool(value.isnan()) == (bits == 32), name
+    assert not any(value.isnan().any() for value in finished.recorder.phases[-1].after.values())
+
+
+def test_weight_ranges_are_fitted_anew_only_below_four_bits(finished: FinishedRun):
+    """When the width begins, to the weights as they are then; in no other phase of that width."""
+    refitted = []
+    for index, (before, record) in enumerate(zip(finished.recorder.phases, finished.recorder.phases[1:], strict=False), start=1):
+        names = [name for name in record.before if ".weight_quantizer." in name and not before.after[name].isnan()]
+        changed = [name for name in names if not torch.equal(before.after[name], record.before[name])]
+        if changed:
+            assert changed == names
+            refitted.append(index)
+    assert refitted == [16]
+    record = finished.recorder.phases[16]
+    for name in quant_layers(finished.recorder.run.model):
+        fitted = DuQWeight()
+        fitted.bits = 3
+        fitted.initialize(record.before[f"{name}.weight"])
+        assert torch.equal(fitted.input_range_raw, record.before[f"{name}.weight_quantizer.input_range_raw"])
+
+
+def test_the_average_restarts_when_a_width_changes(finished: FinishedRun):
+    """From the raw weights; within a width it goes on."""
+    phases = finished.recorder.phases
+    for index, record in enumerate(phases):
+        begins = index == 0 or record.phase.widths != phases[index - 1].phase.widths
+        equal = all(same(value, record.before[name]) for name, value in record.averaged.items())
+        assert equal == begins
+        assert {name for name, value in record.averaged.items() if value.isnan().any()} == {
+            name for name, value in record.before.items() if value.isnan().any()
+        }
+
+
+def test_the_teacher_is_the_float_network_and_never_changes(finished: FinishedRun):
+    """The average at the end of the float phase, in float: it scores what the float row says."""
+    session = prepare_session(finished.config)
+    load_model(session.model, load_file(finished.folder / TEACHER_FILE))
+    assert asdict(evaluate(session.model, session.validation)) == finished.result["rows"][0]["averaged"]
+    for copy in finished.copies.values():
+        assert (copy / TEACHER_FILE).read_bytes() == (finished.folder / TEACHER_FILE).read_bytes()
+    teacher = finished.recorder.run.teacher
+    final = load_file(finished.folder / TEACHER_FILE)
+    assert all(same(value, final[name]) for name, value in teacher.network.state_dict().items())
+    assert not any(module.training for module in teacher.network.modules())
+
+
+def test_metrics_have_one_line_per_epoch(finished: FinishedRun):
+    """In order, with the rate of the weights, which starts anew in each phase and is constant while AIWQ is sampled."""
+    metrics = RunDirectory(finished.folder).metrics()
+    phases = build_phases(finished.config)
+    assert [(record["phase"], record["epoch"]) for record in metrics] == [
+        (index, epoch) for index, phase in enumerate(phases) for epoch in range(phase.epochs)
+    ]
+    for record in metrics:
+        phase = phases[record["phase"]]
+        assert {key: record[key] for key in phase.to_json()} == phase.to_json()
+        assert record["raw"]["images"] == record["averaged"]["images"] == 40
+        assert record["frozen_layers"] == {FIRST_FROZEN: 5, SECOND_FROZEN: 10}.get(record["phase"], 0)
+        if phase.kind in ("stabilize", "sample"):
+            assert record["lr"] == pytest.approx(0.05)
+    assert [record["lr"] for record in metrics[:2]] == pytest.approx([0.01, 0.1])
+    assert [record["seconds"] for record in metrics] == sorted(record["seconds"] for record in metrics)
+
+
+def test_a_run_of_the_other_quantizer_without_profit(finished: FinishedRun, tmp_path: Path):
+    """The control: the same kinds of phases, nothing frozen, every weight moves; the file evaluates to the result."""
+    config = short(finished.config, quantizer="pact-sawb", method="none", weight_bits=(2,), activation_bits=(4,), teacher="none")
+    recorders: list[Recorder] = []
+
+    def watch(run: ProfitRun) -> Recorder:
+        recorders.append(Recorder(run, {}))
+        return recorders[0]
+
+    result = train(tmp_path / "run", config, watch)
+    assert [record.phase.kind for record in recorders[0].phases] == [
+        *("float", "stabilize", "finetune", "stabilize"),
+        *("stabilize", "sample", "finetune", "finetune", "finetune", "stabilize"),
+    ]
+    every_weight = weights_of(list(quant_layers(recorders[0].run.model)))
+    for record in recorders[0].phases:
+        assert not record.frozen
+        assert (record.moved() & every_weight) == (set() if record.phase.kind == "stabilize" else every_weight)
+    assert result["padding_top1"] == {}  # PACT has no negative codes, so nothing is padded with -3/8
+    assert not (tmp_path / "run" / TEACHER_FILE).exists()
+    assert all(row["frozen_in_phase"] is None for row in json.loads((tmp_path / "run" / "sensitivity.json").read_text()))
+
+
+def test_a_continued_run_keeps_its_teacher_and_its_average(finished: FinishedRun, tmp_path: Path):
+    """It begins as the earlier run ended, in float is taught by that run's float network, and samples anew."""
+    changes = {"weight_bits": (2,), "activation_bits": (3,), "average": AverageConfig(decay=0.9, restart=False)}
+    config = continued(short(finished.config, **changes), str(finished.folder))
+    recorders: list[Recorder] = []
+
+    def watch(run: ProfitRun) -> Recorder:
+        recorders.append(Recorder(run, {}))
+        return recorders[0]
+
+    result = train(tmp_path / "run", config, watch)
+    assert (tmp_path / "run" / TEACHER_FILE).read_bytes() == (finished.folder / TEACHER_FILE).read_bytes()
+    final = load_file(finished.folder / WEIGHTS_FILE)
+    first = recorders[0].phases[0]
+    assert all(torch.equal(value, final[name]) for name, value in first.before.items())
+    assert [row["widths"] for row in result["rows"]] == ["A3W3", "A3W2"]
+    assert result["padding_top1"] == {}  # measured when the weights were new
+    for record in recorders[0].phases[1:]:
+        assert not all(same(value, record.before[name]) for name, value in record.averaged.items())  # no restart
+    assert len(result["rows"]) == 2
+
+
+# Kill -9.
+
+
+@pytest.mark.slow
+def test_a_run_killed_again_and_again_ends_bit_identical(finished: FinishedRun, tmp_path: Path):
+    """Weights, model file, freeze order, AIWQ, every number in metrics.jsonl and result.json: those of the undisturbed run."""
+    folder = tmp_path / "run"
+    for killer in KILLS:
+        process = start(folder, finished.config, killer)
+        process.join(timeout=300)
+        assert process.exitcode == -signal.SIGKILL, killer
+        assert not (folder / "result.json").exists()
+    train(folder, finished.config)
+    assert outcome(folder) == outcome(finished.folder)
+
+
+@pytest.mark.slow
+def test_a_run_killed_from_outside_ends_bit_identical(finished: FinishedRun, tmp_path: Path):
+    """Wherever it happens to be after some epochs."""
+    folder = tmp_path / "run"
+    for epochs in (1, 9, 18, 27):
+        process = start(folder, finished.config, Silent())
+        while process.is_alive() and len(RunDirectory(folder).metrics()) < epochs:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    train(folder, finished.config)
+    assert outcome(folder) == outcome(finished.folder)
+
+
+def test_the_order_is_in_the_checkpoint_of_the_epoch_that_makes_it(finished: FinishedRun):
+    """And the means it is made from are in every one before; a resumed run never samples again."""
+    within, after = (CheckpointStore(finished.copies[SAMPLING, epoch] / "checkpoints").load_newest() for epoch in (0, 1))
+    layers = set(freezable_layers(finished.recorder.run.model))
+    assert (within.state["phase"], within.state["next_epoch"], within.state["freeze_order"]) == (SAMPLING, 1, [])
+    assert within.state["running"].keys() == layers
+    assert {name.removeprefix("previous/") for name in within.tensors if name.startswith("previous/")} == layers
+    assert (after.state["phase"], after.state["next_epoch"], after.state["running"]) == (SAMPLING + 1, 0, {})
+    rows = json.loads((finished.folder / "sensitivity.json").read_text())
+    assert after.state["freeze_order"] == [row["name"] for row in rows]
+    assert after.state["instability"] == {row["name"]: row["aiwq"] for row in rows}
+    assert not any(name.startswith(("previous/", "momentum/")) for name in after.tensors)
+
+
+@pytest.mark.parametrize("moment", [(SAMPLING, 1), (FIRST_FROZEN, 0)])
+def test_a_damaged_checkpoint_costs_an_epoch_and_changes_nothing(finished: FinishedRun, tmp_path: Path, moment: tuple[int, int]):
+    """The one before is used, the epoch is trained again and is in metrics.jsonl once."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished.copies[moment], folder)
+    older, newest = sorted((folder / "checkpoints").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-1])
+    recorders: list[Recorder] = []
+
+    def watch(run: ProfitRun) -> Recorder:
+        recorders.append(Recorder(run, {}))
+        return recorders[0]
+
+    train(folder, finished.config, watch)
+    assert recorders[0].phases[0].phase == build_phases(finished.config)[SAMPLING if moment[0] == SAMPLING else FIRST_FROZEN]
+    assert outcome(folder) == outcome(finished.folder)
+    assert not older.exists()
+
+
+def test_with_every_checkpoint_damaged_nothing_begins_anew(finished: FinishedRun, tmp_path: Path):
+    """An error, and the files stay."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished.copies[SAMPLING, 0], folder)
+    for file in (folder / "checkpoints").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(ValueError, match="every checkpoint in it is damaged"):
+        train(folder, finished.config)
+    assert len(list((folder / "checkpoints").iterdir())) == 2
+    assert len(RunDirectory(folder).metrics()) > 0
+
+
+def test_a_checkpoint_of_another_model_is_refused(finished: FinishedRun, tmp_path: Path):
+    """As when somebody edits config.json."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished.copies[SAMPLING, 0], folder)
+    other = replace(finished.config, quantizer="pact-sawb", profit=ProfitConfig())
+    RunDirectory(folder).write_json("config.json", other.to_json())
+    with pytest.raises(ValueError, match="checkpoint: it is of another model; these entries do not fit"):
+        train(folder, other)
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(finished: FinishedRun, tmp_path: Path):
+    """Its result is written again, the same."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder)
+    train(folder, finished.config)
+    assert outcome(folder) == outcome(finished.folder)
+    assert len(RunDirectory(folder).metrics()) == 32

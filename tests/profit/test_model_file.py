@@ -1,0 +1,216 @@
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save, save_file
+from torch import Tensor, nn
+
+from subfour.data.preprocess import Preprocessing
+from subfour.layers import quant_layers
+from subfour.models import build_model
+from subfour.profit.config import RunConfig
+from subfour.profit.model_file import FORMAT, METADATA, MODEL_FILE, evaluate_model, pack_model, read_model
+from subfour.profit.session import DataRecord
+from subfour.quantizers import QuantizerName
+from tests.convert.stock_networks import NORMALIZATION, random_images
+from tests.profit.conftest import FinishedRun
+from tests.profit.quantized_networks import TINY, quantized, tiny
+from tests.profit.tiny_run import write_images
+
+DATA = DataRecord(
+    classes=tuple("0123456789"),
+    preprocessing=Preprocessing(image_size=32, resize_size=32, interpolation="bilinear", **NORMALIZATION),
+)
+
+
+def config_of(quantizer: QuantizerName = "duq", model: str = TINY) -> RunConfig:
+    return RunConfig(model=model, weights="none", data="digits", quantizer=quantizer)
+
+
+def trained_a_little(model: nn.Module) -> nn.Module:
+    """Move weights and ranges off the values they were calibrated to; averaged weights fit no range exactly either."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    model.train().to(memory_format=torch.channels_last)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(random_images(4, 32)).square().mean().backward()
+        optimizer.step()
+    with torch.no_grad():
+        for layer in quant_layers(model).values():
+            layer.weight.mul_(1.01)
+    return model.eval()
+
+
+def contents(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what the metadata say, and the tensors."""
+    with safe_open(file, framework="pt") as opened:
+        (record,) = opened.metadata().values()
+        return json.loads(record), {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+
+
+def rewrite(file: Path, tensors: Mapping[str, Tensor] = {}, **changes: object) -> None:
+    """Write a file again with other metadata or further tensors."""
+    record, own = contents(file)
+    save_file({**own, **tensors}, file, {METADATA: json.dumps(record | changes)})
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Return a sound model file."""
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(pack_model(tiny(4), config_of(), DATA, weight_bits=4, activation_bits=4))
+    return path
+
+
+@pytest.mark.parametrize("quantizer", ["duq", "pact-sawb"])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_evaluation_from_codes_equals_evaluation_from_floats(tmp_path: Path, quantizer: QuantizerName, bits: int):
+    """Every quantized weight and every logit, bit for bit."""
+    model = trained_a_little(tiny(bits, quantizer=quantizer))
+    (tmp_path / "model.safetensors").write_bytes(
+        pack_model(model, config_of(quantizer), DATA, weight_bits=bits, activation_bits=bits)
+    )
+    read = read_model(tmp_path / "model.safetensors")
+    assert (read.weight_bits, read.activation_bits) == (bits, bits)
+    images = random_images(16, 32).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        logits = model(images)
+        assert torch.equal(read.model(images), logits)
+    ours = quant_layers(read.model)
+    for name, layer in quant_layers(model).items():
+        assert torch.equal(ours[name].quantized_weight(), layer.quantized_weight()), name
+        assert ours[name].quantized_weight().unique().numel() <= 2**bits - 1
+        assert ours[name].activation_quantizer.bits == layer.activation_quantizer.bits
+    assert not torch.equal(logits[0], logits[1])
+
+
+@pytest.mark.parametrize("activation_bits", [4, 32])
+def test_float_weights_stay_float(tmp_path: Path, activation_bits: int):
+    """The float control's file, and that of a run that only quantized activations."""
+    model = trained_a_little(tiny(32, activation_bits))
+    (tmp_path / "model").write_bytes(pack_model(model, config_of(), DATA, weight_bits=32, activation_bits=activation_bits))
+    with torch.no_grad():
+        assert torch.equal(read_model(tmp_path / "model").model(random_images()), model(random_images()))
+
+
+def test_a_file_stands_alone(file: Path):
+    """Configuration, class names and preprocessing come back; every tensor is a code or a float."""
+    read = read_model(file)
+    assert (read.config, read.data) == (config_of(), DATA)
+    assert [rule.name for rule in read.rules] == list(quant_layers(read.model))
+    assert not read.model.training
+    dtypes = {name: tensor.dtype for name, tensor in contents(file)[1].items()}
+    coded = {name for name, dtype in dtypes.items() if dtype == torch.int8}
+    assert coded == {f"{name}.weight" for name in quant_layers(read.model)}
+    assert set(dtypes.values()) == {torch.int8, torch.float32, torch.int64}
+
+
+def test_a_four_bit_network_is_under_five_megabytes(tmp_path: Path):
+    """Torchvision's v3-small with 10 classes is 6.16 MB in float."""
+    name = "torchvision/mobilenet_v3_small"
+    model = quantized(build_model(name, num_classes=10).model, 4, image_size=64)
+    packed = pack_model(model, config_of(model=name), DATA, weight_bits=4, activation_bits=4)
+    assert 1.5e6 < len(packed) < 2e6
+    assert len(save(model.state_dict())) > 6e6
+    (tmp_path / "model.safetensors").write_bytes(packed)
+    with torch.no_grad():
+        assert torch.equal(read_model(tmp_path / "model.safetensors").model(random_images()), model(random_images()))
+
+
+def test_the_same_model_gives_the_same_bytes(file: Path):
+    """A committed file can be made again."""
+    model = tiny(4).to(memory_format=torch.channels_last)
+    for _ in range(10):
+        assert pack_model(model, config_of(), DATA, weight_bits=4, activation_bits=4) == file.read_bytes()
+
+
+def test_every_truncation_is_a_value_error(file: Path):
+    """Named, at any length."""
+    whole = file.read_bytes()
+    for size in [*range(0, 2000, 97), *range(2000, len(whole), 5003), len(whole) - 1]:
+        file.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"model: .*model.safetensors is damaged or not a safetensors file"):
+            read_model(file)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04K\x01.", b"PK\x03\x04 a zip, as torch.save writes", b"{}", b"\xff" * 100])
+def test_a_file_of_another_kind_is_a_value_error(file: Path, content: bytes):
+    """Pickles above all: nothing is executed."""
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged or not a safetensors file"):
+        read_model(file)
+
+
+def test_a_file_of_another_program_is_a_value_error(file: Path):
+    """Its format is named, and the one expected."""
+    save_file({"weight": torch.ones(3)}, file)
+    with pytest.raises(ValueError, match="was not written by subfour; its format is None, not 'subfour model 1'"):
+        read_model(file)
+    save_file({"weight": torch.ones(3)}, file, {METADATA: json.dumps({"format": "subfour model 2"})})
+    with pytest.raises(ValueError, match=f"its format is 'subfour model 2', not '{FORMAT}'"):
+        read_model(file)
+
+
+def test_a_file_that_is_not_of_its_model_is_a_value_error(file: Path):
+    """Tensors that do not fit the network in the metadata are named; so is a network that does not exist."""
+    other = replace(config_of(), architecture=replace(config_of().architecture, width=2.0))
+    rewrite(file, config=other.to_json())
+    with pytest.raises(ValueError, match="it is of another model; these entries do not fit: "):
+        read_model(file)
+    rewrite(file, config=config_of(model="subfour/tiny").to_json())
+    with pytest.raises(ValueError, match="model: 'subfour/tiny' is not known"):
+        read_model(file)
+    rewrite(file, config={})
+    with pytest.raises(ValueError, match="config: not a configuration"):
+        read_model(file)
+
+
+def test_codes_that_belong_to_no_layer_are_a_value_error(file: Path):
+    """Not ignored, and no crash."""
+    rewrite(file, {"features.9.weight": torch.ones(3, dtype=torch.int8)})
+    with pytest.raises(ValueError, match=r"these entries do not fit: features\.9\.weight"):
+        read_model(file)
+
+
+def test_there_is_no_such_model(tmp_path: Path, finished: FinishedRun):
+    """A missing file, a folder that is no run, and a run that is not finished, with what to type."""
+    with pytest.raises(ValueError, match="model: there is no file"):
+        read_model(tmp_path / "missing")
+    with pytest.raises(ValueError, match="not a run directory"):
+        read_model(tmp_path)
+    unfinished = next(iter(finished.copies.values()))
+    with pytest.raises(ValueError, match=f"is not finished; finish it with: subfour train --resume {unfinished}"):
+        read_model(unfinished)
+
+
+def test_a_run_and_its_file_evaluate_to_its_result(finished: FinishedRun, tmp_path: Path):
+    """The last row of result.json, exactly, from the folder or from a copy of the file alone."""
+    copy = tmp_path / "elsewhere.safetensors"
+    copy.write_bytes((finished.folder / MODEL_FILE).read_bytes())
+    expected = finished.result["rows"][-1]["averaged"]
+    for path in (finished.folder, copy):
+        accuracy = evaluate_model(read_model(path), finished.config.data, batch_size=finished.config.schedule.batch_size)
+        assert (accuracy.top1, accuracy.top5, accuracy.images) == (expected["top1"], expected["top5"], 40)
+        assert accuracy.loss == expected["loss"]
+
+
+def test_data_of_other_classes(file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """More classes than the model has is an error; other names are a warning."""
+    trained = read_model(file)
+    write_images(tmp_path / "images")
+    assert evaluate_model(trained, f"folder:{tmp_path / 'images'}").images == 40
+    assert not caplog.records
+    (tmp_path / "images" / "val" / "7").rename(tmp_path / "images" / "val" / "7a")
+    (tmp_path / "images" / "train" / "7").rename(tmp_path / "images" / "train" / "7a")
+    assert evaluate_model(trained, f"folder:{tmp_path / 'images'}", split="train").images == 200
+    assert "class names differ, first '7' in the model and '7a' in the data" in caplog.text
+    for split in ("train", "val"):
+        (tmp_path / "images" / split / "8a").mkdir()
+        next((tmp_path / "images" / split / "8").iterdir()).rename(tmp_path / "images" / split / "8a" / "x.png")
+    with pytest.raises(ValueError, match="has 11 classes, the model knows 10"):
+        evaluate_model(trained, f"folder:{tmp_path / 'images'}")

@@ -1,0 +1,171 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from subfour.convert.calibrate import set_bits
+from subfour.data.preprocess import Preprocessing
+from subfour.layers import QuantConv2d, quant_layers
+from subfour.models import build_model
+from subfour.models.zoo import Architecture
+from subfour.profit.config import LoadingConfig, RunConfig
+from subfour.profit.session import TEACHER_FILE, WEIGHTS_FILE, DataRecord, choose_device, continued, prepare_session
+from subfour.rundir import RunDirectory
+from tests.profit.conftest import FinishedRun
+from tests.profit.tiny_run import same, tiny_config, write_images
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """Return the tiny run's configuration, with images of its own."""
+    folder = tmp_path_factory.mktemp("images")
+    write_images(folder / "digits", per_class=5)
+    return tiny_config(folder / "digits")
+
+
+def sized(config: RunConfig, image_size: int | None) -> RunConfig:
+    return replace(config, loading=replace(config.loading, image_size=image_size))
+
+
+def test_a_session_is_a_function_of_its_configuration(config: RunConfig):
+    """The same weights, data and order; another seed, other weights."""
+    torch.manual_seed(1)
+    one = prepare_session(config)
+    torch.manual_seed(2)
+    other = prepare_session(config)
+    assert one.data == other.data
+    assert all(same(value, other.model.state_dict()[name]) for name, value in one.model.state_dict().items())
+    assert torch.equal(next(one.training.epoch(3, 1))[0], next(other.training.epoch(3, 1))[0])
+    third = prepare_session(replace(config, seed=1)).model
+    assert not torch.equal(third.state_dict()["features.0.0.weight"], one.model.state_dict()["features.0.0.weight"])
+
+
+def test_the_network_is_converted_and_in_channels_last_order(config: RunConfig):
+    """At 32/32 bits, with as many classes as the data."""
+    session = prepare_session(config)
+    layers = quant_layers(session.model)
+    assert {layer.weight_quantizer.bits for layer in layers.values()} == {32}
+    assert layers["features.2.block.0.0"].weight.is_contiguous(memory_format=torch.channels_last)
+    assert layers["classifier.3"].out_features == len(session.data.classes) == 10
+    assert session.training.steps_per_epoch == 1
+    assert session.validation.images == 10
+    assert session.outside_teacher is None
+
+
+def test_normalisation_and_size_come_from_the_data_and_the_option(config: RunConfig):
+    """Without a weights record; 224 pixels if no size is asked for."""
+    preprocessing = prepare_session(config).data.preprocessing
+    assert (preprocessing.image_size, preprocessing.resize_size) == (32, 32)
+    assert len(set(preprocessing.mean)) == 1
+    assert 0.2 < preprocessing.mean[0] < 0.4
+    assert prepare_session(sized(config, None)).data.preprocessing.image_size == 224
+
+
+def test_the_record_of_classes_and_preprocessing_survives_json():
+    """Types included."""
+    preprocessing = Preprocessing(
+        image_size=224, resize_size=256, interpolation="bicubic", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)
+    )
+    record = DataRecord(classes=("cat", "dog"), preprocessing=preprocessing)
+    assert DataRecord.from_json(record.to_json()) == record
+
+
+def test_an_outside_teacher_is_frozen_and_has_its_own_weights(config: RunConfig, tmp_path: Path):
+    """Loaded from a file here; a head that does not fit is an error, for a teacher may not learn."""
+    network = build_model("subfour/mobilenet_v1", num_classes=10, architecture=Architecture(width=1.0)).model
+    save_file(network.state_dict(), tmp_path / "teacher.safetensors")
+    taught = replace(config, teacher="subfour/mobilenet_v1", teacher_weights=str(tmp_path / "teacher.safetensors"))
+    teacher = prepare_session(taught).outside_teacher
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(teacher(images), network.eval()(images), atol=1e-5)
+    assert not any(parameter.requires_grad for parameter in teacher.network.parameters())
+    save_file(build_model("subfour/mobilenet_v1", num_classes=7).model.state_dict(), tmp_path / "teacher.safetensors")
+    with pytest.raises(ValueError, match="teacher: weights: they are of another network"):
+        prepare_session(taught)
+    assert prepare_session(replace(config, teacher="none")).outside_teacher is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda config: replace(config, device="tpu"), "device: 'tpu' is not available here"),
+        (lambda config: replace(config, model="subfour/tiny"), "model: 'subfour/tiny' is not known"),
+        (lambda config: replace(config, weights="missing.pth"), "weights: 'missing.pth' is no file"),
+        (lambda config: replace(config, data="digit"), "data: 'digit' is not a source"),
+        (lambda config: replace(config, teacher="resnet101"), "teacher: model: 'resnet101' is not known"),
+    ],
+)
+def test_what_does_not_fit_is_named(config: RunConfig, change: Callable[[RunConfig], RunConfig], message: str):
+    """One line, with the option."""
+    with pytest.raises(ValueError, match=message):
+        prepare_session(change(config))
+
+
+def test_devices():
+    """The one there is, by name or by itself."""
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_a_continued_run_starts_from_the_final_weights(finished: FinishedRun):
+    """Ranges included, and its images are prepared as before; another size can be asked for."""
+    config = continued(replace(finished.config, weight_bits=(2,), activation_bits=(3,)), str(finished.folder))
+    assert (config.from_run, config.starting_weight_bits, config.weights) == (str(finished.folder), 3, "none")
+    session = prepare_session(config)
+    final = load_file(finished.folder / WEIGHTS_FILE)
+    assert all(torch.equal(value, final[name]) for name, value in session.model.state_dict().items())
+    set_bits(session.model, 3, 4)
+    assert all(layer.weight_quantizer.initialized for layer in quant_layers(session.model).values())
+    assert session.data == prepare_session(finished.config).data
+    larger = prepare_session(sized(config, 48)).data.preprocessing
+    assert (larger.image_size, larger.mean) == (48, session.data.preprocessing.mean)
+
+
+def test_a_run_is_continued_only_by_one_of_its_kind(finished: FinishedRun, tmp_path: Path):
+    """The same network, quantizer and padding; finished; with a teacher left."""
+    config = finished.config
+    for change in ({"model": "torchvision/mobilenet_v2"}, {"quantizer": "pact-sawb"}, {"padding": "zero"}):
+        with pytest.raises(ValueError, match=f"^{next(iter(change))}: .* differs from .* in {finished.folder}"):
+            continued(replace(config, **change), str(finished.folder))
+    with pytest.raises(ValueError, match=r"^architecture: "):
+        continued(replace(config, architecture=Architecture(width=2.0)), str(finished.folder))
+    unfinished = next(iter(finished.copies.values()))
+    with pytest.raises(ValueError, match=f"from: {unfinished} is not finished; .* subfour train --resume {unfinished}"):
+        continued(config, str(unfinished))
+    with pytest.raises(ValueError, match="not a run directory"):
+        continued(config, str(tmp_path))
+
+
+def test_self_means_the_float_network_of_the_run_that_is_continued(finished: FinishedRun, tmp_path: Path):
+    """A run that kept none cannot teach, unless it is float itself."""
+    assert (finished.folder / TEACHER_FILE).exists()
+    for widths, taught in (((4,), False), ((32,), True)):
+        earlier = RunDirectory.create(
+            tmp_path / f"{widths[0]}", replace(finished.config, weight_bits=widths, activation_bits=widths).to_json()
+        )
+        (earlier.path / WEIGHTS_FILE).touch()
+        if taught:
+            continued(finished.config, str(earlier.path))
+        else:
+            with pytest.raises(ValueError, match=f"teacher: self is the float network, which {earlier.path} did not keep"):
+                continued(finished.config, str(earlier.path))
+            continued(replace(finished.config, teacher="none"), str(earlier.path))
+
+
+def test_images_are_read_as_the_loading_options_say(config: RunConfig):
+    """No augmentation: the same images whatever the epoch, in another order."""
+    plain = prepare_session(replace(config, loading=LoadingConfig(image_size=32, augment="none", workers=0)))
+    first, second = (next(plain.training.epoch(0, epoch)) for epoch in (0, 1))
+    assert not torch.equal(first[0], second[0])
+    assert plain.training.augment == "none"
+
+
+def test_padding_is_as_asked(config: RunConfig):
+    """-3/8 or 0."""
+    for padding, values in (("negative", {0.0, -0.375}), ("zero", {0.0})):
+        layers = quant_layers(prepare_session(replace(config, padding=padding)).model).values()
+        assert {layer.pad_value for layer in layers if isinstance(layer, QuantConv2d)} == values
