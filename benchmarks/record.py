@@ -6,6 +6,7 @@ python benchmarks/record.py                              only renew the README's
 
 import csv
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,13 @@ def rows_of(name: str, run: Path) -> list[dict[str, Any]]:
 
 def command_of(command: str) -> str:
     """Return the command line without this machine's folders."""
-    words = ["subfour", *command.split()[1:]]
+    words = ["subfour", *shlex.split(command)[1:]]
     for option in ("--data", "--out", "--from", "--weights"):
         if option in words:
             index = words.index(option) + 1
             kind, colon, path = words[index].rpartition(":")
             words[index] = f"{kind}{colon}{Path(path).name}"
-    return " ".join(words)
+    return shlex.join(words)
 
 
 def record(name: str, run: Path) -> None:

@@ -6,7 +6,7 @@
     linear bottleneck            signed       -L .. L               0
     the image                    image        8-bit, fixed range    0
 
-Source: PROFIT, arXiv:2008.04693, Sec. 4, and its supplement, Sec. 5. Pooling and squeeze-and-excitation keep the domain of
+Source: PROFIT, arXiv:2008.04693, and its supplement, Sec. 5. Pooling and squeeze-and-excitation keep the domain of
 what is pooled or gated.
 """
 

@@ -5,7 +5,7 @@ stream to replay on resume, and the number of workers changes nothing.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Literal, get_args
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from subfour.data.augment import random_crop, random_flip, random_resized_crop
-from subfour.data.decode import EvaluationPixels, decode_batches
+from subfour.data.decode import BatchDecoder, EvaluationPixels, Place
 from subfour.data.images import Split
 from subfour.data.preprocess import Preprocessing, normalize
 from subfour.seeding import derive_seed
@@ -58,12 +58,17 @@ class TrainingLoader:
         if max_steps is not None and max_steps < 1:
             raise ValueError(f"max_steps: {max_steps} leaves nothing to train; use 1 or more, or leave it out")
         self.split, self.preprocessing = split, preprocessing
-        self.augment, self.seed, self.workers = augment, seed, workers
+        self.augment, self.seed = augment, seed
         self.batch_size = min(batch_size, len(split))
         self.steps_per_epoch = len(split) // self.batch_size
         if max_steps is not None:
             self.steps_per_epoch = min(self.steps_per_epoch, max_steps)
-        self._pixels = None if augment == "resized-crop" else EvaluationPixels(split, preprocessing, workers)
+        self._views: Callable[[Place, Sequence[Tensor]], Iterator[Tensor]]
+        if augment == "resized-crop":
+            self._views = BatchDecoder(partial(_resized_crop, split, preprocessing), workers).batches
+        else:
+            pixels = EvaluationPixels(split, preprocessing, workers)
+            self._views = lambda _, batches: pixels.batches(batches)
 
     def epoch(self, *key: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images, labels) of each step; the last partial batch is dropped.
@@ -76,11 +81,7 @@ class TrainingLoader:
         """
         order = torch.randperm(len(self.split), generator=_generator(self.seed, "order", *key))
         batches = torch.split(order, self.batch_size)[: self.steps_per_epoch]
-        if self._pixels is None:
-            view = partial(_resized_crop, self.split, self.preprocessing, (self.seed, "crops", *key))
-            views = decode_batches(view, batches, self.workers)
-        else:
-            views = self._pixels.batches(batches)
+        views = self._views((self.seed, "crops", *key), batches)
         for step, (indices, pixels) in enumerate(zip(batches, views, strict=True)):
             augmented = self._augment(pixels, _generator(self.seed, "crops", *key, step))
             yield normalize(augmented, self.preprocessing), self.split.labels[indices]
@@ -128,5 +129,5 @@ def _generator(*place: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(*place))
 
 
-def _resized_crop(split: Split, preprocessing: Preprocessing, place: tuple[int | str, ...], index: int) -> NDArray[np.uint8]:
+def _resized_crop(split: Split, preprocessing: Preprocessing, place: Place, index: int) -> NDArray[np.uint8]:
     return random_resized_crop(split.image(index), preprocessing, random.Random(derive_seed(*place, index)))

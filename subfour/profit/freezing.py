@@ -1,6 +1,6 @@
 """Which layers stop training, and which parameters train in a phase.
 
-Source: PROFIT, arXiv:2008.04693, Sec. 4: the weights of the most unstable third are frozen, then of the top two thirds.
+Source: PROFIT, arXiv:2008.04693: the weights of the most unstable third are frozen, then of the top two thirds.
 A frozen weight is bit-identical from then on. Batch norm and ranges go on training (authors' code), unless
 `ProfitConfig.covers` says otherwise.
 """

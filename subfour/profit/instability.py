@@ -1,6 +1,6 @@
 """AIWQ, activation instability induced by weight quantization: how much a weight update moves a layer's output.
 
-Source: PROFIT, arXiv:2008.04693, Sec. 4; the authors' train_ts.py. At step t, on the same input x,
+Source: PROFIT, arXiv:2008.04693; the authors' train_ts.py. At step t, on the same input x,
 
     o_new = conv(x, Q(w_t))      o_old = conv(x, Q(w_{t-1}))        with the layer's own padding
     per output channel, a Gaussian (m, s) over batch and positions of both:

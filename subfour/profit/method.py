@@ -1,6 +1,6 @@
 """PROFIT from the first phase to the last: reads like the algorithm box, resumes anywhere.
 
-Source: PROFIT, arXiv:2008.04693, Sec. 5. For each phase of the plan: set the widths, calibrate what begins to quantize,
+Source: PROFIT, arXiv:2008.04693. For each phase of the plan: set the widths, calibrate what begins to quantize,
 freeze the most unstable layers, train with teacher and weight average; in the sampling phase measure AIWQ and keep the
 order. Everything that decides what comes next is in `RunState`, and each epoch ends with one atomic checkpoint.
 """

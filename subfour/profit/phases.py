@@ -1,6 +1,6 @@
 """The schedule as data: which widths, which kind of training, how much is frozen, for how many epochs.
 
-Source: the authors' train_ts.py, in their order (spec: PROFIT, arXiv:2008.04693, Sec. 5). With three widths 8, 5, 4:
+Source: the authors' train_ts.py, in their order (PROFIT, arXiv:2008.04693). With three widths 8, 5, 4:
 
     float
     activations 8, 5, 4 (float weights):  stabilize, finetune, stabilize

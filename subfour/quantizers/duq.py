@@ -1,6 +1,6 @@
 """DuQ, differentiable and unified quantization: a learned input range and a learned output range.
 
-Source: PROFIT, arXiv:2008.04693, Sec. 4; the authors' quant_op/duq.py. With L levels above zero and softplus s(.),
+Source: PROFIT, arXiv:2008.04693; the authors' quant_op/duq.py. With L levels above zero and softplus s(.),
 
     a = s(input_range_raw)      c = s(output_range_raw)
     value = c * round(L * clip((x + b) / a, low, 1)) / L + d

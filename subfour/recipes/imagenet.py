@@ -1,10 +1,10 @@
 """ImageNet with the paper's schedule: 22 phases, 200 epochs, batch 256, ResNet-101 teacher, pretrained weights.
 
-Source: PROFIT, arXiv:2008.04693, Sec. 6; the authors' train_ts.py, and their README's command for v2. These
+Source: PROFIT, arXiv:2008.04693; the authors' train_ts.py, and their README's command for v2. These
 recipes are promises: no finding of ours changes them.
 """
 
-from subfour.profit.config import AverageConfig, RunConfig, ScheduleConfig
+from subfour.profit.config import AverageConfig, ProfitConfig, RunConfig, ScheduleConfig
 
 
 def _imagenet(recipe: str, model: str, schedule: ScheduleConfig) -> RunConfig:
@@ -15,6 +15,7 @@ def _imagenet(recipe: str, model: str, schedule: ScheduleConfig) -> RunConfig:
         data="folder:imagenet",
         teacher="torchvision/resnet101",
         schedule=schedule,
+        profit=ProfitConfig(corrected=False),
         average=AverageConfig(decay=0.9997, restart=False),
     )
 

@@ -52,7 +52,9 @@ def test_other_class_names_are_a_warning(finished_run: Path, photographs: Path):
 
 def test_more_classes_than_the_head_are_refused(finished_run: Path, tmp_path: Path):
     write_folder(tmp_path, classes=[f"class{number:02}" for number in range(11)], images=1)
-    assert f"folder:{tmp_path} has 11 classes, the model knows 10" in error("evaluate", finished_run, "--data", f"folder:{tmp_path}")
+    assert f"folder:{tmp_path} has 11 classes, the model knows 10" in error(
+        "evaluate", finished_run, "--data", f"folder:{tmp_path}"
+    )
 
 
 def test_bad_data_is_named(finished_run: Path, tmp_path: Path):

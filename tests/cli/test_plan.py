@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -24,7 +25,22 @@ def test_the_table_has_a_line_per_phase():
 
 
 def test_options_change_the_plan():
-    words = ["--weight-bits", "8", "5", "4", "3", "--activation-bits", "8", "5", "4", "3", "--profit.fractions", "1/4", "1/2", "3/4"]
+    words = [
+        "--weight-bits",
+        "8",
+        "5",
+        "4",
+        "3",
+        "--activation-bits",
+        "8",
+        "5",
+        "4",
+        "3",
+        "--profit.fractions",
+        "1/4",
+        "1/2",
+        "3/4",
+    ]
     phases = json.loads(printed("plan", "digits", *words, "--json"))
     assert [phase["frozen"] for phase in phases if phase["frozen"] != "0"] == ["1/4", "1/2", "3/4"]
     assert phases[-1]["weight_bits"] == phases[-1]["activation_bits"] == 3
@@ -47,6 +63,6 @@ def test_a_plan_goes_nowhere(option: str):
     assert error("plan", "digits", option, "run").startswith(f"option: there is no {option}")
 
 
-def test_the_plan_of_a_continued_run_starts_at_its_width(finished_run):
+def test_the_plan_of_a_continued_run_starts_at_its_width(finished_run: Path):
     phases = json.loads(printed("plan", "digits", "--from", finished_run, "--weight-bits", 3, "--activation-bits", 3, "--json"))
     assert [(phase["activation_bits"], phase["weight_bits"]) for phase in phases] == [(3, 4)] * 3 + [(3, 3)] * 6

@@ -1,0 +1,130 @@
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import ONE_STEP, TEN_PHASES, error, printed, subfour
+from tests.data.builders import write_folder
+
+SUBFOUR = [sys.executable, "-c", "from subfour.cli.main import main; main()"]
+
+
+@pytest.fixture
+def unfinished(interrupted: Path, tmp_path: Path) -> Path:
+    """A copy of the interrupted run."""
+    return Path(shutil.copytree(interrupted, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that the interrupted one would have been."""
+    run = tmp_path_factory.mktemp("uninterrupted") / "run"
+    printed("train", "digits", *ONE_STEP, *TEN_PHASES, "--out", run)
+    return run
+
+
+def same_outcome(run: Path, other: Path) -> bool:
+    """Return whether two runs have the same final weights bit for bit, freeze order and result, times aside."""
+    results = [json.loads((path / "result.json").read_text()) | {"seconds": 0} for path in (run, other)]
+    files = ("model.safetensors", "weights.safetensors", "sensitivity.json")
+    return results[0] == results[1] and all((run / file).read_bytes() == (other / file).read_bytes() for file in files)
+
+
+def test_it_goes_on_where_it_was_and_ends_as_if_never_interrupted(unfinished: Path, uninterrupted: Path):
+    lines = printed("train", "--resume", unfinished).split("\n\n")[0].splitlines()[1:]
+    assert [line.split()[0] for line in lines] == [f"{phase}/10" for phase in range(3, 11)]
+    assert same_outcome(unfinished, uninterrupted)
+
+
+def test_the_keyboard_and_kill_9_can_do_no_harm(uninterrupted: Path, tmp_path: Path):
+    """SIGINT in the third epoch or later, SIGKILL after that, then to the end; as users do it."""
+    run = tmp_path / "run"
+    commands = [["train", "digits", *ONE_STEP, *TEN_PHASES, "--out", str(run)], ["train", "--resume", str(run)]]
+    for words, stop, epochs in zip(commands, (signal.SIGINT, signal.SIGKILL), (2, 5), strict=True):
+        with subprocess.Popen([*SUBFOUR, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            metrics = run / "metrics.jsonl"
+            while not metrics.exists() or metrics.read_bytes().count(b"\n") < epochs:
+                assert process.poll() is None, "it ended before it could be stopped"
+                time.sleep(0.01)
+            process.send_signal(stop)
+            _, err = process.communicate()
+        if stop == signal.SIGINT:
+            assert (process.returncode, err) == (130, f"subfour: interrupted; go on with: subfour train --resume {run}\n")
+    printed("train", "--resume", run)
+    assert same_outcome(run, uninterrupted)
+
+
+def test_tensorboard_counts_on(unfinished: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    printed("train", "--resume", unfinished, "--tensorboard")
+    events = EventAccumulator(str(unfinished / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(3, 11))
+
+
+def test_a_finished_run_says_so_and_shows_its_result(finished_run: Path):
+    shown = printed("train", "--resume", finished_run)
+    assert shown.startswith(f"{finished_run} is finished; nothing is left to train.\n\ndigits: subfour/tiny_mobilenet_v3")
+    outcome = subfour("train", f"--resume={finished_run}", "--json")
+    assert json.loads(outcome.out) == json.loads((finished_run / "result.json").read_text())
+    assert outcome.err == f"{finished_run} is finished; nothing is left to train.\n"
+
+
+def test_a_run_keeps_its_recipe_and_options(finished_run: Path):
+    kept = "(a run that goes on keeps its own recipe and options)"
+    for words in (["digits", "--resume", finished_run], ["--resume", finished_run, "digits"]):
+        assert error("train", *words) == f"argument: 'digits' is one too many; see subfour train --help {kept}"
+    message = error("train", "--resume", finished_run, "--schedule.lr", 3)
+    assert message == f"option: there is no --schedule.lr; see subfour train --help {kept}"
+
+
+def test_what_is_not_a_run_is_refused(tmp_path: Path):
+    assert error("train", "--resume", tmp_path).startswith(f"{tmp_path}: not a run directory, it has no config.json")
+    assert error("train", "--resume").startswith("Missing value for argument '--resume'")
+
+
+def test_a_checkpoint_of_another_model_is_refused(unfinished: Path, tmp_path: Path):
+    config = json.loads((unfinished / "config.json").read_text()) | {"model": "torchvision/mobilenet_v3_small"}
+    (unfinished / "config.json").write_text(json.dumps(config))
+    assert error("train", "--resume", unfinished).startswith("checkpoint: it is of another model; these entries do not fit: ")
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused(unfinished: Path):
+    for file in (unfinished / "checkpoints").iterdir():
+        file.write_bytes(file.read_bytes()[:1000])
+    outcome = subfour("train", "--resume", unfinished)
+    *warnings, last = outcome.err.splitlines()
+    assert all(line.startswith("subfour: warning: checkpoint ") for line in warnings)
+    assert last.startswith(f"subfour: {unfinished / 'checkpoints'}: every checkpoint in it is damaged")
+    assert outcome.code == 2
+
+
+def test_data_that_changed_meanwhile_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A class more would change the head, other images their normalisation: neither goes on silently."""
+    photos, run = tmp_path / "photos", tmp_path / "run"
+    write_folder(photos)
+    with monkeypatch.context() as patch:
+        patch.setattr("subfour.cli.train._train", interrupt)
+        assert subfour("train", "digits", *ONE_STEP, *TEN_PHASES, "--data", f"folder:{photos}", "--out", run).code == 130
+    write_folder(photos, classes=["fox"])
+    assert error("train", "--resume", run) == f"data: folder:{photos} is not what it was when {run} began; bring it back"
+
+
+def interrupt(*arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_run_interrupted_before_its_first_checkpoint_begins_anew(
+    tmp_path: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("subfour.cli.train._train", interrupt)
+        assert subfour("train", "digits", *ONE_STEP, *TEN_PHASES, "--out", run).code == 130
+    printed("train", "--resume", run)
+    assert same_outcome(run, uninterrupted)
