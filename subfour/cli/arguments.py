@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from difflib import SequenceMatcher
-from itertools import takewhile
 from typing import Annotated, TypeVar
 
 import tyro
@@ -58,9 +57,11 @@ def parse(options: type[Parsed], arguments: Sequence[str], *, prog: str, default
 
 def _unboxed(box: str) -> str:
     """Return what tyro says in the first section of a box, on one line, and how the option is written."""
-    lines = [line.strip("│╰╯─ ") for line in box.splitlines()[1:]]  # the first is the box's title
-    message = re.sub(r"^Error parsing (config[\w.]*: )?", "", " ".join(takewhile(bool, lines)))
-    usage = next((line for line in lines if line.startswith("--")), None)
+    _title, *lines = (line.strip("│ ") for line in box.splitlines())
+    sections = re.split(r"^[─╰╯-]*$", "\n".join(lines), flags=re.MULTILINE)
+    message = next(" ".join(section.split()) for section in sections if section.strip())
+    message = re.sub(r"^Error parsing (config[\w.]*: )?", "", message)
+    usage = next((line for line in lines if re.match("--[a-z]", line)), None)
     return f"{message.rstrip('.')}; write {usage}" if usage else message
 
 

@@ -5,7 +5,6 @@ import importlib
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from urllib.error import URLError
@@ -13,7 +12,7 @@ from urllib.error import URLError
 from subfour.cli.console import Messages, make_console
 
 COMMANDS = {
-    "train": "train a network down to the widths of a recipe, or go on with a run",
+    "train": "train a network down to a recipe's widths, or go on with a run",
     "plan": "print a recipe's phases before anything runs",
     "inspect": "list what a network's quantized layers are and why",
     "evaluate": "accuracy of a run or of a model file",
@@ -27,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     errors = make_console(stderr=True)
     package = logging.getLogger("subfour")
-    package.handlers, package.level = [Messages(errors)], logging.INFO
-    warnings.filterwarnings("ignore", message="This DataLoader will create")  # a few more workers than cores do no harm
+    package.handlers = [Messages(errors)]
+    package.setLevel(logging.INFO)
     try:
         _run(*(words or ["--help"]))
         sys.stdout.flush()

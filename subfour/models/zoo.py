@@ -12,6 +12,7 @@ ways of building; timm is imported only when one of its networks is asked for.
 import difflib
 import logging
 import math
+import pickle
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,6 +212,10 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"weights: {str(path)!r} must end with .safetensors, .pth or .pt")
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's own message advises to run what is in the file
+        raise ValueError(
+            f"weights: {str(path)!r} cannot be read: it is damaged, or holds code, which is not run; save a plain state dict"
+        ) from error
     except Exception as error:  # torch.load raises whatever the bytes lead it to
         raise ValueError(f"weights: {str(path)!r} cannot be read: {error}") from error
     if isinstance(state, dict):

@@ -62,8 +62,8 @@ class LoadingConfig:
     """Side of the square the network sees, pixels; None: the weights' own record, else the model's usual size."""
     augment: Augmentation = "resized-crop"
     """Training augmentation: padded random crop (with or without flip), ImageNet's random resized crop, or nothing."""
-    workers: int = 4
-    """Processes that decode images when they are not kept in memory."""
+    workers: int | None = None
+    """Processes that decode images when they are not kept in memory; None: one per core, at most 8."""
 
     def __post_init__(self) -> None:
         """Check every field."""

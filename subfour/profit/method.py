@@ -29,7 +29,7 @@ from subfour.profit.instability import InstabilityMeter
 from subfour.profit.phases import Phase, build_phases
 from subfour.profit.result import SENSITIVITY_FILE, sensitivity_table
 from subfour.profit.session import TEACHER_FILE, Session
-from subfour.profit.state import RunState, collect_tensors, load_model, part, restore_momentum
+from subfour.profit.state import RunState, collect_tensors, load_model, part, restore_momentum, without_quantizers
 from subfour.rundir import RunDirectory
 from subfour.seeding import derive_seed
 from subfour.train.average import WeightAverage
@@ -170,10 +170,10 @@ class ProfitRun:
         """Evaluate, log, and write the one checkpoint that makes the epoch final."""
         state = self.state
         if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters() if parameter.requires_grad):
-            raise FloatingPointError(f"a weight is not finite after epoch {record['epoch']}; try a lower schedule.lr")
+            raise FloatingPointError(f"a weight is not finite after epoch {record['epoch'] + 1}; try a lower schedule.lr")
         raw, averaged = self._evaluate_both()
         if math.isnan(raw.loss):
-            raise FloatingPointError(f"validation gives nan after epoch {record['epoch']}; try a lower schedule.lr")
+            raise FloatingPointError(f"validation gives nan after epoch {record['epoch'] + 1}; try a lower schedule.lr")
         phase_ends = state.next_epoch + 1 == phase.epochs
         if meter is not None:
             self.previous_weights, state.running = meter.state()
@@ -252,14 +252,16 @@ class ProfitRun:
         inherited = Path(self.config.from_run) / TEACHER_FILE if self.config.from_run is not None else None
         if inherited is not None and inherited.exists():
             return inherited.read_bytes()
-        return save({name: value.contiguous() for name, value in self.average.state.items()})
+        return save({name: value.contiguous() for name, value in without_quantizers(self.average.state).items()})
 
     def _teacher_of(self, phase: Phase) -> Teacher | None:
         """Return the teacher; the network cannot teach itself before it has learned."""
         if self.teacher is None and self.config.teacher == "self" and phase.kind != "float":
             twin = copy.deepcopy(self.model)
             set_bits(twin, FLOAT_BITS, FLOAT_BITS)
-            load_model(twin, load_file(self.run.path / TEACHER_FILE))
+            quantizers = twin.state_dict().keys() - without_quantizers(twin.state_dict()).keys()
+            kept = {name: twin.state_dict()[name] for name in quantizers}
+            load_model(twin, kept | load_file(self.run.path / TEACHER_FILE))
             self.teacher = Teacher(twin, mode=self.config.distill.teacher_mode)
         return self.teacher
 

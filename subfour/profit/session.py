@@ -1,5 +1,6 @@
 """From a configuration to what a run needs: images, the converted network, an outside teacher."""
 
+import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ WEIGHTS_FILE = "weights.safetensors"
 
 TEACHER_FILE = "teacher.safetensors"
 """The float network at the end of its phase, when it teaches itself."""
+
+MOST_WORKERS = 8
+"""Decoding processes, unless more are asked for."""
 
 USUAL_IMAGE_SIZE = 224
 """For networks without a weights record, in pixels."""
@@ -85,16 +89,17 @@ def prepare_session(config: RunConfig) -> Session:
     )
     data = DataRecord(classes=images.classes, preprocessing=_preprocessing(config, training_images, float_model.preprocessing))
     loading, batch_size = config.loading, config.schedule.batch_size
+    workers = min(os.cpu_count() or 1, MOST_WORKERS) if loading.workers is None else loading.workers
     training = TrainingLoader(
         training_images,
         data.preprocessing,
         batch_size=batch_size,
         augment=loading.augment,
         seed=config.seed,
-        workers=loading.workers,
+        workers=workers,
         max_steps=config.schedule.max_steps,
     )
-    validation = EvaluationLoader(validation_images, data.preprocessing, batch_size=batch_size, workers=loading.workers)
+    validation = EvaluationLoader(validation_images, data.preprocessing, batch_size=batch_size, workers=workers)
     model = float_model.model.to(memory_format=torch.channels_last).to(device)
     convert_for(config, model, data.preprocessing)
     if config.from_run is not None:

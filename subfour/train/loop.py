@@ -80,7 +80,7 @@ def train_epoch(
         trainer.average.update()
         value = loss.item()
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {value} in epoch {epoch}, step {step} of this phase; try a lower schedule.lr")
+            raise FloatingPointError(f"the loss is {value} in epoch {epoch + 1}, step {step + 1}; try a lower schedule.lr")
         total_loss += value * len(labels)
         hits += int((logits.detach().argmax(dim=1) == labels_there).sum())
         seen += len(labels)

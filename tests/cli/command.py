@@ -25,16 +25,17 @@ class Outcome(NamedTuple):
     err: str
 
 
-def subfour(*words: object) -> Outcome:
+def subfour(*words: object, encoding: str = "utf-8") -> Outcome:
     """Run a command; an exception that would be a traceback is one here too."""
-    out, err = io.StringIO(), io.StringIO()
+    out, err = io.TextIOWrapper(io.BytesIO(), encoding), io.StringIO()
     code = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             main([str(word) for word in words])
         except SystemExit as stop:
             code = int(stop.code or 0)
-    return Outcome(code, out.getvalue(), err.getvalue())
+    out.seek(0)
+    return Outcome(code, out.read(), err.getvalue())
 
 
 def printed(*words: object) -> str:
@@ -44,9 +45,9 @@ def printed(*words: object) -> str:
     return outcome.out
 
 
-def error(*words: object) -> str:
+def error(*words: object, encoding: str = "utf-8") -> str:
     """Return the message of a command that is refused: one line, exit code 2, nothing else."""
-    outcome = subfour(*words)
+    outcome = subfour(*words, encoding=encoding)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.startswith("subfour: ")
     assert outcome.err.count("\n") == 1

@@ -51,7 +51,7 @@ def test_help_shows_no_field_that_is_not_the_users():
 
 @pytest.mark.parametrize("words", [["train", "digits"], ["train"], ["inspect"], ["evaluate"], ["sensitivity"], []])
 def test_help_fits_80_columns(words: list[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "80")
     assert max(map(len, printed(*words, "--help").splitlines())) <= 80
 
 
@@ -84,6 +84,7 @@ def test_a_word_too_many_is_named():
     assert error("plan", "digits", "foo") == "argument: 'foo' is one too many; see subfour plan digits --help"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -104,8 +105,9 @@ def test_a_word_too_many_is_named():
         (["--schedule.sample-epochs", "0"], "schedule.sample_epochs: 0 leaves nothing to choose layers by"),
     ],
 )
-def test_a_value_that_does_not_fit_is_one_line_that_names_the_option(words: list[str], line: str):
-    assert error("plan", "digits", *words).startswith(line)
+def test_a_value_that_does_not_fit_is_one_line_that_names_the_option(words: list[str], line: str, encoding: str):
+    """Whatever the terminal can show: tyro draws its boxes in another way where there is no UTF-8."""
+    assert error("plan", "digits", *words, encoding=encoding).startswith(line)
 
 
 def test_an_unknown_recipe_suggests_the_near_one():

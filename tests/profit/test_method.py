@@ -17,7 +17,6 @@ from subfour.profit.config import AverageConfig, ProfitConfig, RunConfig
 from subfour.profit.method import ProfitRun
 from subfour.profit.phases import build_phases
 from subfour.profit.session import TEACHER_FILE, WEIGHTS_FILE, continued, prepare_session
-from subfour.profit.state import load_model
 from subfour.quantizers import DuQWeight
 from subfour.rundir import RunDirectory
 from subfour.train.checkpoint import CheckpointStore
@@ -84,8 +83,8 @@ def test_frozen_weights_are_bit_identical_while_all_others_move(finished: Finish
         record = finished.recorder.phases[index]
         assert record.frozen == order[:count]
         assert every_weight - record.moved() == weights_of(record.frozen)
-        for name in record.frozen:
-            assert f"{name}.weight_quantizer.input_range_raw" in record.moved()
+        parameters = {name for name, _ in finished.recorder.run.model.named_parameters()}
+        assert parameters - record.trains == weights_of(record.frozen)
     assert [index for index, record in enumerate(finished.recorder.phases) if record.frozen] == [FIRST_FROZEN, SECOND_FROZEN]
 
 
@@ -103,7 +102,7 @@ def test_stabilize_phases_change_no_weight(finished: FinishedRun):
             assert every_weight <= moved
         quantized = {name for name in ranges if not record.before[name].isnan()}
         assert moved & ranges <= quantized
-        assert len(moved & ranges) >= 0.5 * len(quantized)  # some see no gradient: the network is hardly trained
+        assert bool(moved & ranges) == bool(quantized)  # not all: the network is hardly trained, and some see no gradient
 
 
 def test_ranges_have_no_value_until_their_width_begins(finished: FinishedRun):
@@ -147,15 +146,14 @@ def test_the_average_restarts_when_a_width_changes(finished: FinishedRun):
 
 
 def test_the_teacher_is_the_float_network_and_never_changes(finished: FinishedRun):
-    """The average at the end of the float phase, in float: it scores what the float row says."""
-    session = prepare_session(finished.config)
-    load_model(session.model, load_file(finished.folder / TEACHER_FILE))
+    """The average at the end of the float phase, under stock names: as starting weights it scores what the float row says."""
+    session = prepare_session(replace(finished.config, weights=str(finished.folder / TEACHER_FILE)))
     assert asdict(evaluate(session.model, session.validation)) == finished.result["rows"][0]["averaged"]
     for copy in finished.copies.values():
         assert (copy / TEACHER_FILE).read_bytes() == (finished.folder / TEACHER_FILE).read_bytes()
     teacher = finished.recorder.run.teacher
-    final = load_file(finished.folder / TEACHER_FILE)
-    assert all(same(value, final[name]) for name, value in teacher.network.state_dict().items())
+    state = teacher.network.state_dict()
+    assert all(same(value, state[name]) for name, value in load_file(finished.folder / TEACHER_FILE).items())
     assert not any(module.training for module in teacher.network.modules())
 
 

@@ -64,9 +64,10 @@ def test_the_sensitivity_table(finished: FinishedRun):
     assert all(list(row) == ["name", "kind", "aiwq", "dropped", "frozen_in_phase"] for row in rows)
     assert [row["kind"] for row in rows] == [layers[row["name"]].kind for row in rows]
     assert {row["kind"] for row in rows} == {"stem", "depthwise", "pointwise"}
-    assert [row["aiwq"] for row in rows] == sorted((row["aiwq"] for row in rows), reverse=True)
+    ranks = [(row["dropped"] < 1, -row["aiwq"], row["name"]) for row in rows]
+    assert ranks == sorted(ranks)
     assert [row["frozen_in_phase"] for row in rows] == [FIRST_FROZEN] * 5 + [SECOND_FROZEN] * 5 + [None] * 6
-    assert rows[0]["aiwq"] > 0
+    assert any(row["aiwq"] > 0 for row in rows)
 
 
 def test_the_final_weights_are_the_averaged_ones(finished: FinishedRun):

@@ -138,5 +138,5 @@ def test_a_loss_that_is_not_finite_ends_the_run():
     model = linear_model()
     with torch.no_grad():
         model.bias.fill_(float("inf"))
-    with pytest.raises(FloatingPointError, match=r"the loss is nan in epoch 2, step 0 of this phase; try a lower schedule.lr"):
+    with pytest.raises(FloatingPointError, match=r"the loss is nan in epoch 3, step 1; try a lower schedule.lr"):
         Watch(trainer_of(model)).run(epoch=2)
