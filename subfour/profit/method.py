@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 from torch.optim import SGD
 
@@ -29,7 +29,7 @@ from subfour.profit.instability import InstabilityMeter
 from subfour.profit.phases import Phase, build_phases
 from subfour.profit.result import SENSITIVITY_FILE, sensitivity_table
 from subfour.profit.session import TEACHER_FILE, Session
-from subfour.profit.state import RunState, collect_tensors, load_model, part, restore_momentum, without_quantizers
+from subfour.profit.state import RunState, collect_tensors, load_model, part, read_tensors, restore_momentum, without_quantizers
 from subfour.rundir import RunDirectory
 from subfour.seeding import derive_seed
 from subfour.train.average import WeightAverage
@@ -261,7 +261,7 @@ class ProfitRun:
             set_bits(twin, FLOAT_BITS, FLOAT_BITS)
             quantizers = twin.state_dict().keys() - without_quantizers(twin.state_dict()).keys()
             kept = {name: twin.state_dict()[name] for name in quantizers}
-            load_model(twin, kept | load_file(self.run.path / TEACHER_FILE))
+            load_model(twin, kept | read_tensors(self.run.path / TEACHER_FILE))
             self.teacher = Teacher(twin, mode=self.config.distill.teacher_mode)
         return self.teacher
 

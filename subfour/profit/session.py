@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from subfour.convert.policy import LayerRule
@@ -19,7 +18,7 @@ from subfour.data.statistics import data_preprocessing
 from subfour.models.zoo import build_model
 from subfour.ops import FLOAT_BITS
 from subfour.profit.config import RunConfig
-from subfour.profit.state import load_model
+from subfour.profit.state import load_model, read_tensors
 from subfour.rundir import RunDirectory
 from subfour.seeding import derive_seed
 from subfour.train.distill import Teacher, renormalization
@@ -89,7 +88,7 @@ def prepare_session(config: RunConfig) -> Session:
     )
     data = DataRecord(classes=images.classes, preprocessing=_preprocessing(config, training_images, float_model.preprocessing))
     loading, batch_size = config.loading, config.schedule.batch_size
-    workers = min(os.cpu_count() or 1, MOST_WORKERS) if loading.workers is None else loading.workers
+    workers = min(_usable_cores(), MOST_WORKERS) if loading.workers is None else loading.workers
     training = TrainingLoader(
         training_images,
         data.preprocessing,
@@ -103,7 +102,7 @@ def prepare_session(config: RunConfig) -> Session:
     model = float_model.model.to(memory_format=torch.channels_last).to(device)
     convert_for(config, model, data.preprocessing)
     if config.from_run is not None:
-        load_model(model, load_file(Path(config.from_run) / WEIGHTS_FILE))
+        load_model(model, read_tensors(Path(config.from_run) / WEIGHTS_FILE))
     return Session(
         config=config,
         model=model,
@@ -136,6 +135,11 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def _usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def continued(config: RunConfig, from_run: str) -> RunConfig:
     """Return the configuration of a run that goes on from another one's final weights.
 
@@ -148,6 +152,10 @@ def continued(config: RunConfig, from_run: str) -> RunConfig:
     for name in ("model", "architecture", "quantizer", "padding"):
         if getattr(earlier, name) != getattr(config, name):
             raise ValueError(f"{name}: {getattr(config, name)} differs from {getattr(earlier, name)} in {from_run}; use the same")
+    for name in ("weight_bits", "activation_bits"):
+        reached, asked = getattr(earlier, name)[-1], getattr(config, name)[0]
+        if asked > reached:
+            raise ValueError(f"{name}: {asked} is wider than the {reached} bits that {from_run} ended with; name narrower ones")
     was_float = earlier.weight_bits[-1] == earlier.activation_bits[-1] == FLOAT_BITS
     if config.teacher == "self" and not was_float and not (Path(from_run) / TEACHER_FILE).exists():
         raise ValueError(f"teacher: self is the float network, which {from_run} did not keep; use none, or another network")

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import SGD
 
@@ -76,6 +79,18 @@ def part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     """Return one part of `collect_tensors`, without its prefix."""
     prefix = f"{name}/"
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a run's file by name.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: damaged, not a safetensors file ({error}); restore it") from None
 
 
 def load_model(model: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -29,8 +29,11 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def same_outcome(run: Path, other: Path) -> bool:
-    """Return whether two runs have the same final weights bit for bit, freeze order and result, times aside."""
-    results = [json.loads((path / "result.json").read_text()) | {"seconds": 0} for path in (run, other)]
+    """Return whether two runs have the same final weights bit for bit, freeze order and result, times and commit aside."""
+    results = [json.loads((path / "result.json").read_text()) for path in (run, other)]
+    for result in results:
+        for name in ("seconds", "commit", "dirty"):
+            del result[name]
     files = ("model.safetensors", "weights.safetensors", "sensitivity.json")
     return results[0] == results[1] and all((run / file).read_bytes() == (other / file).read_bytes() for file in files)
 

@@ -2,6 +2,7 @@ import errno
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 from urllib.error import URLError
 
@@ -246,6 +247,9 @@ def test_an_occupied_directory_is_refused(finished_run: Path, here: Path):
 def test_a_run_continues_a_finished_one_of_its_network_only(finished_run: Path, interrupted: Path, here: Path):
     assert refused("--from", "nowhere").startswith("nowhere: not a run directory")
     assert refused("--from", interrupted).startswith(f"from: {interrupted} is not finished; finish it with: subfour train")
+    damaged = shutil.copytree(finished_run, here / "damaged")
+    (damaged / "weights.safetensors").write_bytes(b"junk")
+    assert refused("--from", damaged).startswith(f"{damaged}/weights.safetensors: damaged, not a safetensors file")
     assert refused("--from", finished_run, "--model", "torchvision/mobilenet_v2").startswith("model: torchvision/mobilenet_v2")
 
 

@@ -148,12 +148,13 @@ def test_self_means_the_float_network_of_the_run_that_is_continued(finished: Fin
             tmp_path / f"{widths[0]}", replace(finished.config, weight_bits=widths, activation_bits=widths).to_json()
         )
         (earlier.path / WEIGHTS_FILE).touch()
+        narrower = replace(finished.config, weight_bits=(3,), activation_bits=(3,))
         if taught:
-            continued(finished.config, str(earlier.path))
+            continued(narrower, str(earlier.path))
         else:
             with pytest.raises(ValueError, match=f"teacher: self is the float network, which {earlier.path} did not keep"):
-                continued(finished.config, str(earlier.path))
-            continued(replace(finished.config, teacher="none"), str(earlier.path))
+                continued(narrower, str(earlier.path))
+            continued(replace(narrower, teacher="none"), str(earlier.path))
 
 
 def test_images_are_read_as_the_loading_options_say(config: RunConfig):
@@ -169,3 +170,11 @@ def test_padding_is_as_asked(config: RunConfig):
     for padding, values in (("negative", {0.0, -0.375}), ("zero", {0.0})):
         layers = quant_layers(prepare_session(replace(config, padding=padding)).model).values()
         assert {layer.pad_value for layer in layers if isinstance(layer, QuantConv2d)} == values
+
+
+@pytest.mark.parametrize("option", ["weight_bits", "activation_bits"])
+def test_a_continued_run_never_widens(finished: FinishedRun, option: str):
+    """Without widths of its own it would go from 3 or 4 bits back to the recipe's 8."""
+    narrow = replace(finished.config, weight_bits=(2,), activation_bits=(2,))
+    with pytest.raises(ValueError, match=rf"{option}: 8 is wider than the \d bits that .* ended with"):
+        continued(replace(narrow, **{option: (8, 2)}), str(finished.folder))
