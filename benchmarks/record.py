@@ -60,17 +60,21 @@ def record(name: str, run: Path) -> None:
 
 
 def table() -> str:
-    """Return the README's table of results, in Markdown."""
+    """Return the README's table of results, in Markdown: of each run its float network and its last widths."""
     if not ACCURACY.exists():
         return "No rows yet."
-    lines = ["| run | widths | top-1 % | top-5 % | size MB | seed | minutes |", "|---|---|---|---|---|---|---|"]
+    runs: dict[str, list[dict[str, str]]] = {}
     for row in csv.DictReader(ACCURACY.open()):
-        widths = row["widths"].replace("A32W32", "float")
-        size = int(row["bytes"]) / 1e6
-        lines.append(
-            f"| {row['name']} | {widths} | {row['top1']} | {row['top5']} | {size:.3f} | {row['seed']} | {row['minutes']} |"
-        )
-    lines += ["", "Each run's command, commit and hardware: `results/accuracy.csv`."]
+        runs.setdefault(row["name"], []).append(row)
+    lines = ["| run | float top-1 % | widths | top-1 % | points lost | size MB | minutes |", "|---|---|---|---|---|---|---|"]
+    for name, rows in runs.items():
+        first, last = rows[0], rows[-1]
+        reference = first["top1"] if first["widths"] == "A32W32" else ""
+        lost = f"{float(reference) - float(last['top1']):.2f}" if reference else ""
+        size = f"{int(last['bytes']) / 1e6:.3f}"
+        cells = (name, reference, last["widths"], last["top1"], lost, size, last["minutes"])
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "Every pair of widths on the way, with command, commit, seed and hardware: `results/accuracy.csv`."]
     return "\n".join(lines)
 
 
