@@ -14,7 +14,6 @@ authors' mean, which starts at 0). Both outputs come from the layer's own `apply
 exactly 0 for every kind of layer; the authors' hook pads with 0 where the layer pads with -3/8.
 """
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -24,8 +23,6 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from subfour.layers import QuantConv2d, freezable_layers
-
-logger = logging.getLogger(__name__)
 
 LARGEST_SAMPLE = 1.0
 """Samples above this are dropped (authors)."""
@@ -132,8 +129,6 @@ class InstabilityMeter:
         A layer whose every sample was dropped moved beyond what the metric measures: it comes first.
         """
         values = self.values()
-        if not any(running.kept or running.dropped for running in self._running.values()):
-            logger.warning("AIWQ has no sample, so layers freeze in the order of their names; sample for two steps or more")
 
         def key(name: str) -> tuple[bool, float, str]:
             running = self._running[name]

@@ -213,13 +213,6 @@ def test_the_ranking():
     assert filled(meter_of(tiny(4)), dict(reversed(given_samples.items()))).ranking() == expected
 
 
-def test_an_order_without_samples_is_announced(caplog: pytest.LogCaptureFixture):
-    """One sampling step has nothing to compare with."""
-    meter = meter_of(tiny(4))
-    assert meter.ranking() == sorted(meter.values())
-    assert "AIWQ has no sample" in caplog.text
-
-
 def test_a_meter_goes_on_after_a_checkpoint(tmp_path: Path):
     """Means, counts and the previous weights survive the disk: the values are those of a meter never interrupted."""
     images = random_images(4, 32)
