@@ -1,6 +1,6 @@
 """Pure tensor functions: the integer grid and the one form every quantizer reduces to."""
 
-from subfour.ops.affine import QuantParams, dequantize, fake_quantize, quantize
+from subfour.ops.affine import QuantParams, dequantize, fake_quantize, quantize, quantize_ste
 from subfour.ops.grid import FLOAT_BITS, IntegerGrid, check_bits
 
 __all__ = [
@@ -11,4 +11,5 @@ __all__ = [
     "dequantize",
     "fake_quantize",
     "quantize",
+    "quantize_ste",
 ]

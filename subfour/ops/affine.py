@@ -11,7 +11,7 @@ Padding with `offset`, the value of code `zero_point`, costs no level and adds n
 padding (-3/8 under h-swish) and ordinary zero padding (offset 0) in one line.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -76,6 +76,15 @@ def fake_quantize(values: Tensor, params: QuantParams) -> Tensor:
     tensor([0., 0., 3.])
     """
     return _FakeQuantize.apply(values, params.pre_scale, params.scale, params)  # type: ignore[no-any-return]
+
+
+def quantize_ste(values: Tensor, params: QuantParams) -> Tensor:
+    """Return `quantize(values)` relative to `zero_point`, with a gradient to train through.
+
+    Rounding passes the gradient straight through: d code / d values = 1 / pre_scale inside the range.
+    """
+    one = torch.ones_like(params.scale)
+    return fake_quantize(values - params.offset, replace(params, scale=one, offset=0.0))
 
 
 def _position(values: Tensor, params: QuantParams) -> Tensor:

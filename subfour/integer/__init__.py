@@ -1,0 +1,1 @@
+"""The deployed network: folded, in integer codes, the same for every executor and exporter."""

@@ -1,0 +1,76 @@
+"""Batch norm, offset and the ranges of both quantizers in one multiplier and one addend per channel.
+
+A layer whose input has codes q (scale c, offset d: value = c*q + d), whose weight has codes k (scale w), followed by a batch
+norm with gain g = gamma / sqrt(var + eps), gives (padding, where there is any, is code 0)
+
+    g * (conv(c*q + d, w*k) + bias - mean) + beta  =  multiplier * conv(q, k) + addend
+
+    multiplier[o] = c * w * g[o]
+    addend[o]     = beta[o] + g[o] * (bias[o] - mean[o] + d * w * sum(k[o]))
+
+Supplement of PROFIT, Sec. 5, Eq. 1-2, but folded into the rescale of the accumulator and never into the quantized weights.
+Without a batch norm g = 1 and mean = beta = 0. A negative g flips the sign of that channel's codes, so that multipliers are
+not negative. Everything is differentiable in weights, batch norm and ranges: the snap phase trains through it.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from subfour.layers import QuantConv2d, QuantLinear
+from subfour.ops import QuantParams, quantize_ste
+
+
+class Folded(NamedTuple):
+    """The integer form of a layer."""
+
+    codes: Tensor
+    """Of the weight, integers as float, in the weight's shape."""
+    multiplier: Tensor
+    """[O]"""
+    addend: Tensor
+    """[O]"""
+
+
+def fold(layer: QuantConv2d | QuantLinear, norm: _BatchNorm | None, *, dtype: torch.dtype = torch.float32) -> Folded:
+    """Return the integer form of a quantized layer and the batch norm behind it, as they are in evaluation mode.
+
+    Args:
+        layer: quantizing its input and its weight; their zero points are 0.
+        norm: reads this layer's output and nothing else does; None without one.
+        dtype: of the multiplier and the addend; the codes are those of training in any case.
+
+    Raises:
+        ValueError: the layer is float, or its padding is not code 0 of its input.
+    """
+    inputs, weights = layer.activation_quantizer, layer.weight_quantizer
+    if not (inputs.enabled and weights.enabled):
+        raise ValueError("it is still float; train it down to 8 bits or less, weights and activations")
+    if isinstance(layer, QuantConv2d) and any(layer._reversed_padding_repeated_twice) and layer.pad_value != inputs.offset:
+        raise ValueError(
+            f"padding: it pads with {layer.pad_value}, which is no code of its input; train with --padding negative"
+        )
+    input_params, weight_params = inputs.params(), weights.params()
+    codes = quantize_ste(layer.weight, weight_params)
+    channels = codes.shape[0]
+    weight_scale = _per_channel(weight_params, dtype)
+    gain, shift = torch.ones(channels, dtype=dtype, device=codes.device), torch.zeros(channels, dtype=dtype, device=codes.device)
+    bias = shift if layer.bias is None else layer.bias.to(dtype)
+    if norm is not None:
+        assert norm.running_var is not None and norm.running_mean is not None
+        gain = torch.rsqrt(norm.running_var.to(dtype) + norm.eps)
+        gain = gain * norm.weight.to(dtype) if norm.affine else gain
+        shift = norm.bias.to(dtype) if norm.affine else shift
+        bias = bias - norm.running_mean.to(dtype)
+    multiplier = input_params.scale.to(dtype) * weight_scale * gain
+    addend = shift + gain * (bias + input_params.offset * weight_scale * codes.to(dtype).flatten(1).sum(dim=1))
+    sign = torch.where(multiplier.detach() < 0, -1.0, 1.0)
+    flipped = codes * sign.to(codes.dtype).view(-1, *[1] * (codes.ndim - 1))
+    return Folded(flipped, multiplier * sign.to(dtype), addend)
+
+
+def _per_channel(params: QuantParams, dtype: torch.dtype) -> Tensor:
+    """Return the scale of a weight quantizer, one for all channels or one each, as [1] or [O]."""
+    return params.scale.to(dtype).reshape(-1)
