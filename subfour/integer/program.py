@@ -117,6 +117,18 @@ class CodeSum:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Dequantize:
+    """Codes to values: factor * (code - zero). Where a skip starts at a nonlinearity."""
+
+    name: str
+    inputs: tuple[str]
+    zero: int
+    """The code of value 0."""
+    factor: Tensor
+    """A positive scalar; an integer in a snapped program."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Gate:
     """The product of codes and a gate's codes: q * g + zero * (largest - g), integers.
 
@@ -140,7 +152,7 @@ class Flatten:
     inputs: tuple[str]
 
 
-Operation: TypeAlias = Lookup | Layer | Activate | Quantize | Add | Multiply | Pool | CodeSum | Gate | Flatten
+Operation: TypeAlias = Lookup | Layer | Activate | Quantize | Dequantize | Add | Multiply | Pool | CodeSum | Gate | Flatten
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

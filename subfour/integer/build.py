@@ -1,0 +1,219 @@
+"""From a converted network to its program: the network's own graph, folded.
+
+The network is traced as conversion traces it (`convert/graph.py`); every quantized layer becomes a `Quantize` of what enters it
+and a `Layer` with the batch norm behind it folded in. What does nothing in evaluation mode (dropout) is left out.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from subfour.convert.graph import PRODUCTS, SUMS, module_operation, operation_of, pools_globally, trace
+from subfour.data.preprocess import Preprocessing, normalize
+from subfour.integer.fold import fold
+from subfour.integer.program import IMAGE, Activate, Add, Flatten, Function, Layer, Lookup, Multiply, Operation, Pool, Program, Quantize
+from subfour.layers import QuantConv2d, QuantLinear
+from subfour.quantizers import ImageQuantizer
+
+ACTIVATIONS: dict[str, Function] = {
+    "relu": "relu",
+    "relu6": "relu6",
+    "hardswish": "hardswish",
+    "hardsigmoid": "hardsigmoid",
+    "sigmoid": "sigmoid",
+}
+
+NOTHING = {"dropout", "dropout2d", "droppath", "stochasticdepth", "identity", "contiguous"}
+"""Operations that hand on what enters, in evaluation mode."""
+
+RESHAPES = {"flatten", "view", "reshape", "squeeze"}
+
+GATES = ("hardsigmoid", "sigmoid")
+
+
+def build_program(model: nn.Module, preprocessing: Preprocessing, *, dtype: torch.dtype = torch.float32) -> Program:
+    """Return the program of a converted network at its present widths, differentiable in its parameters.
+
+    Args:
+        model: converted and calibrated, below 32 bits; it is read only.
+        preprocessing: of its images.
+        dtype: of the folded constants; float64 for export, the network's own for training.
+
+    Raises:
+        ValueError: the network has something that no program can say; the message names it.
+    """
+    builder = _Builder(model, preprocessing, dtype)
+    for node in trace(model).nodes:
+        builder.take(node)
+    return Program(operations=tuple(builder.operations))
+
+
+@dataclass
+class _Builder:
+    """Turns the nodes of a graph into operations, one by one."""
+
+    model: nn.Module
+    preprocessing: Preprocessing
+    dtype: torch.dtype
+    operations: list[Operation] = field(default_factory=list)
+    names: dict[fx.Node, str] = field(default_factory=dict)
+    """The value that a node gives."""
+    folded: set[fx.Node] = field(default_factory=set)
+    """Batch norms that are part of a layer."""
+    pooled: dict[str, bool] = field(default_factory=dict)
+    """Values of one position; whether they are flat, [N, C]."""
+
+    def take(self, node: fx.Node) -> None:
+        """Add what a node computes."""
+        if node.op == "placeholder":
+            self.names[node] = IMAGE
+            return
+        if node.op == "output":
+            return
+        module = self.model.get_submodule(str(node.target)) if node.op == "call_module" else None
+        operation = operation_of(node, module)
+        if isinstance(module, QuantConv2d | QuantLinear):
+            self._layer(node, module)
+        elif operation == "batchnorm":
+            self._norm(node, cast(_BatchNorm, module))
+        elif operation in ACTIVATIONS:
+            self._activate(node, node.name, ACTIVATIONS[operation])
+        elif operation in NOTHING:
+            self.names[node] = self._input(node)
+        elif pools_globally(operation, node, module):
+            self._pool(node, keeps_dimensions=module is not None or operation != "mean" or self._keepdim(node))
+        elif operation in RESHAPES and self._input(node) in self.pooled:
+            self._flatten(node)
+        elif operation in SUMS and len(node.all_input_nodes) == 2:
+            first, second = self._inputs(node)
+            self._add(node, Add(name=node.name, inputs=(first, second)))
+        elif operation in PRODUCTS and len(node.all_input_nodes) == 2:
+            self._multiply(node)
+        else:
+            raise ValueError(f"{node.name}: {operation} has no integer form; it cannot be exported")
+
+    def _layer(self, node: fx.Node, layer: QuantConv2d | QuantLinear) -> None:
+        name = str(node.target)
+        following = [*node.users]
+        norm = self._module(following[0]) if len(following) == 1 else None
+        if isinstance(norm, _BatchNorm):
+            self.folded.add(following[0])
+        else:
+            norm = None
+        try:
+            folded = fold(layer, norm, dtype=self.dtype)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        source = self._quantize(f"{name}.input", self._input(node), layer)
+        window = (
+            {
+                "stride": layer.stride,
+                "padding": layer.padding,
+                "dilation": layer.dilation,
+                "groups": layer.groups,
+            }
+            if isinstance(layer, QuantConv2d)
+            else {}
+        )
+        self._add(
+            node,
+            Layer(
+                name=name,
+                inputs=(source,),
+                codes=folded.codes,
+                multiplier=folded.multiplier,
+                addend=folded.addend,
+                weight_bits=layer.weight_quantizer.bits,
+                **window,  # type: ignore[arg-type]
+            ),
+        )
+        if self._input(node) in self.pooled:
+            self.pooled[name] = isinstance(layer, QuantLinear)
+
+    def _quantize(self, name: str, source: str, layer: QuantConv2d | QuantLinear) -> str:
+        """Add what turns a layer's input into codes, and return the codes' name."""
+        quantizer = layer.activation_quantizer
+        params = quantizer.params()
+        if isinstance(quantizer, ImageQuantizer):
+            pixels = torch.arange(256, dtype=torch.uint8, device=params.scale.device).expand(1, 3, 1, 256)
+            table = quantizer.codes(normalize(pixels, self.preprocessing))[0, :, 0].long()
+            self.operations.append(Lookup(name=name, inputs=(source,), table=table, qmin=params.lowest, qmax=params.highest))
+        else:
+            self.operations.append(
+                Quantize(
+                    name=name,
+                    inputs=(source,),
+                    step=params.pre_scale.to(self.dtype),
+                    offset=params.offset,
+                    qmin=params.lowest,
+                    qmax=params.highest,
+                    bits=quantizer.bits,
+                )
+            )
+        return name
+
+    def _norm(self, node: fx.Node, norm: _BatchNorm) -> None:
+        """Hand on the layer that a batch norm is folded into; timm's also has an activation."""
+        if node not in self.folded:
+            raise ValueError(f"{node.target}: this batch norm does not follow a layer of its own; it cannot be folded")
+        act = getattr(norm, "act", None)
+        if act is None or isinstance(act, nn.Identity):
+            self.names[node] = self._input(node)
+        else:
+            self._activate(node, f"{node.name}.act", ACTIVATIONS[module_operation(act)])
+
+    def _activate(self, node: fx.Node, name: str, function: Function) -> None:
+        source = self._input(node)
+        self._add(node, Activate(name=name, inputs=(source,), function=function))
+        if source in self.pooled:
+            self.pooled[name] = self.pooled[source]
+
+    def _pool(self, node: fx.Node, *, keeps_dimensions: bool) -> None:
+        self._add(node, Pool(name=node.name, inputs=(self._input(node),)))
+        self.pooled[node.name] = False
+        if not keeps_dimensions:
+            flat = f"{node.name}.flat"
+            self._add(node, Flatten(name=flat, inputs=(node.name,)))
+            self.pooled[flat] = True
+
+    def _flatten(self, node: fx.Node) -> None:
+        source = self._input(node)
+        if self.pooled[source]:
+            self.names[node] = source
+            return
+        self._add(node, Flatten(name=node.name, inputs=(source,)))
+        self.pooled[node.name] = True
+
+    def _multiply(self, node: fx.Node) -> None:
+        first, second = self._inputs(node)
+        gates = [name for name in (first, second) if self._is_gate(name)]
+        if len(gates) != 1:
+            raise ValueError(f"{node.name}: only the product of a tensor and a squeeze-and-excitation gate can be exported")
+        values = second if gates[0] == first else first
+        self._add(node, Multiply(name=node.name, inputs=(values, gates[0])))
+
+    def _is_gate(self, name: str) -> bool:
+        operation = next((operation for operation in self.operations if operation.name == name), None)
+        return isinstance(operation, Activate) and operation.function in GATES
+
+    def _add(self, node: fx.Node, operation: Operation) -> None:
+        self.operations.append(operation)
+        self.names[node] = operation.name
+
+    def _inputs(self, node: fx.Node) -> list[str]:
+        return [self.names[source] for source in node.all_input_nodes]
+
+    def _input(self, node: fx.Node) -> str:
+        return self._inputs(node)[0]
+
+    def _module(self, node: fx.Node) -> nn.Module | None:
+        return self.model.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+    @staticmethod
+    def _keepdim(node: fx.Node) -> bool:
+        """Return whether x.mean(dims, keepdim) keeps the pooled dimensions."""
+        return bool(node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False))
