@@ -50,6 +50,8 @@ class Layer:
     addend: Tensor
     """[O]"""
     weight_bits: int
+    integer: bool = False
+    """Whether multiplier and addend are integers, and so the values: on the skip paths of a snapped program."""
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
