@@ -34,6 +34,18 @@ def calibrate_weights(model: nn.Module, *, anew: bool) -> None:
             quantizer.initialize(layer.weight.detach())
 
 
+def missing_ranges(model: nn.Module) -> list[str]:
+    """Return the names, in the state dict, of the ranges that quantize and are not set for their width."""
+    missing = []
+    for name, layer in quant_layers(model).items():
+        for part in ("weight_quantizer", "activation_quantizer"):
+            quantizer = layer.get_submodule(part)
+            if quantizer.enabled and not quantizer.initialized:
+                entries = quantizer.state_dict().items()
+                missing += [f"{name}.{part}.{entry}" for entry, value in entries if value.is_floating_point()]
+    return missing
+
+
 def needs_calibration(model: nn.Module) -> bool:
     """Return whether an activation quantizer that quantizes has no range yet."""
     return any(_uncalibrated(layer) for layer in quant_layers(model).values())

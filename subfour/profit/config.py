@@ -17,7 +17,7 @@ from subfour.convert.policy import Padding
 from subfour.data.loader import Augmentation
 from subfour.models.zoo import Architecture
 from subfour.ops import FLOAT_BITS, check_bits
-from subfour.quantizers import QuantizerName
+from subfour.quantizers import Granularity, QuantizerName, check_granularity
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -188,6 +188,8 @@ class RunConfig:
     """Widths of the activations, one block of phases each; 32 is float."""
     quantizer: QuantizerName = "duq"
     """Which paper's quantizers."""
+    weight_granularity: Granularity = "layer"
+    """Weight ranges per layer, or per output channel (duq, lsq, lsq-plus)."""
     method: Literal["profit", "none"] = "profit"
     """Progressive freezing, or the same phases with nothing frozen."""
     padding: Padding = "negative"
@@ -228,6 +230,7 @@ class RunConfig:
             distinct = len(set(widths)) == len(widths) or self.keep_phases
             if list(widths) != sorted(widths, reverse=True) or not distinct:
                 raise ValueError(f"{name}: {' '.join(map(str, widths))} must fall from one width to the next, such as 8 5 4")
+        check_granularity(self.quantizer, self.weight_granularity)
         if self.profit.at_bits is not None and self.profit.at_bits not in self.weight_bits:
             widths_shown = " ".join(map(str, self.weight_bits))
             raise ValueError(f"profit.at_bits: {self.profit.at_bits} is not among weight_bits ({widths_shown})")

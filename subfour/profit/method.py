@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.optim import SGD
 
-from subfour.convert.calibrate import calibrate, calibrate_weights, needs_calibration, set_bits
+from subfour.convert.calibrate import calibrate, calibrate_weights, missing_ranges, needs_calibration, set_bits
 from subfour.layers import QuantConv2d, quant_layers
 from subfour.ops import FLOAT_BITS
 from subfour.profit.freezing import build_optimizer, set_trainable
@@ -158,6 +158,7 @@ class ProfitRun:
         if phase.kind != "float" and self.config.teacher == "self" and not (self.run.path / TEACHER_FILE).exists():
             self.run.write_bytes(TEACHER_FILE, self._float_network())
         set_bits(self.model, phase.weight_bits, phase.activation_bits)
+        self.average.forget(missing_ranges(self.model))
         narrower = phase.weight_bits != (before.weight_bits if before else self.config.starting_weight_bits)
         calibrate_weights(self.model, anew=narrower and phase.weight_bits < self.config.refit_below_bits)
         if needs_calibration(self.model):

@@ -116,7 +116,14 @@ def prepare_session(config: RunConfig) -> Session:
 
 def convert_for(config: RunConfig, model: nn.Module, preprocessing: Preprocessing) -> list[LayerRule]:
     """Convert a float network in place as a configuration asks, and return why each layer is quantized as it is."""
-    return convert(model, quantizer=config.quantizer, padding=config.padding, mean=preprocessing.mean, std=preprocessing.std)
+    return convert(
+        model,
+        quantizer=config.quantizer,
+        padding=config.padding,
+        weight_granularity=config.weight_granularity,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+    )
 
 
 def choose_device(name: str) -> torch.device:
@@ -149,7 +156,7 @@ def continued(config: RunConfig, from_run: str) -> RunConfig:
     earlier = RunConfig.from_json(RunDirectory.open(Path(from_run)).read_json("config.json"))
     if not (Path(from_run) / WEIGHTS_FILE).exists():
         raise ValueError(f"from: {from_run} is not finished; finish it with: subfour train --resume {from_run}")
-    for name in ("model", "architecture", "quantizer", "padding"):
+    for name in ("model", "architecture", "quantizer", "weight_granularity", "padding"):
         if getattr(earlier, name) != getattr(config, name):
             raise ValueError(f"{name}: {getattr(config, name)} differs from {getattr(earlier, name)} in {from_run}; use the same")
     for name in ("weight_bits", "activation_bits"):

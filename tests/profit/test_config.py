@@ -79,7 +79,7 @@ def test_options_reach_the_plan(capsys: pytest.CaptureFixture[str]):
         *((RunConfig, "activation_bits", widths) for widths in [(), (9,), (4, 8), (8, 8)]),
         *((RunConfig, "calibration_batches", value) for value in [0, -1]),
         *((RunConfig, "refit_below_bits", value) for value in [-1]),
-        *((RunConfig, field, "other") for field in ["quantizer", "method", "padding"]),
+        *((RunConfig, field, "other") for field in ["quantizer", "weight_granularity", "method", "padding"]),
         *((LoadingConfig, "image_size", value) for value in [0, -32]),
         (LoadingConfig, "augment", "other"),
         (LoadingConfig, "workers", -1),
