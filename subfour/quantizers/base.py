@@ -125,9 +125,9 @@ class Quantizer(nn.Module):
         self.initialized = self.has_ranges()
 
 
-def per_range(samples: Tensor, ranges: Tensor) -> Tensor:
-    """Return samples [R, N], one row for each of R ranges: all of them, or those of one output channel (dimension 0)."""
-    return samples.reshape(ranges.numel(), -1)
+def shared_dims(samples: Tensor, ranges: Tensor) -> tuple[int, ...]:
+    """Return the dimensions of the samples over which one range is shared: all, or all but the output channels' (0)."""
+    return tuple(range(1 if ranges.numel() > 1 else 0, samples.dim()))
 
 
 def positive_percentile(samples: Tensor, domain: Domain, percent: float = 95.0) -> Tensor:

@@ -22,13 +22,15 @@ from subfour.ops import IntegerGrid, QuantParams, fake_quantize
 from subfour.quantizers.base import (
     FITTED_BELOW_BITS,
     HSWISH_MINIMUM,
-    SMALLEST_RANGE,
     Domain,
     Quantizer,
     positive_percentile,
 )
 
 ALPHA_START = 0.2
+
+SMALLEST_INTERVAL = 1e-30
+"""Added to u - l, which the optimizer may bring to 0: large enough that the inverse of D has a float."""
 
 
 class DSQ(Quantizer):
@@ -59,7 +61,7 @@ class DSQ(Quantizer):
     @property
     def _interval(self) -> Tensor:
         """D, positive."""
-        return ((self.upper - self.lower).abs() + SMALLEST_RANGE) / self.grid.qmax
+        return ((self.upper - self.lower).abs() + SMALLEST_INTERVAL) / self.grid.qmax
 
     def params(self) -> QuantParams:
         """See the head of this file for the equation."""
@@ -72,16 +74,14 @@ class DSQ(Quantizer):
         return self.values(self.codes(values)).detach() + (soft - soft.detach())
 
     def _soft(self, values: Tensor) -> Tensor:
-        """Return the staircase of tanh steps."""
+        """Return the staircase of tanh steps, in units of D: k D does not depend on D, however small."""
         interval, highest = self._interval, self.grid.qmax
         clipped = self.lower + (values - self.lower).clamp(min=0)
         clipped = torch.minimum(clipped, self.lower + highest * interval)
-        with torch.no_grad():
-            stair = ((clipped - self.lower) / interval).floor().clamp(0, highest - 1)
-        alpha = torch.sigmoid(self.alpha_raw)
-        steepness = torch.log(2 / alpha - 1) / interval
-        middle = self.lower + (stair + 0.5) * interval
-        phi = torch.tanh(steepness * (clipped - middle)) / torch.tanh(steepness * interval / 2)
+        position = (clipped - self.lower) / interval
+        stair = position.detach().floor().clamp(0, highest - 1)
+        steepness = torch.log(2 / torch.sigmoid(self.alpha_raw) - 1)
+        phi = torch.tanh(steepness * (position - stair - 0.5)) / torch.tanh(steepness / 2)
         return self.lower + interval * (stair + (phi + 1) / 2)
 
     @torch.no_grad()

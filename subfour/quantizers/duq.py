@@ -29,8 +29,8 @@ from subfour.quantizers.base import (
     SMALLEST_RANGE,
     Domain,
     Quantizer,
-    per_range,
     positive_percentile,
+    shared_dims,
 )
 
 WEIGHT_RANGE_SHARE = 0.9
@@ -114,25 +114,24 @@ class DuQWeight(DuQ):
         From 4 bits up a = c = 0.9 max|w| (authors). Below, the pair with the least |w - Q(w)|^2 over a grid of a. A
         channel without a weight that is not 0 gets the largest range of all.
         """
-        shape = self.input_range_raw.shape
-        weight = per_range(samples, self.input_range_raw)
-        largest = weight.abs().amax(dim=1)
+        shape, dims = self.input_range_raw.shape, shared_dims(samples, self.input_range_raw)
+        largest = samples.abs().amax(dims, keepdim=True)
         largest = torch.where(largest > 0, largest, largest.max())
         if self.bits >= FITTED_BELOW_BITS:
             self.set_ranges((WEIGHT_RANGE_SHARE * largest).reshape(shape))
         else:
-            input_range, output_range = _least_squares_ranges(weight, self.grid, largest)
+            input_range, output_range = _least_squares_ranges(samples, self.grid, largest, dims)
             self.set_ranges(input_range.reshape(shape), output_range.reshape(shape))
 
 
-def _least_squares_ranges(weight: Tensor, grid: IntegerGrid, largest: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (a, c) with the least |w - Q(w)|^2, per row: a from a grid of 100, c in closed form for each a."""
+def _least_squares_ranges(weight: Tensor, grid: IntegerGrid, largest: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return (a, c) with the least |w - Q(w)|^2 over `dims`: a from a grid of 100, c in closed form for each a."""
     best_error, best_input, best_output = torch.full_like(largest, math.inf), largest, largest
     for share in torch.linspace(0.01, 1.0, 100):
         input_range = share * largest
-        codes = (weight * (grid.qmax / input_range[:, None])).clamp(grid.qmin, grid.qmax).round()
-        scale = (weight * codes).sum(dim=1) / codes.square().sum(dim=1)
-        error = (weight - scale[:, None] * codes).square().sum(dim=1)
+        codes = (weight * (grid.qmax / input_range)).clamp(grid.qmin, grid.qmax).round()
+        scale = (weight * codes).sum(dims, keepdim=True) / codes.square().sum(dims, keepdim=True)
+        error = (weight - scale * codes).square().sum(dims, keepdim=True)
         better = error < best_error
         best_error = torch.where(better, error, best_error)
         best_input = torch.where(better, input_range, best_input)

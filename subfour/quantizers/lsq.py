@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's name)
 
 from subfour.ops import IntegerGrid, QuantParams, fake_quantize
-from subfour.quantizers.base import SMALLEST_RANGE, Domain, Quantizer, per_range
+from subfour.quantizers.base import SMALLEST_RANGE, Domain, Quantizer, shared_dims
 
 
 class LSQ(Quantizer):
@@ -79,7 +79,7 @@ class LSQ(Quantizer):
             ValueError: every value is 0, or clipped to it.
         """
         kept = samples if self.domain == "signed" else F.relu(samples)
-        self._set_step(2 * per_range(kept, self.step).abs().mean(dim=1) / math.sqrt(self.grid.qmax))
+        self._set_step(2 * kept.abs().mean(shared_dims(kept, self.step)) / math.sqrt(self.grid.qmax))
 
     @torch.no_grad()
     def _set_step(self, step: Tensor) -> None:

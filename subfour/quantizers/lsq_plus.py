@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from subfour.ops import IntegerGrid, QuantParams, fake_quantize
-from subfour.quantizers.base import HSWISH_MINIMUM, SMALLEST_RANGE, Domain, per_range
+from subfour.quantizers.base import HSWISH_MINIMUM, SMALLEST_RANGE, Domain, shared_dims
 from subfour.quantizers.lsq import LSQ, LSQWeight, scale_gradient
 
 FITTED_SAMPLES = 65_536
@@ -90,8 +90,7 @@ class LSQPlusWeight(LSQWeight):
         Raises:
             ValueError: every weight is 0.
         """
-        weight = per_range(samples, self.step)
-        mean, deviation = weight.mean(dim=1), weight.std(dim=1, unbiased=False)
+        deviation, mean = torch.std_mean(samples, shared_dims(samples, self.step), correction=0)
         reach = torch.maximum((mean - 3 * deviation).abs(), (mean + 3 * deviation).abs())
         self._set_step(reach / 2 ** (self.bits - 1))
 
