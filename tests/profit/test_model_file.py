@@ -88,8 +88,8 @@ def test_evaluation_from_codes_equals_evaluation_from_floats(
     images = random_images(16, 32).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         assert torch.equal(read.model(images), model(images))
-        maps = model.features(images)  # at 2 bits a random network may give every image the same logits
-        assert torch.equal(read.model.features(images), maps)
+        maps = model.features[:3](images)  # at 2 bits a random network may give every image the same logits
+        assert torch.equal(read.model.features[:3](images), maps)
     ours = quant_layers(read.model)
     for name, layer in quant_layers(model).items():
         assert torch.equal(ours[name].quantized_weight(), layer.quantized_weight()), name
