@@ -276,6 +276,8 @@ class RunConfig:
             ValueError: a field is unknown or has a value that is not allowed.
         """
         values = dict(data)
+        if values:  # written before there were methods against oscillations
+            values.setdefault("oscillation", dataclasses.asdict(OscillationConfig()))
         parts = {
             "architecture": Architecture,
             "loading": LoadingConfig,
