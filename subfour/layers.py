@@ -4,7 +4,7 @@
 
 The activation quantizer sits at the layer's entrance, so a skip path that starts at the same tensor stays in high
 precision (precision highway, supplement Sec. 5). A convolution pads its quantized input with the quantizer's `offset`: -3/8
-where an h-swish output enters (negative padding), else 0.
+where an h-swish output enters (negative padding), a learned one where there is one, else 0.
 """
 
 from typing import Literal
@@ -60,6 +60,9 @@ class QuantConv2d(QuantLayer, nn.Conv2d):
     """A convolution [N, C, H, W] -> [N, O, H', W'] with quantized input and weight."""
 
     pad_value: float
+    """What a float input is padded with, and a quantized one unless `pads_offset`."""
+    pads_offset: bool
+    """Whether a quantized input is padded with the quantizer's offset, which may be learned."""
 
     @classmethod
     def from_float(
@@ -70,6 +73,7 @@ class QuantConv2d(QuantLayer, nn.Conv2d):
         weight_quantizer: Quantizer,
         activation_quantizer: Quantizer,
         pad_value: float = 0.0,
+        pads_offset: bool = False,
     ) -> "QuantConv2d":
         """Return the quantized layer around a float convolution's own parameters.
 
@@ -79,6 +83,7 @@ class QuantConv2d(QuantLayer, nn.Conv2d):
             weight_quantizer: for the weight.
             activation_quantizer: for the input.
             pad_value: what the border is padded with.
+            pads_offset: whether the border of a quantized input follows the quantizer's offset.
 
         Raises:
             ValueError: the layer pads by another mode than a constant, or by name ("same").
@@ -99,15 +104,21 @@ class QuantConv2d(QuantLayer, nn.Conv2d):
             device="meta",
         )
         layer.weight, layer.bias = conv.weight, conv.bias
-        layer.kind, layer.pad_value = kind, pad_value
+        layer.kind, layer.pad_value, layer.pads_offset = kind, pad_value, pads_offset
         layer.weight_quantizer, layer.activation_quantizer = weight_quantizer, activation_quantizer
         return layer.train(conv.training)
+
+    @property
+    def border(self) -> float:
+        """What the input is padded with at its present width."""
+        quantizer = self.activation_quantizer
+        return quantizer.offset if self.pads_offset and quantizer.enabled else self.pad_value
 
     def apply_weight(self, inputs: Tensor, weight: Tensor) -> Tensor:
         """Convolve with the layer's own padding."""
         padding = self.padding
-        if self.pad_value:
-            inputs = F.pad(inputs, self._reversed_padding_repeated_twice, value=self.pad_value)
+        if border := self.border:
+            inputs = F.pad(inputs, self._reversed_padding_repeated_twice, value=border)
             padding = (0, 0)
         return F.conv2d(inputs, weight, self.bias, self.stride, padding, self.dilation, self.groups)
 

@@ -48,7 +48,7 @@ def fold(layer: QuantConv2d | QuantLinear, norm: _BatchNorm | None, *, dtype: to
     inputs, weights = layer.activation_quantizer, layer.weight_quantizer
     if not (inputs.enabled and weights.enabled):
         raise ValueError("it is still float; train it down to 8 bits or less, weights and activations")
-    if isinstance(layer, QuantConv2d) and any(layer._reversed_padding_repeated_twice) and layer.pad_value != inputs.offset:
+    if isinstance(layer, QuantConv2d) and any(layer.padding) and not layer.pads_offset and layer.pad_value != inputs.offset:
         raise ValueError(f"padding: it pads with {layer.pad_value}, which is no code of its input; train with --padding negative")
     input_params, weight_params = inputs.params(), weights.params()
     codes = quantize_ste(layer.weight, weight_params)

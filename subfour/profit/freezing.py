@@ -17,6 +17,7 @@ from subfour.layers import QuantConv2d, quant_layers
 from subfour.profit.config import ProfitConfig, ScheduleConfig
 from subfour.profit.phases import Phase
 from subfour.quantizers import Quantizer
+from subfour.seeding import derive_seed
 
 
 def frozen_layers(freeze_order: Sequence[str], share: Fraction) -> list[str]:
@@ -26,6 +27,22 @@ def frozen_layers(freeze_order: Sequence[str], share: Fraction) -> list[str]:
     ['a', 'b']
     """
     return list(freeze_order[: floor(share * len(freeze_order))])
+
+
+def freeze_order(ranking: Sequence[str], method: str, seed: int) -> list[str]:
+    """Return the order in which a method freezes layers.
+
+    Args:
+        ranking: the layers by AIWQ, the most unstable first: PROFIT's order.
+        method: of `RunConfig`; "reversed-order" freezes the most stable first, "random-order" draws from the seed.
+        seed: of the run.
+    """
+    order = list(ranking)
+    if method == "reversed-order":
+        order.reverse()
+    elif method == "random-order":
+        order.sort(key=lambda name: derive_seed(seed, "freeze order", name))
+    return order
 
 
 def set_trainable(model: nn.Module, phase: Phase, freeze_order: Sequence[str], config: ProfitConfig) -> list[str]:

@@ -6,7 +6,7 @@ from torch import nn
 from subfour.convert.calibrate import calibrate, calibrate_weights, set_bits
 from subfour.convert.policy import Padding
 from subfour.convert.rewrite import convert
-from subfour.quantizers import QuantizerName
+from subfour.quantizers import Granularity, QuantizerName
 from tests.convert.stock_networks import NORMALIZATION, random_images, stock_network
 
 TINY = "subfour/tiny_mobilenet_v3"
@@ -21,6 +21,7 @@ def quantized(
     *,
     quantizer: QuantizerName = "duq",
     padding: Padding = "negative",
+    weight_granularity: Granularity = "layer",
     image_size: int = 32,
 ) -> nn.Module:
     """Return a float network, converted in place and calibrated on random images, in evaluation mode.
@@ -31,15 +32,23 @@ def quantized(
         activation_bits: width of the activations; by default the same.
         quantizer: the method.
         padding: of convolutions fed by h-swish.
+        weight_granularity: of the ranges of weights.
         image_size: of the random images.
     """
-    convert(model, quantizer=quantizer, padding=padding, **NORMALIZATION)
+    convert(model, quantizer=quantizer, padding=padding, weight_granularity=weight_granularity, **NORMALIZATION)
     set_bits(model, weight_bits, activation_bits or weight_bits)
     calibrate_weights(model, anew=True)
     calibrate(model, [(random_images(8, image_size), torch.zeros(8))], CPU)
     return model.eval()
 
 
-def tiny(weight_bits: int, activation_bits: int | None = None, *, quantizer: QuantizerName = "duq") -> nn.Module:
+def tiny(
+    weight_bits: int,
+    activation_bits: int | None = None,
+    *,
+    quantizer: QuantizerName = "duq",
+    weight_granularity: Granularity = "layer",
+) -> nn.Module:
     """Return the tiny network, quantized."""
-    return quantized(stock_network(TINY), weight_bits, activation_bits, quantizer=quantizer)
+    network = stock_network(TINY)
+    return quantized(network, weight_bits, activation_bits, quantizer=quantizer, weight_granularity=weight_granularity)
