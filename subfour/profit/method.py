@@ -203,7 +203,7 @@ class ProfitRun:
                 "weight_bits": phase.weight_bits,
                 "activation_bits": phase.activation_bits,
             }
-            if following is None and self.config.average.reestimate_batches:
+            if following is None and self.config.average.reestimate_batches and self.config.batchnorm == "unfused":
                 row |= {"before_reestimation": {"raw": asdict(raw), "averaged": asdict(averaged)}}
                 raw, averaged = self._reestimate_both()
             state.rows.append(row | {"raw": asdict(raw), "averaged": asdict(averaged)})

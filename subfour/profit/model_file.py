@@ -71,7 +71,7 @@ def pack_model(model: nn.Module, config: RunConfig, data: DataRecord, *, weight_
     }
     for name, layer in quant_layers(model).items():
         if layer.weight_quantizer.enabled:
-            codes = layer.weight_quantizer.codes(layer.weight)
+            codes = layer.weight_quantizer.codes(layer.folded_weight())
             dtype = torch.uint8 if layer.weight_quantizer.grid.qmin >= 0 else torch.int8
             tensors[f"{name}.weight"] = codes.to("cpu", dtype, memory_format=torch.contiguous_format)
     record = {
@@ -116,7 +116,7 @@ def read_model(path: Path) -> TrainedModel:
     set_bits(model, weight_bits, activation_bits)
     for layer in quant_layers(model).values():
         if layer.weight_quantizer.enabled:  # its weight still holds codes
-            layer.weight.copy_(layer.weight_quantizer.bin_centres(layer.weight))
+            layer.weight.copy_(layer.unfolded(layer.weight_quantizer.bin_centres(layer.weight)))
     return TrainedModel(
         model=model.eval(), config=config, data=data, rules=rules, weight_bits=weight_bits, activation_bits=activation_bits
     )
