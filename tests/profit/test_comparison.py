@@ -16,7 +16,7 @@ def test_mean_spread_and_points_lost_by_hand():
             "control": {0: result(89.0), 1: result(93.0)},
             "row": {0: result(88.0, loss=0.5, seconds=120), 1: result(87.0, loss=0.7), 2: None},
         },
-        dict.fromkeys(["float", "control", "row"], ["float", "control"]),
+        {row: ["float", "control"] for row in ("float", "control", "row")},
     )
     assert [row["row"] for row in rows] == ["float", "control", "row"]
     assert rows[2] == {
