@@ -9,14 +9,19 @@ where an h-swish output enters (negative padding), a learned one where there is 
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's name)
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from subfour.ops import FLOAT_BITS
 from subfour.quantizers import Quantizer
 
 LayerKind = Literal["stem", "depthwise", "pointwise", "conv", "se", "linear"]
 """What a layer is in a MobileNet. `se`: squeeze-and-excitation, whatever its module class; `linear`: the classifier."""
+
+SMALLEST_GAIN = 1e-12
+"""Of a fused batch norm, in magnitude: a channel it has switched off must not divide by 0."""
 
 EIGHT_BIT_INPUT: frozenset[LayerKind] = frozenset({"stem", "se"})
 """Layers whose input keeps at least 8 bits (supplement Sec. 5)."""
@@ -29,6 +34,8 @@ class QuantLayer(nn.Module):
     kind: LayerKind
     weight_quantizer: Quantizer
     activation_quantizer: Quantizer
+    fused_batchnorm: tuple[_BatchNorm, ...] = ()
+    """The batch norm whose gain the weight is quantized with (`convert/batchnorm.py`), in a tuple so that it is no submodule."""
 
     def set_bits(self, weight_bits: int, activation_bits: int) -> None:
         """Set both widths; the image and SE inputs keep at least 8 bits."""
@@ -44,8 +51,26 @@ class QuantLayer(nn.Module):
 
     def quantized_weight(self) -> Tensor:
         """Return the weight as the layer computes with it."""
-        quantized: Tensor = self.weight_quantizer(self.weight)
-        return quantized
+        if not self.weight_quantizer.enabled:
+            return self.weight
+        quantized: Tensor = self.weight_quantizer(self.folded_weight())
+        return self.unfolded(quantized)
+
+    def folded_weight(self) -> Tensor:
+        """Return the weight as its quantizer meets it: times the gain of a fused batch norm."""
+        return self.weight * self._gain() if self.fused_batchnorm else self.weight
+
+    def unfolded(self, folded: Tensor) -> Tensor:
+        """Return the weight that `folded_weight` makes this of."""
+        return folded / self._gain() if self.fused_batchnorm else folded
+
+    def _gain(self) -> Tensor:
+        """Return gamma / sqrt(var + eps) of the fused batch norm, [O, 1, ...]."""
+        (norm,) = self.fused_batchnorm
+        assert norm.running_var is not None
+        gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        gain = torch.where(gain.abs() < SMALLEST_GAIN, SMALLEST_GAIN, gain)
+        return gain.reshape(-1, *[1] * (self.weight.dim() - 1))
 
     def apply_weight(self, inputs: Tensor, weight: Tensor) -> Tensor:
         """Compute the layer on a quantized input with a given weight, padding included."""

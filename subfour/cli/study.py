@@ -3,7 +3,7 @@
     recipe = "cifar10-mobilenet-v2"         of every row that names none
     options = "--teacher none"              of every row, before its own: those of `subfour train`
     seconds_per_epoch = 8.0                 for the estimate, until runs have been timed
-    float_rows = ["float"]                  points are lost against the best of these, of the same seed
+    float_rows = ["float"]                  points are lost against the best of these, of the same seed; a row may have its own
 
     [[row]]
     name = "duq-w4a4"                       also the folder of its runs, OUT/NAME/seed-SEED
@@ -15,7 +15,7 @@
 
 import shlex
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from subfour.profit.phases import build_phases
 from subfour.recipes import load_recipe
 
 STUDY_KEYS = {"recipe", "options", "seconds_per_epoch", "float_rows", "row"}
-ROW_KEYS = {"name", "recipe", "options", "seeds"}
+ROW_KEYS = {"name", "recipe", "options", "seeds", "float_rows"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,8 @@ class Study:
     """What is compared, in the order in which it runs."""
 
     runs: tuple[StudyRun, ...]
-    float_rows: tuple[str, ...]
+    float_rows: Mapping[str, Sequence[str]]
+    """Row -> the rows whose best it loses points against."""
     seconds_per_epoch: float
 
 
@@ -78,12 +79,11 @@ def read_study(file: Path, out: Path) -> Study:
     names = [row.get("name") for row in rows]
     if not rows or not all(isinstance(name, str) and name for name in names) or len(set(names)) != len(names):
         raise ValueError(f"study: {file} needs at least one [[row]], each with a name of its own")
-    if unknown := [name for name in text.get("float_rows", []) if name not in names]:
+    float_rows = {row["name"]: row.get("float_rows", text.get("float_rows", [])) for row in rows}
+    if unknown := [name for references in float_rows.values() for name in references if name not in names]:
         raise ValueError(f"study: {file}: float_rows names {unknown[0]!r}, which is no row")
     runs = tuple(run for row in rows for run in _runs(row, text, f"study: {file}, row {row['name']}", out))
-    return Study(
-        runs=runs, float_rows=tuple(text.get("float_rows", ())), seconds_per_epoch=float(text.get("seconds_per_epoch", 0))
-    )
+    return Study(runs=runs, float_rows=float_rows, seconds_per_epoch=float(text.get("seconds_per_epoch", 0)))
 
 
 def _runs(row: Mapping[str, Any], study: Mapping[str, Any], where: str, out: Path) -> Iterator[StudyRun]:

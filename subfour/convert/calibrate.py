@@ -31,7 +31,7 @@ def calibrate_weights(model: nn.Module, *, anew: bool) -> None:
     for layer in quant_layers(model).values():
         quantizer = layer.weight_quantizer
         if quantizer.enabled and (anew or not quantizer.initialized):
-            quantizer.initialize(layer.weight.detach())
+            quantizer.initialize(layer.folded_weight().detach())
 
 
 def missing_ranges(model: nn.Module) -> list[str]:

@@ -6,12 +6,17 @@ output is the float network's bit for bit, but for what negative padding changes
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 
+from subfour.convert.batchnorm import fuse_batchnorm
 from subfour.convert.policy import LayerRule, Padding, make_policy
 from subfour.layers import QuantConv2d, QuantLinear
 from subfour.quantizers import METHODS, Granularity, ImageQuantizer, Quantizer, QuantizerName, check_granularity
+
+BatchNorm = Literal["unfused", "fused"]
+"""`fused`: weights are quantized with the batch norm's gain, as it would be folded into them."""
 
 
 def convert(
@@ -20,6 +25,7 @@ def convert(
     quantizer: QuantizerName = "duq",
     padding: Padding = "negative",
     weight_granularity: Granularity = "layer",
+    batchnorm: BatchNorm = "unfused",
     mean: Sequence[float],
     std: Sequence[float],
 ) -> list[LayerRule]:
@@ -34,6 +40,7 @@ def convert(
         quantizer: the method, see `subfour.quantizers.METHODS`.
         padding: what convolutions are padded with.
         weight_granularity: whether weights have a range per layer or per output channel.
+        batchnorm: whether weights are quantized with the gain of the batch norm behind them.
         mean: of the image's normalisation, per channel, for pixels in 0..1.
         std: likewise.
 
@@ -55,6 +62,8 @@ def convert(
         converted[rule.name] = _quantized(layer, rule, weight_quantizer=weight, activation_quantizer=activation)
     for name, layer in converted.items():
         model.set_submodule(name, layer, strict=True)
+    if batchnorm == "fused":
+        fuse_batchnorm(model)
     return rules
 
 

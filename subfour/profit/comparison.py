@@ -9,22 +9,29 @@ Result = Mapping[str, Any]
 """Content of a run's result.json."""
 
 
-def compare_rows(results: Mapping[str, Mapping[int, Result | None]], float_rows: Sequence[str]) -> list[dict[str, Any]]:
+def compare_rows(
+    results: Mapping[str, Mapping[int, Result | None]], float_rows: Mapping[str, Sequence[str]]
+) -> list[dict[str, Any]]:
     """Return one row of numbers per row of a study, of averaged weights at the last widths.
 
     Keys: row, widths, seeds (finished), diverged, top1, top1_std (over seeds; null with fewer than two), loss, lost (points of
-    top-1 below the best float row, paired by seed), lost_error (its standard error), minutes (per run), megabytes.
+    top-1 below the best of its float rows, paired by seed), lost_error (its standard error), minutes (per run), megabytes.
 
     Args:
         results: row -> seed -> result.json, or None where training diverged.
-        float_rows: rows that points are lost against.
+        float_rows: row -> the rows that its points are lost against.
     """
-    best_float: dict[int, float] = {}
-    for row in float_rows:
+    return [_compared(row, by_seed, _best(results, float_rows[row])) for row, by_seed in results.items()]
+
+
+def _best(results: Mapping[str, Mapping[int, Result | None]], rows: Sequence[str]) -> dict[int, float]:
+    """Return the best top-1 of some rows, by seed."""
+    best: dict[int, float] = {}
+    for row in rows:
         for seed, result in results[row].items():
             if result is not None:
-                best_float[seed] = max(best_float.get(seed, 0.0), _last(result)["averaged"]["top1"])
-    return [_compared(row, by_seed, best_float) for row, by_seed in results.items()]
+                best[seed] = max(best.get(seed, 0.0), _last(result)["averaged"]["top1"])
+    return best
 
 
 def _compared(row: str, by_seed: Mapping[int, Result | None], best_float: Mapping[int, float]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import tyro
 
 from subfour.convert.policy import Padding
+from subfour.convert.rewrite import BatchNorm
 from subfour.data.loader import Augmentation
 from subfour.models.zoo import Architecture
 from subfour.ops import FLOAT_BITS, check_bits
@@ -212,6 +213,8 @@ class RunConfig:
     """Which paper's quantizers."""
     weight_granularity: Granularity = "layer"
     """Weight ranges per layer, or per output channel (duq, lsq, lsq-plus)."""
+    batchnorm: BatchNorm = "unfused"
+    """Whether weights are quantized with the gain of the batch norm behind them; fused statistics are not computed anew."""
     method: Literal["profit", "none", "dampening", "iterative-freezing", "random-order", "reversed-order"] = "profit"
     """Progressive freezing; the same phases with nothing frozen, alone or against oscillations; freezing in another order."""
     padding: Padding = "negative"
@@ -255,6 +258,10 @@ class RunConfig:
             distinct = len(set(widths)) == len(widths) or self.keep_phases
             if list(widths) != sorted(widths, reverse=True) or not distinct:
                 raise ValueError(f"{name}: {' '.join(map(str, widths))} must fall from one width to the next, such as 8 5 4")
+        if self.batchnorm == "fused" and self.method in ("dampening", "iterative-freezing"):
+            raise ValueError(
+                f"batchnorm: fused is not possible with --method {self.method}, which moves single weights; use unfused"
+            )
         check_granularity(self.quantizer, self.weight_granularity)
         if self.profit.at_bits is not None and self.profit.at_bits not in self.weight_bits:
             widths_shown = " ".join(map(str, self.weight_bits))

@@ -228,7 +228,8 @@ class ProfitRun:
                 "activation_bits": phase.activation_bits,
                 "snapped": phase.kind == "snap",
             }
-            if ends_training and phase.kind != "snap" and self.config.average.reestimate_batches:
+            reestimates = self.config.average.reestimate_batches and self.config.batchnorm == "unfused"
+            if ends_training and phase.kind != "snap" and reestimates:
                 row |= {"before_reestimation": {"raw": asdict(raw), "averaged": asdict(averaged)}}
                 raw, averaged = self._reestimate_both(phase)
             state.rows.append(row | {"raw": asdict(raw), "averaged": asdict(averaged)})

@@ -91,7 +91,7 @@ def pack_model(
     }
     for name, layer in quant_layers(model).items():
         if layer.weight_quantizer.enabled:
-            codes = layer.weight_quantizer.codes(layer.weight)
+            codes = layer.weight_quantizer.codes(layer.folded_weight())
             dtype = torch.uint8 if layer.weight_quantizer.grid.qmin >= 0 else torch.int8
             tensors[f"{name}.weight"] = codes.to("cpu", dtype, memory_format=torch.contiguous_format)
     record = {
@@ -137,7 +137,7 @@ def read_model(path: Path) -> TrainedModel:
     set_bits(model, weight_bits, activation_bits)
     for layer in quant_layers(model).values():
         if layer.weight_quantizer.enabled:  # its weight still holds codes
-            layer.weight.copy_(layer.weight_quantizer.bin_centres(layer.weight))
+            layer.weight.copy_(layer.unfolded(layer.weight_quantizer.bin_centres(layer.weight)))
     snapping = record.get("snapping")
     return TrainedModel(
         model=model.eval(),

@@ -92,7 +92,7 @@ def test_a_directory_with_other_options_is_refused(study: Path):
         ('recipe = "digits"\n[[row]]\nname = "a"\n[[row]]\nname = "a"', "each with a name of its own"),
         (
             'recipe = "digits"\n[[row]]\nname = "a"\nseed = 3',
-            "row a: there is no key 'seed'; there are name, options",
+            "row a: there is no key 'seed'; there are float_rows, name, options",
         ),
         ('recipes = "digits"', "there is no key 'recipes'"),
         ('recipe = "digit"\n[[row]]\nname = "a"', "row a: recipe: there is no recipe 'digit'; did you mean digits"),

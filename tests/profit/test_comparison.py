@@ -16,7 +16,7 @@ def test_mean_spread_and_points_lost_by_hand():
             "control": {0: result(89.0), 1: result(93.0)},
             "row": {0: result(88.0, loss=0.5, seconds=120), 1: result(87.0, loss=0.7), 2: None},
         },
-        ["float", "control"],
+        {row: ["float", "control"] for row in ("float", "control", "row")},
     )
     assert [row["row"] for row in rows] == ["float", "control", "row"]
     assert rows[2] == {
@@ -36,5 +36,5 @@ def test_mean_spread_and_points_lost_by_hand():
 
 
 def test_without_two_seeds_there_is_no_spread_and_without_float_rows_nothing_is_lost():
-    (row,) = compare_rows({"row": {0: result(88.0)}}, [])
+    (row,) = compare_rows({"row": {0: result(88.0)}}, {"row": []})
     assert (row["top1"], row["top1_std"], row["lost"], row["lost_error"]) == (88.0, None, None, None)

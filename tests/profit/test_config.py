@@ -87,7 +87,7 @@ def test_options_reach_the_plan(capsys: pytest.CaptureFixture[str]):
         *((RunConfig, "activation_bits", widths) for widths in [(), (9,), (4, 8), (8, 8)]),
         *((RunConfig, "calibration_batches", value) for value in [0, -1]),
         *((RunConfig, "refit_below_bits", value) for value in [-1]),
-        *((RunConfig, field, "other") for field in ["quantizer", "weight_granularity", "method", "padding"]),
+        *((RunConfig, field, "other") for field in ["quantizer", "weight_granularity", "batchnorm", "method", "padding"]),
         *((LoadingConfig, "image_size", value) for value in [0, -32]),
         (LoadingConfig, "augment", "other"),
         (LoadingConfig, "workers", -1),
@@ -151,6 +151,27 @@ def test_profit_acts_at_a_width_that_is_there():
     assert RunConfig(weight_bits=(8, 4), profit=ProfitConfig(at_bits=8)).profit_bits == 8
     with pytest.raises(ValueError, match=r"profit.at_bits: 5 is not among weight_bits \(8 4\)"):
         RunConfig(weight_bits=(8, 4), profit=ProfitConfig(at_bits=5))
+
+
+@pytest.mark.parametrize("method", ["dampening", "iterative-freezing"])
+def test_methods_that_move_single_weights_need_them_unfused(method: str):
+    with pytest.raises(ValueError, match=f"batchnorm: fused is not possible with --method {method}"):
+        RunConfig(batchnorm="fused", method=method)
+
+
+@pytest.mark.parametrize("quantizer", ["pact-sawb", "dsq", "affine", "uniq"])
+def test_a_quantizer_without_ranges_per_channel_is_named(quantizer: str):
+    """With those that have them."""
+    with pytest.raises(ValueError, match=f"weight_granularity: {quantizer} has no .*--quantizer duq or lsq or lsq-plus"):
+        RunConfig(quantizer=quantizer, weight_granularity="channel")
+
+
+def test_a_configuration_from_before_the_methods_against_oscillations_is_read():
+    """Committed model files hold such."""
+    data = RunConfig().to_json()
+    for name in ("oscillation", "weight_granularity", "batchnorm"):
+        del data[name]
+    assert RunConfig.from_json(data) == RunConfig()
 
 
 def test_the_float_control_repeats_a_width():

@@ -99,6 +99,19 @@ def test_evaluation_from_codes_equals_evaluation_from_floats(
     assert not torch.equal(maps[0], maps[1])
 
 
+@pytest.mark.parametrize("granularity", ["layer", "channel"])
+def test_weights_with_a_fused_batch_norm_are_read_back_bit_for_bit(tmp_path: Path, granularity: Granularity):
+    """Their codes are those of the weight times the gain."""
+    model = trained_a_little(tiny(4, weight_granularity=granularity, batchnorm="fused"))
+    config = replace(config_of(), weight_granularity=granularity, batchnorm="fused")
+    (tmp_path / "model").write_bytes(pack_model(model, config, DATA, weight_bits=4, activation_bits=4))
+    read = read_model(tmp_path / "model").model
+    with torch.no_grad():
+        assert torch.equal(read(random_images()), model(random_images()))
+    for name, layer in quant_layers(read).items():
+        assert torch.equal(layer.quantized_weight(), quant_layers(model)[name].quantized_weight())
+
+
 @pytest.mark.parametrize("activation_bits", [4, 32])
 def test_float_weights_stay_float(tmp_path: Path, activation_bits: int):
     """The float control's file, and that of a run that only quantized activations."""
