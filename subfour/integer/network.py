@@ -85,5 +85,5 @@ def check_snappable(model: nn.Module, preprocessing: Preprocessing) -> None:
         layer.activation_quantizer.initialize(torch.linspace(-1, 1, 100))
         if isinstance(layer.activation_quantizer.params().offset, Tensor):
             kind = type(layer.activation_quantizer).__name__
-            raise ValueError(f"{name}: {kind} learns an offset, which lies on no grid; it cannot be snapped, use --no-snap")
+            raise ValueError(f"{name}: {kind} learns an offset, which lies on no grid; it cannot be snapped")
     check_structure(build_program(trial, preprocessing))

@@ -19,6 +19,7 @@ from subfour.integer.network import check_snappable
 from subfour.models.zoo import build_model
 from subfour.ops import FLOAT_BITS
 from subfour.profit.config import RunConfig
+from subfour.profit.phases import build_phases
 from subfour.profit.state import load_model, read_tensors, without_quantizers
 from subfour.rundir import RunDirectory
 from subfour.seeding import derive_seed
@@ -105,8 +106,8 @@ def prepare_session(config: RunConfig) -> Session:
         convert_for(config, model, data.preprocessing)
     else:
         _continue_from(config.from_run, config, model, data.preprocessing)
-    if config.snap:
-        check_snappable(model, data.preprocessing)
+    if any(phase.kind == "snap" for phase in build_phases(config)):
+        _check_snappable(model, data.preprocessing)
     return Session(
         config=config,
         model=model,
@@ -211,6 +212,13 @@ def _preprocessing(config: RunConfig, training_images: Split, record: Preprocess
     if size is None or size == record.image_size:
         return record
     return replace(record, image_size=size, resize_size=max(size, round(size * record.resize_size / record.image_size)))
+
+
+def _check_snappable(model: nn.Module, preprocessing: Preprocessing) -> None:
+    try:
+        check_snappable(model, preprocessing)
+    except ValueError as error:
+        raise ValueError(f"snap: {error}; or leave snapping out with --no-snap") from None
 
 
 def _outside_teacher(config: RunConfig, data: DataRecord, device: torch.device) -> Teacher | None:
