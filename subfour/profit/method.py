@@ -88,7 +88,9 @@ class ProfitRun:
         self.previous_weights: dict[str, Tensor] = {}
         checkpoint = self.store.load_newest()
         if checkpoint is None:
-            self.state = RunState(threads=torch.get_num_threads(), padding_top1=self._measure_padding())
+            self.state = RunState(
+                threads=torch.get_num_threads(), padding_top1=self._measure_padding(), rows=self._starting_rows()
+            )
         else:
             self.state = RunState.from_json(checkpoint.state)
             load_model(self.model, part(checkpoint.tensors, "model"))
@@ -258,6 +260,14 @@ class ProfitRun:
         for layer, pad_value in zip(layers, pad_values, strict=True):
             layer.pad_value = pad_value
         return {"before": before.top1, "after": after.top1}
+
+    def _starting_rows(self) -> list[dict[str, Any]]:
+        """Return the row of the float network where no phase will give one: of weights that need no float phase."""
+        if self.phases[0].kind == "float" or self.config.from_run is not None:
+            return []
+        accuracy = asdict(evaluate(self.model, self.session.validation, self.session.device))
+        widths = {"widths": "A32W32", "weight_bits": FLOAT_BITS, "activation_bits": FLOAT_BITS, "snapped": False}
+        return [widths | {"raw": accuracy, "averaged": accuracy}]
 
     def _evaluate_both(self, phase: Phase) -> tuple[Accuracy, Accuracy]:
         """Return the accuracy of the raw and of the averaged weights."""
