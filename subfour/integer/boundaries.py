@@ -1,9 +1,10 @@
-"""Where codes change: the values, before the nonlinearity, at which a quantizer goes from one code to the next.
+"""Where codes change behind a curved nonlinearity: the values before it at which its quantizer goes from one code to the next.
 
 Between code j and j + 1 lies y_j = offset + (j + 1/2) * step on the nonlinearity's output. Its preimage is one value where the
 nonlinearity rises; h-swish falls before -3/2 and rises behind it, so that there a y below 0 has two:
 
-    hardswish(v) = (v + 3/2)^2 / 6 - 3/8  on [-3, 3]      v = -3/2 -+ sqrt(6 * (y + 3/8))
+    hardswish(v) = (v + 3/2)^2 / 6 - 3/8  on [-3, 3], and v above      v = -3/2 -+ sqrt(6 * (y + 3/8)), or y
+    sigmoid(v)   = 1 / (1 + exp(-v))                                   v = log(y / (1 - y))
 """
 
 from typing import NamedTuple
@@ -15,16 +16,14 @@ from subfour.integer.program import Function, Quantize
 
 Values = NDArray[np.float64]
 
-INFINITY = np.inf
-
 
 class Boundaries(NamedTuple):
-    """Where the code rises and falls by one; infinite where it never does."""
+    """Where the code rises and falls by one; minus infinity where it always has, infinity where it never does."""
 
     up: Values
-    """[levels - 1], where the code passes j on its way up."""
+    """[levels - 1]"""
     down: Values
-    """[levels - 1], where it passes j on its way down: finite under h-swish only."""
+    """[levels - 1]; finite under h-swish only."""
 
 
 def boundaries(quantize: Quantize, function: Function | None, *, tolerance: float = 0.0) -> Boundaries:
@@ -32,35 +31,22 @@ def boundaries(quantize: Quantize, function: Function | None, *, tolerance: floa
 
     Args:
         quantize: the quantizer.
-        function: the nonlinearity before it, if there is one.
+        function: the nonlinearity before it, hardswish or sigmoid.
         tolerance: moves every y_j by this times abs(y_j) + abs(offset): how far an error of that size moves the boundaries.
     """
-    step = float(quantize.step)
-    outputs = quantize.offset + (np.arange(quantize.qmin, quantize.qmax) + 0.5) * step
+    outputs = quantize.offset + (np.arange(quantize.qmin, quantize.qmax) + 0.5) * float(quantize.step)
     outputs += tolerance * (np.abs(outputs) + abs(quantize.offset))
-    never = np.full_like(outputs, INFINITY)
-    match function:
-        case None:
-            return Boundaries(outputs, never)
-        case "relu":
-            return Boundaries(np.where(outputs > 0, outputs, -INFINITY), never)
-        case "relu6":
-            return Boundaries(np.select([outputs <= 0, outputs < 6], [-INFINITY, outputs], INFINITY), never)
-        case "hardsigmoid":
-            return Boundaries(np.select([outputs <= 0, outputs < 1], [-INFINITY, 6 * outputs - 3], INFINITY), never)
-        case "sigmoid":
-            inside = np.clip(outputs, 1e-12, 1 - 1e-12)
-            logits = np.log(inside / (1 - inside))
-            return Boundaries(np.select([outputs <= 0, outputs < 1], [-INFINITY, logits], INFINITY), never)
-        case "hardswish":
-            root = np.sqrt(6 * np.maximum(outputs + 0.375, 0))
-            up = np.select([outputs <= -0.375, outputs < 3], [-INFINITY, root - 1.5], outputs)
-            down = np.where((outputs > -0.375) & (outputs <= 0), -1.5 - root, INFINITY)
-            return Boundaries(up, down)
+    if function == "sigmoid":
+        inside = (outputs > 0) & (outputs < 1)
+        odds = np.where(inside, outputs, 0.5) / (1 - np.where(inside, outputs, 0.5))
+        up = np.select([inside, outputs <= 0], [np.log(odds), -np.inf], np.inf)
+        return Boundaries(up, np.full_like(up, np.inf))
+    assert function == "hardswish", "snapping merges every other nonlinearity into the clip"
+    root = np.sqrt(6 * np.maximum(outputs + 0.375, 0))
+    up = np.select([outputs <= -0.375, outputs < 3], [-np.inf, root - 1.5], outputs)
+    return Boundaries(up, np.where((outputs > -0.375) & (outputs <= 0), -1.5 - root, np.inf))
 
 
-def resting_code(quantize: Quantize, function: Function | None) -> int:
-    """Return the code far below every boundary: that of the nonlinearity's limit at minus infinity, which is 0."""
-    if function is None:
-        return quantize.qmin
+def resting_code(quantize: Quantize) -> int:
+    """Return the code far below every boundary: that of 0, the limit of both nonlinearities."""
     return int(np.clip(np.round(-quantize.offset / float(quantize.step)), quantize.qmin, quantize.qmax))

@@ -30,7 +30,7 @@ ACTIVATIONS: dict[str, Function] = {
 NOTHING = {"dropout", "dropout2d", "droppath", "stochasticdepth", "identity", "contiguous"}
 """Operations that hand on what enters, in evaluation mode."""
 
-RESHAPES = {"flatten", "view", "reshape", "squeeze"}
+RESHAPES = {"flatten", "view", "reshape", "squeeze", "unsqueeze"}
 
 GATES = ("hardsigmoid", "sigmoid")
 
@@ -64,8 +64,10 @@ class _Builder:
     """The value that a node gives."""
     folded: set[fx.Node] = field(default_factory=set)
     """Batch norms that are part of a layer."""
-    pooled: dict[str, bool] = field(default_factory=dict)
-    """Values of one position; whether they are flat, [N, C]."""
+    pooled: set[str] = field(default_factory=set)
+    """Values of one position, [N, C, 1, 1] or [N, C]: reshaping them changes no number and needs no operation."""
+    flat: set[str] = field(default_factory=set)
+    """Those that are [N, C]: what linear layers give."""
 
     def take(self, node: fx.Node) -> None:
         """Add what a node computes."""
@@ -82,12 +84,11 @@ class _Builder:
             self._norm(node, cast(_BatchNorm, module))
         elif operation in ACTIVATIONS:
             self._activate(node, node.name, ACTIVATIONS[operation])
-        elif operation in NOTHING:
+        elif operation in NOTHING or (operation in RESHAPES and self._input(node) in self.pooled):
             self.names[node] = self._input(node)
         elif pools_globally(operation, node, module):
-            self._pool(node, keeps_dimensions=module is not None or operation != "mean" or self._keepdim(node))
-        elif operation in RESHAPES and self._input(node) in self.pooled:
-            self._flatten(node)
+            self._add(node, Pool(name=node.name, inputs=(self._input(node),)))
+            self.pooled.add(node.name)
         elif operation in SUMS and len(node.all_input_nodes) == 2:
             first, second = self._inputs(node)
             self._add(node, Add(name=node.name, inputs=(first, second)))
@@ -108,7 +109,11 @@ class _Builder:
             folded = fold(layer, norm, dtype=self.dtype)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
-        source = self._quantize(f"{name}.input", self._input(node), layer)
+        source = self._input(node)
+        codes = self._quantize(f"{name}.input", source, layer)
+        if isinstance(layer, QuantLinear) and source not in self.flat:
+            self.operations.append(Flatten(name=f"{name}.flat", inputs=(codes,)))
+            codes = f"{name}.flat"
         window = (
             {
                 "stride": layer.stride,
@@ -123,7 +128,7 @@ class _Builder:
             node,
             Layer(
                 name=name,
-                inputs=(source,),
+                inputs=(codes,),
                 codes=folded.codes,
                 multiplier=folded.multiplier,
                 addend=folded.addend,
@@ -131,8 +136,9 @@ class _Builder:
                 **window,  # type: ignore[arg-type]
             ),
         )
-        if self._input(node) in self.pooled:
-            self.pooled[name] = isinstance(layer, QuantLinear)
+        self._keep_shape(source, name)
+        if isinstance(layer, QuantLinear):
+            self.flat.add(name)
 
     def _quantize(self, name: str, source: str, layer: QuantConv2d | QuantLinear) -> str:
         """Add what turns a layer's input into codes, and return the codes' name."""
@@ -169,24 +175,13 @@ class _Builder:
     def _activate(self, node: fx.Node, name: str, function: Function) -> None:
         source = self._input(node)
         self._add(node, Activate(name=name, inputs=(source,), function=function))
-        if source in self.pooled:
-            self.pooled[name] = self.pooled[source]
+        self._keep_shape(source, name)
 
-    def _pool(self, node: fx.Node, *, keeps_dimensions: bool) -> None:
-        self._add(node, Pool(name=node.name, inputs=(self._input(node),)))
-        self.pooled[node.name] = False
-        if not keeps_dimensions:
-            flat = f"{node.name}.flat"
-            self._add(node, Flatten(name=flat, inputs=(node.name,)))
-            self.pooled[flat] = True
-
-    def _flatten(self, node: fx.Node) -> None:
-        source = self._input(node)
-        if self.pooled[source]:
-            self.names[node] = source
-            return
-        self._add(node, Flatten(name=node.name, inputs=(source,)))
-        self.pooled[node.name] = True
+    def _keep_shape(self, source: str, name: str) -> None:
+        """Note that a value has as many positions as the one it comes from."""
+        for values in (self.pooled, self.flat):
+            if source in values:
+                values.add(name)
 
     def _multiply(self, node: fx.Node) -> None:
         first, second = self._inputs(node)
@@ -212,8 +207,3 @@ class _Builder:
 
     def _module(self, node: fx.Node) -> nn.Module | None:
         return self.model.get_submodule(str(node.target)) if node.op == "call_module" else None
-
-    @staticmethod
-    def _keepdim(node: fx.Node) -> bool:
-        """Return whether x.mean(dims, keepdim) keeps the pooled dimensions."""
-        return bool(node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False))

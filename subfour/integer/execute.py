@@ -82,6 +82,7 @@ def compute(operation: Operation, inputs: list[Tensor]) -> Tensor:
 
 def accumulate(layer: Layer, codes: Tensor) -> Tensor:
     """Return the accumulators of a layer, integers in floating point."""
+    codes = codes.to(layer.codes.dtype)
     if layer.linear:
         return F.linear(codes, layer.codes)
     return F.conv2d(codes, layer.codes, None, layer.stride, layer.padding, layer.dilation, layer.groups)

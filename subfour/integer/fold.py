@@ -40,7 +40,7 @@ def fold(layer: QuantConv2d | QuantLinear, norm: _BatchNorm | None, *, dtype: to
     Args:
         layer: quantizing its input and its weight; their zero points are 0.
         norm: reads this layer's output and nothing else does; None without one.
-        dtype: of the multiplier and the addend; the codes are those of training in any case.
+        dtype: of what is returned; the codes are those of training, whatever it is.
 
     Raises:
         ValueError: the layer is float, or its padding is not code 0 of its input.
@@ -67,7 +67,7 @@ def fold(layer: QuantConv2d | QuantLinear, norm: _BatchNorm | None, *, dtype: to
     multiplier = input_params.scale.to(dtype) * weight_scale * gain
     addend = shift + gain * (bias + input_params.offset * weight_scale * codes.to(dtype).flatten(1).sum(dim=1))
     sign = torch.where(multiplier.detach() < 0, -1.0, 1.0)
-    flipped = codes * sign.to(codes.dtype).view(-1, *[1] * (codes.ndim - 1))
+    flipped = codes.to(dtype) * sign.to(dtype).view(-1, *[1] * (codes.ndim - 1))
     return Folded(flipped, multiplier * sign.to(dtype), addend)
 
 

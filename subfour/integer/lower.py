@@ -1,12 +1,12 @@
 """A snapped program in integers alone: what a file in the `codes` format holds, and what `reference.py` runs.
 
     lookup      codes of pixels, by table                       accumulate  sum of weight codes times codes
-    threshold   code of an accumulator: how many of the channel's sorted integers it has reached
-    rescale     multiplier * acc + addend, on skip paths        divide      code = clip(round(n / m)), m odd
-    add, relu, flatten                                          sum         over the positions of codes
+    rescale     n = multiplier * acc + addend                   divide      code = clip(round(n / m)), m odd
+    threshold   code of an accumulator behind h-swish: how many of the channel's sorted integers it has reached
+    add, flatten                                                sum         over the positions of codes
     dequantize  factor * (code - zero)                          gate        q * g + zero * (largest - g)
 
-Batch norm, nonlinearities and quantizers have become thresholds: with T_j the accumulator at which a boundary is passed,
+With T_j the accumulator at which the boundary between two codes is passed, on the way up and on the way down,
 
     code = base + #{j : acc >= up_j} - #{j : acc >= down_j}
 """
@@ -30,8 +30,9 @@ from subfour.integer.program import (
     Operation,
     Program,
     Quantize,
+    Reader,
+    readers,
 )
-from subfour.integer.settle import Reader, code_readers
 
 NEVER = 2**31 - 1
 """A threshold that no accumulator reaches."""
@@ -56,15 +57,15 @@ def lower(program: Program) -> IntegerProgram:
     if not program.snapped:
         raise ValueError("program: it is not snapped, so its codes are no functions of integers; train or export it with --snap")
     lowered = IntegerProgram([], {})
-    readers = {quantize.name: (layer, (quantize, function)) for layer, quantize, function in _fused(program)}
-    fused = {
-        operation.name
-        for operation in program.operations
-        if isinstance(operation, Activate) and not _is_integer(program, operation.inputs[0])
+    curved = {
+        reader[0].name: (layer, reader)
+        for layer in program.operations
+        if isinstance(layer, Layer) and not layer.integer
+        for reader in readers(program, layer.name)
     }
     for operation in program.operations:
-        if operation.name not in fused:
-            _lower(lowered, program, operation, readers)
+        if not isinstance(operation, Activate):  # part of a threshold
+            _lower(lowered, operation, curved)
     last = program.operations[-1]
     assert isinstance(last, Layer)
     lowered.arrays["logits.multiplier"] = last.multiplier.double().numpy()
@@ -72,22 +73,7 @@ def lower(program: Program) -> IntegerProgram:
     return lowered
 
 
-def _fused(program: Program) -> list[tuple[Layer, Quantize, Any]]:
-    return [
-        (operation, quantize, function)
-        for operation in program.operations
-        if isinstance(operation, Layer) and not operation.integer
-        for quantize, function in code_readers(program, operation.name)
-    ]
-
-
-def _is_integer(program: Program, name: str) -> bool:
-    """Return whether a value is an integer of a skip path."""
-    operation = program.named(name)
-    return isinstance(operation, Add | Dequantize) or (isinstance(operation, Layer) and operation.integer)
-
-
-def _lower(lowered: IntegerProgram, program: Program, operation: Operation, readers: dict[str, tuple[Layer, Reader]]) -> None:
+def _lower(lowered: IntegerProgram, operation: Operation, curved: dict[str, tuple[Layer, Reader]]) -> None:
     def emit(op: str, name: str, inputs: tuple[str, ...], **constants: Any) -> None:
         plain = {}
         for key, value in constants.items():
@@ -108,8 +94,8 @@ def _lower(lowered: IntegerProgram, program: Program, operation: Operation, read
             if operation.integer:
                 multiplier, addend = _integers(operation.multiplier, np.int32), _integers(operation.addend, np.int32)
                 emit("rescale", name, (sums,), multiplier=multiplier, addend=addend)
-        case Quantize() if name in readers:
-            layer, reader = readers[name]
+        case Quantize() if name in curved:
+            layer, reader = curved[name]
             base, up, down = _thresholds(layer, reader)
             emit("threshold", name, (f"{layer.name}.accumulators",), base=base, up=up, down=down)
         case Quantize():
@@ -118,8 +104,6 @@ def _lower(lowered: IntegerProgram, program: Program, operation: Operation, read
             emit("dequantize", name, inputs, zero=operation.zero, factor=int(operation.factor))
         case Gate():
             emit("gate", name, inputs, zero=operation.zero, largest=operation.largest)
-        case Activate():
-            emit("relu", name, inputs)
         case Add():
             emit("add", name, inputs)
         case CodeSum():
@@ -141,9 +125,8 @@ def _thresholds(layer: Layer, reader: Reader) -> tuple[int, NDArray[np.int32], N
         np.sort(np.clip(np.ceil((values[None] - addend) / multiplier), -NEVER, NEVER).astype(np.int32), axis=1)
         for values in boundaries(quantize, function)
     )
-    base = resting_code(quantize, function)
-    passed = (up == -NEVER).sum(axis=1)  # boundaries below the resting value, the same ones for every channel
-    return base - int(passed[0]), up, down[:, (down < NEVER).any(axis=0)]
+    always = int((up[0] == -NEVER).sum())  # boundaries below the resting value, the same ones for every channel
+    return resting_code(quantize) - always, up, down[:, (down < NEVER).any(axis=0)]
 
 
 def _integers(values: Any, dtype: Any) -> NDArray[Any]:

@@ -148,7 +148,7 @@ class Gate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flatten:
-    """[N, C, 1, 1] -> [N, C]; changes no number."""
+    """Codes [N, C, 1, 1] -> [N, C], where a linear layer reads them; changes no number."""
 
     name: str
     inputs: tuple[str]
@@ -182,3 +182,18 @@ class Program:
     def quantizers(self) -> list[Quantize]:
         """Every `Quantize`, in order: where codes are compared."""
         return [operation for operation in self.operations if isinstance(operation, Quantize)]
+
+
+Reader: TypeAlias = tuple[Quantize, Function | None]
+"""A quantizer, and the nonlinearity between it and a value."""
+
+
+def readers(program: Program, name: str) -> list[Reader]:
+    """Return the quantizers that read a value, directly or through a nonlinearity."""
+    found: list[Reader] = []
+    for consumer in program.consumers(name):
+        if isinstance(consumer, Quantize):
+            found.append((consumer, None))
+        elif isinstance(consumer, Activate):
+            found += [(quantize, consumer.function) for quantize, _ in readers(program, consumer.name)]
+    return found

@@ -121,11 +121,6 @@ def add(first: Integers, second: Integers) -> Integers:
     return first + second
 
 
-def relu(values: Integers) -> Integers:
-    """Return the positive part."""
-    return np.maximum(values, 0)
-
-
 def code_sum(codes: Integers) -> Integers:
     """Return the sum over positions, [N, C, 1, 1]."""
     return codes.sum(axis=(2, 3), keepdims=True, dtype=np.int64)
@@ -145,7 +140,6 @@ OPERATIONS: dict[str, Callable[..., Integers]] = {
     "dequantize": dequantize,
     "gate": gate,
     "add": add,
-    "relu": relu,
     "sum": code_sum,
     "flatten": flatten,
 }

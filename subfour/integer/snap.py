@@ -3,15 +3,15 @@
 A 4-bit network amplifies: one code that rounds the other way changes a fifth of the codes behind it. Rounding is decided by a
 float comparison, and executors order float operations differently. In a snapped program no code depends on that order:
 
-    multipliers and addends     multiples of 2^-e with so few bits that multiplier * acc + addend is exact in float32
-    skip paths                  integers below 2^24, whose sums are exact; their quantizers' steps are odd integers, and n / m with
-                                m odd is never half an integer
-    pooled and gated tensors    8-bit codes of the nonlinearity's output; sums and products of codes are integers, the steps
-                                behind them odd
-    everything else             a function of one accumulator, an integer: the addend is moved (by less than a thousandth of a
-                                step, settle.py) until no accumulator lies near a boundary
+    layers, skip paths      multiplier * acc + addend is an integer below 2^24, exact in float32 however it is summed; the step m of
+                            the quantizer behind it is an odd integer, and n / m with m odd is never half an integer. ReLU, ReLU6 and
+                            the linear part of hard-sigmoid merge into the quantizer's clip
+    pooled, gated tensors   8-bit codes of the nonlinearity's output; sums and products of codes are integers, the steps behind them
+                            odd
+    behind h-swish          the code is a function of one accumulator, an integer: the addend is moved (by less than the distance of
+                            two accumulators, settle.py) until none of them lies near a boundary
 
-The additional 8-bit codes and the odd steps are the only changes a network feels; the snap phase trains with them, straight
+The additional 8-bit codes and the rounded multipliers are all that a network feels; the snap phase trains with them, straight
 through the rounding of the constants.
 """
 
@@ -31,6 +31,7 @@ from subfour.integer.program import (
     CodeSum,
     Dequantize,
     Flatten,
+    Function,
     Gate,
     Layer,
     Multiply,
@@ -38,6 +39,8 @@ from subfour.integer.program import (
     Pool,
     Program,
     Quantize,
+    Reader,
+    readers,
 )
 from subfour.quantizers import HSWISH_MINIMUM
 
@@ -51,14 +54,24 @@ CODE_BITS = 8
 LARGEST_CODE = 2**CODE_BITS - 1
 """Codes of pooled and gated tensors, and of gates."""
 
-FEWEST_BITS = 4
-"""Of a multiplier, whatever the accumulators; beyond 2^19, exactness rests on the executor adding up integers."""
+FEWEST_BITS, MOST_BITS = 4, 12
+"""Of a multiplier behind which there is an h-swish, whatever the accumulators. Where accumulators pass 2^19, exactness rests on the
+executor adding up integers."""
 
 SMALLEST_MULTIPLIER = 2.0**-60
 """A channel scaled by less is dead."""
 
+LARGEST_INTEGER = 2.0 ** (EXACT_BITS - 1)
+"""Of values on integer paths."""
+
 TIE_BITS = 19
 """An odd step m leaves a margin of 1 / (2 m); with m * levels below 2^19 it is 8 times the error of a float32 division."""
+
+LINEAR: tuple[Function | None, ...] = (None, "relu", "relu6", "hardsigmoid")
+"""Nonlinearities that a quantizer's clip can say."""
+
+HARD_SIGMOID_SLOPE, HARD_SIGMOID_SHIFT = 1 / 6, 3.0
+"""hardsigmoid(v) = clip((v + 3) / 6, 0, 1)"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,11 +144,15 @@ class _Structure:
         self.operations = {operation.name: operation for operation in program.operations}
         self.coded: set[str] = set()
         """Outputs of nonlinearities that are pooled, gated, or begin a skip."""
+        self.gates: set[str] = set()
+        """Outputs of nonlinearities that gate."""
         self.skips: set[str] = set()
         """Operands and results of sums."""
         for operation in program.operations:
             if isinstance(operation, Pool | Multiply):
                 self._code(operation.inputs[0], operation)
+            if isinstance(operation, Multiply):
+                self.gates.add(operation.inputs[1])
             if isinstance(operation, Add):
                 self.skips |= {operation.name, *operation.inputs}
                 for name in operation.inputs:
@@ -151,36 +168,43 @@ class _Structure:
 
 
 class _Snapper:
-    """Rewrites one program."""
+    """Rewrites one program, operation by operation."""
 
     def __init__(self, program: Program, snapping: Snapping) -> None:
         self.program, self.snapping = program, snapping
         self.structure = _Structure(program)
-        self.unit = self._unit()
+        self.skip_units = self._skip_units()
+        self.units: dict[str, Tensor | float] = {}
+        """Integers per 1 of a value, by name, where values are integers."""
         self.widened: dict[str, Tensor] = {}
         """By how much an odd step is wider than the step it replaces, by quantizer."""
+        self.code_steps: dict[str, Tensor] = {}
+        """Step of a coded value's 8-bit code, by value."""
 
     def snapped(self) -> Program:
         """Return the program, rewritten."""
         operations = [rewritten for operation in self.program.operations for rewritten in self._rewritten(operation)]
         return Program(operations=tuple(operations), snapped=True)
 
-    def _unit(self) -> float:
-        """Return the unit's inverse, 2^u, of all skip paths: as fine as float32 and the odd steps allow.
+    def _skip_units(self) -> float:
+        """Return integers per 1 on all skip paths: as many as float32 and the odd steps allow.
 
         One for all, because most of a network's sums hang together in a few chains of like range.
         """
         limits = [2.0**20]
         for name in self.structure.skips:
-            limits.append(2.0 ** (EXACT_BITS - 1) / (HEADROOM * max(self.snapping.largest[name], 1e-3)))
+            limits.append(LARGEST_INTEGER / (HEADROOM * max(self.snapping.largest[name], 1e-3)))
             operation = self.structure.operations[name]
             if isinstance(operation, Layer):
-                extent = float(operation.multiplier.detach().abs().max()) * self.snapping.accumulators[name]
-                limits.append(2.0**EXACT_BITS / (HEADROOM * max(extent, 1e-3)))
-            for consumer in self.program.consumers(name):
-                if isinstance(consumer, Quantize):
-                    limits.append(2.0**TIE_BITS / (2**consumer.bits * float(consumer.step.detach())))
+                limits.append(self._most_units(operation))
+            for quantize, _ in readers(self.program, name):
+                limits.append(_largest_step(quantize.bits) / float(quantize.step.detach()))
         return 2.0 ** floor(log2(min(limits)))
+
+    def _most_units(self, layer: Layer) -> float:
+        """Return how many integers per 1 keep a layer's products and sums exact."""
+        extent = float(layer.multiplier.detach().max()) * self.snapping.accumulators[layer.name]
+        return LARGEST_INTEGER / (HEADROOM * max(extent, float(layer.addend.detach().abs().max()), 1e-6))
 
     def _rewritten(self, operation: Operation) -> list[Operation]:
         match operation:
@@ -191,80 +215,64 @@ class _Snapper:
             case Quantize():
                 return [self._quantize(operation)]
             case Add():
+                self.units[operation.name] = self.skip_units
                 first, second = (f"{name}.skip" if name in self.structure.coded else name for name in operation.inputs)
                 return [replace(operation, inputs=(first, second))]
             case Pool():
-                return [CodeSum(name=operation.name, inputs=(f"{operation.inputs[0]}.code",))]
+                source = operation.inputs[0]
+                self.units[operation.name] = self.snapping.positions[operation.name] / self.code_steps[source]
+                return [CodeSum(name=operation.name, inputs=(f"{source}.code",))]
             case Multiply():
-                values, gate = operation.inputs
-                codes = Quantize(
-                    name=f"{gate}.code",
-                    inputs=(gate,),
-                    step=torch.tensor(1 / LARGEST_CODE),
-                    offset=0.0,
-                    qmin=0,
-                    qmax=LARGEST_CODE,
-                    bits=CODE_BITS,
-                )
-                zero = self._zero(values)
-                return [codes, Gate(name=operation.name, inputs=(f"{values}.code", codes.name), zero=zero, largest=LARGEST_CODE)]
+                source, gate = operation.inputs
+                self.units[operation.name] = LARGEST_CODE / self.code_steps[source]
+                inputs = (f"{source}.code", f"{gate}.code")
+                return [Gate(name=operation.name, inputs=inputs, zero=self._zero(source), largest=LARGEST_CODE)]
+            case Flatten() if operation.inputs[0] in self.widened:
+                self.widened[operation.name] = self.widened[operation.inputs[0]]
         return [operation]
 
     def _layer(self, layer: Layer) -> Layer:
-        """Round multiplier and addend so that every step of multiplier * acc + addend is exact in float32."""
         multiplier, addend = layer.multiplier * self.widened.get(layer.inputs[0], 1.0), layer.addend
+        found = self._readers(layer.name)
+        linear = {function in LINEAR for _, function in found}
         if layer.name in self.structure.skips:
-            integers = {"multiplier": _rounded(multiplier * self.unit), "addend": _rounded(addend * self.unit)}
-            return replace(layer, integer=True, **integers)
+            self.units[layer.name] = self.skip_units
+        elif linear == {True}:
+            if any(function == "hardsigmoid" for _, function in found):
+                addend = addend + HARD_SIGMOID_SHIFT
+            # The odd step of the first is exactly its own, those of others nearly.
+            steps = [_value_step(*reader) for reader in found]
+            limits = [_largest_step(quantize.bits) / float(step) for (quantize, _), step in zip(found, steps, strict=True)]
+            most = min(self._most_units(layer), *limits)
+            self.units[layer.name] = _odd(steps[0].detach() * most, down=True) / steps[0]
+        elif len(linear) > 1:
+            raise ValueError(f"{layer.name}: it feeds quantizers with and without h-swish between; it cannot be snapped")
+        if layer.name in self.units:
+            units = self.units[layer.name]
+            return replace(layer, multiplier=_rounded(multiplier * units), addend=_rounded(addend * units), integer=True)
         grid = channel_grid(multiplier.detach(), self.snapping.accumulators[layer.name])
         return replace(layer, multiplier=_rounded(multiplier / grid) * grid, addend=_rounded(addend / grid) * grid)
 
-    def _activate(self, operation: Activate) -> list[Operation]:
-        name, source = operation.name, operation.inputs[0]
-        if source in self.structure.skips and operation.function != "relu":
-            raise ValueError(f"{name}: {operation.function} of a sum cannot be snapped")
-        if name not in self.structure.coded:
-            return [operation]
-        rewritten: list[Operation] = [operation]
-        zero, step = self._zero(name), torch.tensor(self._step(name))
-        offset = HSWISH_MINIMUM if zero else 0.0
-        rewritten.append(
-            Quantize(
-                name=f"{name}.code", inputs=(name,), step=step, offset=offset, qmin=0, qmax=LARGEST_CODE, bits=CODE_BITS
-            )
-        )
-        if name in self.structure.skips:
-            factor = _rounded(step * self.unit)
-            rewritten.append(Dequantize(name=f"{name}.skip", inputs=(f"{name}.code",), zero=zero, factor=factor))
-        return rewritten
+    def _readers(self, layer: str) -> list[Reader]:
+        """Return what reads a layer's value, with the codes that pools, gates and skips will read."""
+        found = readers(self.program, layer)
+        for consumer in self.program.consumers(layer):
+            if isinstance(consumer, Activate) and (quantize := self._own_code(consumer)):
+                found.append((quantize, consumer.function))
+        return found
 
-    def _quantize(self, operation: Quantize) -> Quantize:
-        """Return a quantizer whose input is an integer with an odd integer step, and any other as it is.
-
-        The layer behind it makes up for the change of step, so that only the clipping moves.
-        """
-        units = self._units(operation.inputs[0])
-        if units is None:
-            return operation
-        step = _odd(operation.step * units)
-        self.widened[operation.name] = step / (operation.step * units)
-        return replace(operation, step=step, offset=0.0)
-
-    def _units(self, name: str) -> float | None:
-        """Return how many integers make 1 on a value that is an integer in the snapped program; None where it is none."""
-        operation = self.structure.operations[name]
-        match operation:
-            case Flatten():
-                return self._units(operation.inputs[0])
-            case Pool():
-                return self.snapping.positions[name] / self._step(operation.inputs[0])
-            case Multiply():
-                return LARGEST_CODE / self._step(operation.inputs[0])
-            case Activate() if operation.inputs[0] in self.structure.skips:
-                return self.unit
-            case Layer() | Add() if name in self.structure.skips:
-                return self.unit
-        return None
+    def _own_code(self, operation: Activate) -> Quantize | None:
+        """Return the 8-bit quantizer of a value that is pooled or gated, begins a skip, or gates; in real values."""
+        name = operation.name
+        if name in self.structure.gates:
+            step, offset = torch.tensor(1 / LARGEST_CODE), 0.0
+        elif name in self.structure.coded:
+            zero = self._zero(name)
+            step = torch.tensor(-HSWISH_MINIMUM / zero if zero else max(self.snapping.largest[name], 1e-3) / LARGEST_CODE)
+            offset = HSWISH_MINIMUM if zero else 0.0
+        else:
+            return None
+        return Quantize(name=f"{name}.code", inputs=(name,), step=step, offset=offset, qmin=0, qmax=LARGEST_CODE, bits=CODE_BITS)
 
     def _zero(self, name: str) -> int:
         """Return the 8-bit code of 0: 0 for ReLU; for h-swish the step divides 3/8, so that products stay integers."""
@@ -274,10 +282,40 @@ class _Snapper:
             return max(1, round(-HSWISH_MINIMUM * LARGEST_CODE / extent))
         return 0
 
-    def _step(self, name: str) -> float:
-        """Return the step of a coded value's 8-bit code."""
-        zero = self._zero(name)
-        return -HSWISH_MINIMUM / zero if zero else max(self.snapping.largest[name], 1e-3) / LARGEST_CODE
+    def _activate(self, operation: Activate) -> list[Operation]:
+        name, source = operation.name, operation.inputs[0]
+        merged = source in self.units
+        if merged and operation.function not in LINEAR:
+            raise ValueError(f"{name}: {operation.function} of a sum cannot be snapped")
+        rewritten: list[Operation] = [] if merged else [operation]
+        if (quantize := self._own_code(operation)) is not None:
+            code = self._quantize(quantize)
+            self.code_steps[name] = quantize.step * self.widened.get(code.name, 1.0)
+            rewritten.append(code)
+        if name in self.structure.skips:
+            factor = _rounded(self.code_steps[name] * self.skip_units)
+            rewritten.append(Dequantize(name=f"{name}.skip", inputs=(f"{name}.code",), zero=self._zero(name), factor=factor))
+        return rewritten
+
+    def _quantize(self, operation: Quantize) -> Quantize:
+        """Return a quantizer whose input is an integer with an odd integer step, and any other as it is.
+
+        The layer behind it makes up for the change of step, so that only the clipping moves.
+        """
+        source = operation.inputs[0]
+        previous = self.structure.operations[source]
+        step, qmax = operation.step, operation.qmax
+        if isinstance(previous, Activate) and previous.inputs[0] in self.units:
+            source = previous.inputs[0]
+            if previous.function == "relu6":
+                qmax = min(qmax, round(6 / float(step)))
+            step = _value_step(operation, previous.function)
+        if source not in self.units:
+            return operation
+        real = step * self.units[source]
+        odd = _odd(real)
+        self.widened[operation.name] = odd / real
+        return replace(operation, inputs=(source,), step=odd, offset=0.0, qmax=qmax)
 
 
 def channel_grid(multiplier: Tensor, largest_accumulator: int) -> Tensor:
@@ -287,8 +325,8 @@ def channel_grid(multiplier: Tensor, largest_accumulator: int) -> Tensor:
         multiplier: [O], not negative.
         largest_accumulator: magnitude of what it multiplies, as calibration saw it.
     """
-    bits = EXACT_BITS - 1 - ceil(log2(HEADROOM * largest_accumulator))
-    return torch.exp2(torch.floor(torch.log2(multiplier.clamp(min=SMALLEST_MULTIPLIER))) + 1 - max(bits, FEWEST_BITS))
+    bits = min(max(EXACT_BITS - 1 - ceil(log2(HEADROOM * largest_accumulator)), FEWEST_BITS), MOST_BITS)
+    return torch.exp2(torch.floor(torch.log2(multiplier.clamp(min=SMALLEST_MULTIPLIER))) + 1 - bits)
 
 
 def _rounded(values: Tensor) -> Tensor:
@@ -296,7 +334,16 @@ def _rounded(values: Tensor) -> Tensor:
     return values + (values.round() - values).detach()
 
 
-def _odd(value: Tensor) -> Tensor:
-    """Return the nearest odd integer, at least 1, with a straight-through gradient."""
-    odd = (2 * torch.floor(value / 2) + 1).clamp(min=1)
+def _odd(value: Tensor, *, down: bool = False) -> Tensor:
+    """Return the nearest odd integer, or the next one below, at least 1, with a straight-through gradient."""
+    odd = (2 * torch.floor((value - float(down)) / 2) + 1).clamp(min=1)
     return value + (odd - value).detach()
+
+
+def _value_step(quantize: Quantize, function: Function | None) -> Tensor:
+    """Return a quantizer's step on the value before a linear nonlinearity."""
+    return quantize.step / HARD_SIGMOID_SLOPE if function == "hardsigmoid" else quantize.step
+
+
+def _largest_step(bits: int) -> float:
+    return 2.0 ** (TIE_BITS - bits)
