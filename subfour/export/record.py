@@ -33,16 +33,19 @@ class Record:
     preprocessing: Preprocessing
     weight_bits: int
     activation_bits: int
-    snapped: bool
-    """Whether every executor must give the same codes."""
-    fingerprint: str
-    """SHA-256 of the weight codes: tells networks of one architecture apart."""
+    snapping: dict[str, Any] | None
+    """What the network was snapped with (integer/snap.py); None if it was not."""
     accuracy: dict[str, Any] | None
     """What the run reported on its validation images; None for a file exported from weights alone."""
 
     def to_json(self) -> str:
         """Return it as one line of JSON."""
         return json.dumps({"format": FORMAT, **asdict(self)})
+
+    @property
+    def snapped(self) -> bool:
+        """Whether every executor must give the same codes."""
+        return self.snapping is not None
 
     @classmethod
     def from_json(cls, text: str) -> "Record":

@@ -94,7 +94,7 @@ class Writer(ABC):
             case Pool():
                 graph.node("GlobalAveragePool", inputs, name)
             case Flatten():
-                graph.node("Flatten", inputs, name, axis=1)
+                graph.node("Flatten", [self.codes(inputs[0])], self.codes(name), axis=1)
             case CodeSum():
                 # Never GlobalAveragePool: its mean is rounded before anything knows that the sum was an integer.
                 graph.node("ReduceSum", [self.codes(inputs[0]), graph.constant("positions", POSITIONS)], name, keepdims=1)
