@@ -19,7 +19,7 @@ def print_summary(console: Console, result: dict[str, Any], run: Path) -> None:
     """
     rows = [
         (
-            "float" if row["widths"] == "A32W32" else row["widths"],
+            label(row),
             f"{row['averaged']['top1']:.2f}",
             f"{row['averaged']['top5']:.2f}",
             f"{row['raw']['top1']:.2f}",
@@ -40,3 +40,9 @@ def print_summary(console: Console, result: dict[str, Any], run: Path) -> None:
     console.print(f"  subfour evaluate {place}\n  subfour inspect {place}\n  subfour sensitivity {place}\n")
     console.print("The same on your own photographs, in PHOTOS/train/CLASS/ and PHOTOS/val/CLASS/:\n")
     console.print("  subfour train digits --data folder:PHOTOS --loading.image-size 64")
+
+
+def label(row: dict[str, Any]) -> str:
+    """Return what a row of a result is called: its widths, and whether it was snapped."""
+    widths = "float" if row["widths"] == "A32W32" else row["widths"]
+    return f"{widths} snapped" if row.get("snapped") else str(widths)

@@ -23,6 +23,12 @@ def set_bits(model: nn.Module, weight_bits: int, activation_bits: int) -> None:
         layer.set_bits(weight_bits, activation_bits)
 
 
+def widths_of(model: nn.Module) -> tuple[int, int]:
+    """Return the widths that `set_bits` set: of weights and of activations."""
+    layers = quant_layers(model).values()
+    return next(layer.weight_quantizer.bits for layer in layers), min(layer.activation_quantizer.bits for layer in layers)
+
+
 def calibrate_weights(model: nn.Module, *, anew: bool) -> None:
     """Set the range of every weight quantizer that quantizes and has none; with `anew`, of all that quantize.
 

@@ -4,18 +4,30 @@ The network is traced as conversion traces it (`convert/graph.py`); every quanti
 and a `Layer` with the batch norm behind it folded in. What does nothing in evaluation mode (dropout) is left out.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from subfour.convert.graph import PRODUCTS, SUMS, module_operation, operation_of, pools_globally, trace
 from subfour.data.preprocess import Preprocessing, normalize
 from subfour.integer.fold import fold
-from subfour.integer.program import IMAGE, Activate, Add, Flatten, Function, Layer, Lookup, Multiply, Operation, Pool, Program, Quantize
+from subfour.integer.program import (
+    IMAGE,
+    Activate,
+    Add,
+    Flatten,
+    Function,
+    Layer,
+    Lookup,
+    Multiply,
+    Operation,
+    Pool,
+    Program,
+    Quantize,
+)
 from subfour.layers import QuantConv2d, QuantLinear
 from subfour.quantizers import ImageQuantizer
 

@@ -53,31 +53,7 @@ def execute(program: Program, pixels: Tensor) -> dict[str, Tensor]:
 
 def compute(operation: Operation, inputs: list[Tensor]) -> Tensor:
     """Return what one operation gives."""
-    match operation:
-        case Lookup():
-            return _look_up(operation, *inputs)
-        case Layer():
-            return _rescale(operation, accumulate(operation, *inputs))
-        case Activate():
-            return FUNCTIONS[operation.function](inputs[0])
-        case Quantize():
-            grid = IntegerGrid(operation.qmin, operation.qmax)
-            return quantize_ste(inputs[0], QuantParams(grid, operation.step, operation.step, operation.offset))
-        case Dequantize():
-            return (inputs[0] - operation.zero) * operation.factor
-        case Add():
-            return inputs[0] + inputs[1]
-        case Multiply():
-            return inputs[0] * inputs[1]
-        case Pool():
-            return inputs[0].mean(dim=(2, 3), keepdim=True)
-        case CodeSum():
-            return inputs[0].sum(dim=(2, 3), keepdim=True)
-        case Gate():
-            codes, gate = inputs
-            return codes * gate + operation.zero * (operation.largest - gate)
-        case Flatten():
-            return inputs[0].flatten(1)
+    return COMPUTE[type(operation)](operation, *inputs)
 
 
 def accumulate(layer: Layer, codes: Tensor) -> Tensor:
@@ -88,12 +64,32 @@ def accumulate(layer: Layer, codes: Tensor) -> Tensor:
     return F.conv2d(codes, layer.codes, None, layer.stride, layer.padding, layer.dilation, layer.groups)
 
 
-def _rescale(layer: Layer, accumulators: Tensor) -> Tensor:
+def _layer(layer: Layer, codes: Tensor) -> Tensor:
     shape = (1, -1) if layer.linear else (1, -1, 1, 1)
-    return accumulators * layer.multiplier.view(shape) + layer.addend.view(shape)
+    return accumulate(layer, codes) * layer.multiplier.view(shape) + layer.addend.view(shape)
 
 
 def _look_up(lookup: Lookup, pixels: Tensor) -> Tensor:
     channels = torch.arange(pixels.shape[1], device=pixels.device).view(1, -1, 1, 1)
     codes = lookup.table[channels, pixels.long()].to(torch.float32)
     return codes.contiguous(memory_format=torch.channels_last)
+
+
+def _quantize(quantize: Quantize, values: Tensor) -> Tensor:
+    grid = IntegerGrid(quantize.qmin, quantize.qmax)
+    return quantize_ste(values, QuantParams(grid, quantize.step, quantize.step, quantize.offset))
+
+
+COMPUTE: dict[type[Operation], Callable[..., Tensor]] = {
+    Lookup: _look_up,
+    Layer: _layer,
+    Quantize: _quantize,
+    Activate: lambda operation, values: FUNCTIONS[operation.function](values),
+    Dequantize: lambda operation, codes: (codes - operation.zero) * operation.factor,
+    Add: lambda _, first, second: first + second,
+    Multiply: lambda _, values, gate: values * gate,
+    Pool: lambda _, values: values.mean(dim=(2, 3), keepdim=True),
+    CodeSum: lambda _, codes: codes.sum(dim=(2, 3), keepdim=True),
+    Gate: lambda operation, codes, gate: codes * gate + operation.zero * (operation.largest - gate),
+    Flatten: lambda _, codes: codes.flatten(1),
+}

@@ -49,9 +49,7 @@ def fold(layer: QuantConv2d | QuantLinear, norm: _BatchNorm | None, *, dtype: to
     if not (inputs.enabled and weights.enabled):
         raise ValueError("it is still float; train it down to 8 bits or less, weights and activations")
     if isinstance(layer, QuantConv2d) and any(layer._reversed_padding_repeated_twice) and layer.pad_value != inputs.offset:
-        raise ValueError(
-            f"padding: it pads with {layer.pad_value}, which is no code of its input; train with --padding negative"
-        )
+        raise ValueError(f"padding: it pads with {layer.pad_value}, which is no code of its input; train with --padding negative")
     input_params, weight_params = inputs.params(), weights.params()
     codes = quantize_ste(layer.weight, weight_params)
     channels = codes.shape[0]
@@ -59,7 +57,8 @@ def fold(layer: QuantConv2d | QuantLinear, norm: _BatchNorm | None, *, dtype: to
     gain, shift = torch.ones(channels, dtype=dtype, device=codes.device), torch.zeros(channels, dtype=dtype, device=codes.device)
     bias = shift if layer.bias is None else layer.bias.to(dtype)
     if norm is not None:
-        assert norm.running_var is not None and norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.running_mean is not None
         gain = torch.rsqrt(norm.running_var.to(dtype) + norm.eps)
         gain = gain * norm.weight.to(dtype) if norm.affine else gain
         shift = norm.bias.to(dtype) if norm.affine else shift

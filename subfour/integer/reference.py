@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 Integers = NDArray[Any]
 
 
-def run(operations: Sequence[Mapping[str, Any]], arrays: Mapping[str, Integers], pixels: NDArray[np.uint8]) -> dict[str, Integers]:
+def run(
+    operations: Sequence[Mapping[str, Any]], arrays: Mapping[str, Integers], pixels: NDArray[np.uint8]
+) -> dict[str, Integers]:
     """Return all codes and values by name. The last accumulators are the network's answer; see `logits`.
 
     Args:
@@ -113,17 +115,20 @@ def dequantize(codes: Integers, *, zero: int, factor: int) -> Integers:
 
 def gate(codes: Integers, gates: Integers, *, zero: int, largest: int) -> Integers:
     """Return q * g + zero * (largest - g)."""
-    return codes * gates + zero * (largest - gates)
+    product: Integers = codes * gates + zero * (largest - gates)
+    return product
 
 
 def add(first: Integers, second: Integers) -> Integers:
     """Return the sum."""
-    return first + second
+    total: Integers = first + second
+    return total
 
 
 def code_sum(codes: Integers) -> Integers:
     """Return the sum over positions, [N, C, 1, 1]."""
-    return codes.sum(axis=(2, 3), keepdims=True, dtype=np.int64)
+    total: Integers = codes.sum(axis=(2, 3), keepdims=True, dtype=np.int64)
+    return total
 
 
 def flatten(values: Integers) -> Integers:

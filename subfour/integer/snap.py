@@ -3,13 +3,13 @@
 A 4-bit network amplifies: one code that rounds the other way changes a fifth of the codes behind it. Rounding is decided by a
 float comparison, and executors order float operations differently. In a snapped program no code depends on that order:
 
-    layers, skip paths      multiplier * acc + addend is an integer below 2^24, exact in float32 however it is summed; the step m of
-                            the quantizer behind it is an odd integer, and n / m with m odd is never half an integer. ReLU, ReLU6 and
-                            the linear part of hard-sigmoid merge into the quantizer's clip
-    pooled, gated tensors   8-bit codes of the nonlinearity's output; sums and products of codes are integers, the steps behind them
-                            odd
-    behind h-swish          the code is a function of one accumulator, an integer: the addend is moved (by less than the distance of
-                            two accumulators, settle.py) until none of them lies near a boundary
+    layers, skip paths      multiplier * acc + addend is an integer below 2^24, exact in float32 however it is summed; the step m
+                            of the quantizer behind it is an odd integer, and n / m with m odd is never half an integer. ReLU,
+                            ReLU6 and the linear part of hard-sigmoid merge into the quantizer's clip
+    pooled, gated tensors   8-bit codes of the nonlinearity's output; sums and products of codes are integers, the steps behind
+                            them odd
+    behind h-swish          the code is a function of one accumulator, an integer: the addend is moved (by less than the distance
+                            of two accumulators, settle.py) until none of them lies near a boundary
 
 The additional 8-bit codes and the rounded multipliers are all that a network feels; the snap phase trains with them, straight
 through the rounding of the constants.
@@ -51,12 +51,12 @@ HEADROOM = 2
 """Accumulators and skip values may grow to this times the largest one that calibration saw."""
 
 CODE_BITS = 8
-LARGEST_CODE = 2**CODE_BITS - 1
+LARGEST_CODE = 255
 """Codes of pooled and gated tensors, and of gates."""
 
 FEWEST_BITS, MOST_BITS = 4, 12
-"""Of a multiplier behind which there is an h-swish, whatever the accumulators. Where accumulators pass 2^19, exactness rests on the
-executor adding up integers."""
+"""Of a multiplier behind which there is an h-swish, whatever the accumulators. Where accumulators pass 2^19, exactness rests on
+the executor adding up integers."""
 
 SMALLEST_MULTIPLIER = 2.0**-60
 """A channel scaled by less is dead."""
@@ -137,6 +137,15 @@ def snap(program: Program, snapping: Snapping) -> Program:
     return _Snapper(program, snapping).snapped()
 
 
+def check_structure(program: Program) -> None:
+    """Raise unless a program can be snapped; constants are not looked at.
+
+    Raises:
+        ValueError: it combines values in a way that has no integer form; the message names it.
+    """
+    _Structure(program)
+
+
 class _Structure:
     """Which values of a program get a code of their own, and which lie on skip paths."""
 
@@ -159,11 +168,20 @@ class _Structure:
                     if not isinstance(self.operations[name], Layer | Add):
                         self._code(name, operation)
 
+        for operation in program.operations:
+            curved = {function not in LINEAR for _, function in readers(program, operation.name)}
+            if isinstance(operation, Layer | Add) and len(curved) > 1:
+                raise ValueError(f"{operation.name}: it feeds quantizers with and without h-swish between; it cannot be snapped")
+            if operation.name in self.skips and True in curved:
+                raise ValueError(f"{operation.name}: a sum, or a part of one, enters h-swish; it cannot be snapped")
+
     def _code(self, name: str, consumer: Operation) -> None:
         source = self.operations.get(name)
         known = isinstance(source, Activate) and source.function in ("relu", "relu6", "hardswish")
         if not (known and isinstance(self.operations.get(source.inputs[0]), Layer)):  # type: ignore[union-attr]
-            raise ValueError(f"{consumer.name}: it takes {name}, which is no ReLU or h-swish output of a layer; it cannot be snapped")
+            raise ValueError(
+                f"{consumer.name}: it takes {name}, which is no ReLU or h-swish output of a layer; it cannot be snapped"
+            )
         self.coded.add(name)
 
 
@@ -218,15 +236,8 @@ class _Snapper:
                 self.units[operation.name] = self.skip_units
                 first, second = (f"{name}.skip" if name in self.structure.coded else name for name in operation.inputs)
                 return [replace(operation, inputs=(first, second))]
-            case Pool():
-                source = operation.inputs[0]
-                self.units[operation.name] = self.snapping.positions[operation.name] / self.code_steps[source]
-                return [CodeSum(name=operation.name, inputs=(f"{source}.code",))]
-            case Multiply():
-                source, gate = operation.inputs
-                self.units[operation.name] = LARGEST_CODE / self.code_steps[source]
-                inputs = (f"{source}.code", f"{gate}.code")
-                return [Gate(name=operation.name, inputs=inputs, zero=self._zero(source), largest=LARGEST_CODE)]
+            case Pool() | Multiply():
+                return [self._on_codes(operation)]
             case Flatten() if operation.inputs[0] in self.widened:
                 self.widened[operation.name] = self.widened[operation.inputs[0]]
         return [operation]
@@ -234,24 +245,33 @@ class _Snapper:
     def _layer(self, layer: Layer) -> Layer:
         multiplier, addend = layer.multiplier * self.widened.get(layer.inputs[0], 1.0), layer.addend
         found = self._readers(layer.name)
-        linear = {function in LINEAR for _, function in found}
         if layer.name in self.structure.skips:
             self.units[layer.name] = self.skip_units
-        elif linear == {True}:
+        elif found and all(function in LINEAR for _, function in found):
             if any(function == "hardsigmoid" for _, function in found):
                 addend = addend + HARD_SIGMOID_SHIFT
             # The odd step of the first is exactly its own, those of others nearly.
             steps = [_value_step(*reader) for reader in found]
-            limits = [_largest_step(quantize.bits) / float(step) for (quantize, _), step in zip(found, steps, strict=True)]
+            limits = [
+                _largest_step(quantize.bits) / float(step.detach()) for (quantize, _), step in zip(found, steps, strict=True)
+            ]
             most = min(self._most_units(layer), *limits)
             self.units[layer.name] = _odd(steps[0].detach() * most, down=True) / steps[0]
-        elif len(linear) > 1:
-            raise ValueError(f"{layer.name}: it feeds quantizers with and without h-swish between; it cannot be snapped")
         if layer.name in self.units:
             units = self.units[layer.name]
             return replace(layer, multiplier=_rounded(multiplier * units), addend=_rounded(addend * units), integer=True)
         grid = channel_grid(multiplier.detach(), self.snapping.accumulators[layer.name])
         return replace(layer, multiplier=_rounded(multiplier / grid) * grid, addend=_rounded(addend / grid) * grid)
+
+    def _on_codes(self, operation: Pool | Multiply) -> CodeSum | Gate:
+        """Return the sum or the product of codes in place of that of values."""
+        name, source = operation.name, operation.inputs[0]
+        if isinstance(operation, Pool):
+            self.units[name] = self.snapping.positions[name] / self.code_steps[source]
+            return CodeSum(name=name, inputs=(f"{source}.code",))
+        self.units[name] = LARGEST_CODE / self.code_steps[source]
+        codes = (f"{source}.code", f"{operation.inputs[1]}.code")
+        return Gate(name=name, inputs=codes, zero=self._zero(source), largest=LARGEST_CODE)
 
     def _readers(self, layer: str) -> list[Reader]:
         """Return what reads a layer's value, with the codes that pools, gates and skips will read."""
@@ -279,15 +299,12 @@ class _Snapper:
         operation = self.structure.operations[name]
         if isinstance(operation, Activate) and operation.function == "hardswish":
             extent = self.snapping.largest[name] - HSWISH_MINIMUM
-            return max(1, round(-HSWISH_MINIMUM * LARGEST_CODE / extent))
+            return max(1, floor(-HSWISH_MINIMUM * LARGEST_CODE / extent))
         return 0
 
     def _activate(self, operation: Activate) -> list[Operation]:
         name, source = operation.name, operation.inputs[0]
-        merged = source in self.units
-        if merged and operation.function not in LINEAR:
-            raise ValueError(f"{name}: {operation.function} of a sum cannot be snapped")
-        rewritten: list[Operation] = [] if merged else [operation]
+        rewritten: list[Operation] = [] if source in self.units else [operation]
         if (quantize := self._own_code(operation)) is not None:
             code = self._quantize(quantize)
             self.code_steps[name] = quantize.step * self.widened.get(code.name, 1.0)
@@ -346,4 +363,4 @@ def _value_step(quantize: Quantize, function: Function | None) -> Tensor:
 
 
 def _largest_step(bits: int) -> float:
-    return 2.0 ** (TIE_BITS - bits)
+    return float(2.0 ** (TIE_BITS - bits))

@@ -84,10 +84,14 @@ class ScheduleConfig:
     """Epochs of each stabilize phase."""
     sample_epochs: int = 5
     """Epochs of the AIWQ sampling phase."""
+    snap_epochs: int = 1
+    """Epochs of the snap phase, where there is one."""
     float_lr: float | None = None
     """Base learning rate of the float phase; None: `lr`."""
     lr: float = 0.04
     """Base learning rate of every other phase."""
+    snap_lr: float = 0.001
+    """Base learning rate of the snap phase, where batch norm no longer normalises and the rates of other phases diverge."""
     range_lr_scale: float = 0.01
     """Learning rate of range parameters over that of weights."""
     momentum: float = 0.9
@@ -105,11 +109,11 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        epochs = {"float_epochs", "finetune_epochs", "stabilize_epochs", "sample_epochs", "warmup_epochs"}
+        epochs = {"float_epochs", "finetune_epochs", "stabilize_epochs", "sample_epochs", "snap_epochs", "warmup_epochs"}
         _check(
             self,
             "schedule.",
-            positive={"batch_size", "lr", "float_lr", "final_lr_scale", "max_steps"},
+            positive={"batch_size", "lr", "float_lr", "snap_lr", "final_lr_scale", "max_steps"},
             not_negative=epochs | {"weight_decay", "range_lr_scale"},
             share={"momentum"},
         )
@@ -192,6 +196,8 @@ class RunConfig:
     """Progressive freezing, or the same phases with nothing frozen."""
     padding: Padding = "negative"
     """What convolutions fed by h-swish are padded with: -3/8, or 0."""
+    snap: bool = False
+    """End with a snap phase: constants on grids where every integer executor gives the same codes. Float networks have none."""
     refit_below_bits: int = 4
     """A new weight width below this sets the weight ranges anew; 0: never, they stay those of the width before (authors)."""
     teacher: str = "self"

@@ -41,7 +41,7 @@ def set_trainable(model: nn.Module, phase: Phase, freeze_order: Sequence[str], c
     for quantizer in _quantizers(model):
         # Ranges of a float quantizer do nothing: were they trained, momentum would move them before their width begins.
         quantizer.requires_grad_(quantizer.enabled)
-    if phase.kind == "stabilize":
+    if phase.kind in ("stabilize", "snap"):
         for layer in layers.values():
             layer.weight.requires_grad_(False)
     frozen = frozen_layers(freeze_order, phase.frozen)
@@ -66,7 +66,11 @@ def build_optimizer(model: nn.Module, phase: Phase, config: ScheduleConfig) -> S
     ranges: dict[int, bool] = {
         id(parameter): quantizer.decays_ranges for quantizer in _quantizers(model) for parameter in quantizer.parameters()
     }
-    rate = config.float_lr if phase.kind == "float" and config.float_lr is not None else config.lr
+    rate = config.lr
+    if phase.kind == "float" and config.float_lr is not None:
+        rate = config.float_lr
+    elif phase.kind == "snap":
+        rate = config.snap_lr
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if not parameter.requires_grad:

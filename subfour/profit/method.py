@@ -18,10 +18,13 @@ from typing import Any, Protocol
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD
 
 from subfour.convert.calibrate import calibrate, calibrate_weights, needs_calibration, set_bits
+from subfour.integer.build import build_program
+from subfour.integer.network import SnappedNetwork, pixels_of
+from subfour.integer.snap import Snapping, measure
 from subfour.layers import QuantConv2d, quant_layers
 from subfour.ops import FLOAT_BITS
 from subfour.profit.freezing import build_optimizer, set_trainable
@@ -118,8 +121,9 @@ class ProfitRun:
         optimizer = build_optimizer(self.model, phase, schedule)
         restore_momentum(self.model, optimizer, self.momentum)
         meter = self._meter() if phase.kind == "sample" else None
+        network = self._network(phase)
         trainer = Trainer(
-            model=self.model,
+            model=network,
             optimizer=optimizer,
             loss=partial(distillation_loss, weight=self.config.distill.weight, temperature=self.config.distill.temperature),
             teacher=self._teacher_of(phase),
@@ -130,7 +134,7 @@ class ProfitRun:
         )
         self.observer.phase_begins(state.phase, phase, frozen, state.next_epoch)
         for epoch in range(state.next_epoch, phase.epochs):
-            self.model.train()
+            network.train()
             with meter or nullcontext():
                 trained = train_epoch(
                     trainer,
@@ -164,14 +168,33 @@ class ProfitRun:
             calibrate(self.model, self._training_batches("calibrate", self.config.calibration_batches), self.session.device)
         if self.config.average.restart and (before is None or before.widths != phase.widths):
             self.average.restart()
+        if phase.kind == "snap":
+            self._begin_snapping()
         self.average.fill()
+
+    def _begin_snapping(self) -> None:
+        """Go on from the averaged weights, and measure what snapping must know of them."""
+        load_model(self.model, self.average.state)
+        self.average.restart()
+        preprocessing = self.session.data.preprocessing
+        batches = self._training_batches("snap", self.config.calibration_batches)
+        program = build_program(self.model.eval(), preprocessing)
+        pixels = (pixels_of(images.to(self.session.device), preprocessing) for images, _ in batches)
+        self.state.snapping = measure(program, pixels).to_json()
+
+    def _network(self, phase: Phase) -> nn.Module:
+        """Return what trains and is evaluated: the network, or its snapped program around the same parameters."""
+        if phase.kind != "snap":
+            return self.model
+        assert self.state.snapping is not None
+        return SnappedNetwork(self.model, self.session.data.preprocessing, Snapping.from_json(self.state.snapping))
 
     def _finish_epoch(self, phase: Phase, record: dict[str, Any], optimizer: SGD, meter: InstabilityMeter | None) -> None:
         """Evaluate, log, and write the one checkpoint that makes the epoch final."""
         state = self.state
         if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters() if parameter.requires_grad):
             raise FloatingPointError(f"a weight is not finite after epoch {record['epoch'] + 1}; try a lower schedule.lr")
-        raw, averaged = self._evaluate_both()
+        raw, averaged = self._evaluate_both(phase)
         if math.isnan(raw.loss):
             raise FloatingPointError(f"validation gives nan after epoch {record['epoch'] + 1}; try a lower schedule.lr")
         phase_ends = state.next_epoch + 1 == phase.epochs
@@ -188,15 +211,17 @@ class ProfitRun:
         state.metrics_size = self.run.metrics_size
         if phase.kind == "float" and phase_ends and state.padding_top1:
             state.padding_top1["after_float"] = averaged.top1
-        if phase_ends and (following is None or following.widths != phase.widths):
+        ends_training = following is None or following.kind == "snap"
+        if phase_ends and (following is None or ends_training or following.widths != phase.widths):
             row: dict[str, Any] = {
                 "widths": phase.widths,
                 "weight_bits": phase.weight_bits,
                 "activation_bits": phase.activation_bits,
+                "snapped": phase.kind == "snap",
             }
-            if following is None and self.config.average.reestimate_batches:
+            if ends_training and phase.kind != "snap" and self.config.average.reestimate_batches:
                 row |= {"before_reestimation": {"raw": asdict(raw), "averaged": asdict(averaged)}}
-                raw, averaged = self._reestimate_both()
+                raw, averaged = self._reestimate_both(phase)
             state.rows.append(row | {"raw": asdict(raw), "averaged": asdict(averaged)})
         if phase_ends:
             state.phase, state.next_epoch = state.phase + 1, 0
@@ -223,19 +248,20 @@ class ProfitRun:
             layer.pad_value = pad_value
         return {"before": before.top1, "after": after.top1}
 
-    def _evaluate_both(self) -> tuple[Accuracy, Accuracy]:
+    def _evaluate_both(self, phase: Phase) -> tuple[Accuracy, Accuracy]:
         """Return the accuracy of the raw and of the averaged weights."""
-        raw = evaluate(self.model, self.session.validation, self.session.device)
+        network = self._network(phase)
+        raw = evaluate(network, self.session.validation, self.session.device)
         with self.average.lent_to(self.model):
-            return raw, evaluate(self.model, self.session.validation, self.session.device)
+            return raw, evaluate(network, self.session.validation, self.session.device)
 
-    def _reestimate_both(self) -> tuple[Accuracy, Accuracy]:
+    def _reestimate_both(self, phase: Phase) -> tuple[Accuracy, Accuracy]:
         """Compute batch-norm statistics anew for both sets of weights, in place, and evaluate both."""
         self._reestimate()
         with self.average.lent_to(self.model):
             self._reestimate()
             self.average.restart()
-        return self._evaluate_both()
+        return self._evaluate_both(phase)
 
     def _reestimate(self) -> None:
         batches = self._training_batches("reestimate", self.config.average.reestimate_batches)
@@ -269,7 +295,7 @@ class ProfitRun:
         if phase.kind == "sample":
             return constant
         schedule = self.config.schedule
-        warmup = 0.0 if phase.kind == "stabilize" else schedule.warmup_epochs
+        warmup = 0.0 if phase.kind in ("stabilize", "snap") else schedule.warmup_epochs
         return CosineSchedule(epochs=phase.epochs, warmup_epochs=warmup, final_scale=schedule.final_lr_scale).scale
 
     def _seed_step(self, phase: int, epoch: int, step: int) -> None:

@@ -21,6 +21,8 @@ from subfour.convert.policy import LayerRule
 from subfour.data.images import evaluation_split
 from subfour.data.loader import EvaluationLoader
 from subfour.data.sources import load_images
+from subfour.integer.network import SnappedNetwork
+from subfour.integer.snap import Snapping
 from subfour.layers import quant_layers
 from subfour.models.zoo import build_model
 from subfour.profit.config import RunConfig
@@ -52,10 +54,27 @@ class TrainedModel:
     """Why each layer is quantized as it is."""
     weight_bits: int
     activation_bits: int
+    snapping: Snapping | None
+    """What a snapped network was snapped with; None for one that was not."""
+
+    @property
+    def network(self) -> nn.Module:
+        """Normalised images -> logits, as it was trained: the model, or its snapped program."""
+        if self.snapping is None:
+            return self.model
+        return SnappedNetwork(self.model, self.data.preprocessing, self.snapping).eval()
 
 
 @torch.no_grad()
-def pack_model(model: nn.Module, config: RunConfig, data: DataRecord, *, weight_bits: int, activation_bits: int) -> bytes:
+def pack_model(
+    model: nn.Module,
+    config: RunConfig,
+    data: DataRecord,
+    *,
+    weight_bits: int,
+    activation_bits: int,
+    snapping: dict[str, Any] | None = None,
+) -> bytes:
     """Return the file's bytes.
 
     Args:
@@ -64,6 +83,7 @@ def pack_model(model: nn.Module, config: RunConfig, data: DataRecord, *, weight_
         data: class names and preprocessing.
         weight_bits: final width of the weights.
         activation_bits: final width of the activations.
+        snapping: of a snapped network, as JSON.
     """
     tensors: dict[str, Tensor] = {
         name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in model.state_dict().items()
@@ -76,6 +96,7 @@ def pack_model(model: nn.Module, config: RunConfig, data: DataRecord, *, weight_
         "format": FORMAT,
         "weight_bits": weight_bits,
         "activation_bits": activation_bits,
+        "snapping": snapping,
         "data": data.to_json(),
         "config": config.to_json(),
     }
@@ -115,8 +136,15 @@ def read_model(path: Path) -> TrainedModel:
     for layer in quant_layers(model).values():
         if layer.weight_quantizer.enabled:  # its weight still holds codes
             layer.weight.mul_(layer.weight_quantizer.params().pre_scale)
+    snapping = record.get("snapping")
     return TrainedModel(
-        model=model.eval(), config=config, data=data, rules=rules, weight_bits=weight_bits, activation_bits=activation_bits
+        model=model.eval(),
+        config=config,
+        data=data,
+        rules=rules,
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+        snapping=None if snapping is None else Snapping.from_json(snapping),
     )
 
 
@@ -147,4 +175,4 @@ def evaluate_model(
         )
     loader = EvaluationLoader(evaluation_split(images, split), trained.data.preprocessing, batch_size=batch_size)
     place = choose_device(device)
-    return evaluate(trained.model.to(place), loader, place)
+    return evaluate(trained.network.to(place), loader, place)

@@ -7,6 +7,8 @@ Source: the authors' train_ts.py, in their order (PROFIT, arXiv:2008.04693). Wit
     weights     8, 5    (4-bit inputs):   stabilize, finetune, stabilize
     weights     4, where PROFIT acts:     stabilize, sample, finetune, finetune 1/3 frozen, finetune 2/3 frozen, stabilize
 
+    snap, if asked for: the deployed constants, trained where rounding leaves them (integer/snap.py)
+
 `stabilize` trains batch norm, biases and ranges of every layer, never weights. The list is computed before anything trains.
 """
 
@@ -18,7 +20,7 @@ from typing import Literal
 from subfour.ops import FLOAT_BITS
 from subfour.profit.config import RunConfig
 
-PhaseKind = Literal["float", "stabilize", "sample", "finetune"]
+PhaseKind = Literal["float", "stabilize", "sample", "finetune", "snap"]
 
 NOTHING = Fraction(0)
 
@@ -81,6 +83,8 @@ def _all_phases(config: RunConfig) -> Iterator[Phase]:
     for position, bits in enumerate(config.weight_bits):
         if bits != FLOAT_BITS or config.keep_phases:
             yield from _block(config, bits, activation_bits, freezing=position == last)
+    if config.snap and FLOAT_BITS not in (config.weight_bits[-1], activation_bits):
+        yield Phase(kind="snap", weight_bits=config.weight_bits[-1], activation_bits=activation_bits, epochs=schedule.snap_epochs)
 
 
 def _block(config: RunConfig, weight_bits: int, activation_bits: int, *, freezing: bool) -> Iterator[Phase]:

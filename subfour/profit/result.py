@@ -37,7 +37,14 @@ def write_result(session: Session, run: RunDirectory, state: RunState) -> dict[s
     set_bits(model, last.weight_bits, last.activation_bits)
     tensors = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     run.write_bytes(WEIGHTS_FILE, save(tensors))
-    packed = pack_model(model, config, session.data, weight_bits=last.weight_bits, activation_bits=last.activation_bits)
+    packed = pack_model(
+        model,
+        config,
+        session.data,
+        weight_bits=last.weight_bits,
+        activation_bits=last.activation_bits,
+        snapping=state.snapping,
+    )
     run.write_bytes(MODEL_FILE, packed)
     git = run.read_json("environment.json")["git"] or {}
     result = {

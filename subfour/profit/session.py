@@ -15,6 +15,7 @@ from subfour.data.loader import EvaluationLoader, TrainingLoader
 from subfour.data.preprocess import Preprocessing
 from subfour.data.sources import load_images
 from subfour.data.statistics import data_preprocessing
+from subfour.integer.network import check_snappable
 from subfour.models.zoo import build_model
 from subfour.ops import FLOAT_BITS
 from subfour.profit.config import RunConfig
@@ -101,6 +102,8 @@ def prepare_session(config: RunConfig) -> Session:
     validation = EvaluationLoader(validation_images, data.preprocessing, batch_size=batch_size, workers=workers)
     model = float_model.model.to(memory_format=torch.channels_last).to(device)
     convert_for(config, model, data.preprocessing)
+    if config.snap:
+        check_snappable(model, data.preprocessing)
     if config.from_run is not None:
         load_model(model, read_tensors(Path(config.from_run) / WEIGHTS_FILE))
     return Session(

@@ -32,6 +32,8 @@ class RunState:
     """The meter's running means, inside the sampling phase."""
     rows: list[dict[str, Any]] = field(default_factory=list)
     """One result per pair of widths."""
+    snapping: dict[str, Any] | None = None
+    """What the snap phase measured when it began; None before it."""
     padding_top1: dict[str, float] = field(default_factory=dict)
     """Top-1 before negative padding, after it, and after the float phase."""
     metrics_size: int = 0

@@ -20,6 +20,7 @@ def _cifar10(recipe: str, model: str, architecture: Architecture) -> RunConfig:
         weights="none",
         data="parquet:cifar10",
         architecture=architecture,
+        snap=True,
         loading=LoadingConfig(image_size=32, augment="crop-flip"),
         schedule=ScheduleConfig(
             batch_size=128,
@@ -44,6 +45,7 @@ def _with_paper_schedule(config: RunConfig) -> RunConfig:
         recipe=f"{config.recipe}-paper",
         schedule=ScheduleConfig(float_epochs=FLOAT_EPOCHS, float_lr=FLOAT_LR, lr=0.04),
         average=AverageConfig(decay=0.9997, restart=False),
+        snap=False,
     )
 
 

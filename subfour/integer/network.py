@@ -1,0 +1,82 @@
+"""A converted network computed by its snapped program: trains through the rounding, evaluates as every executor will."""
+
+import torch
+from torch import Tensor, nn
+
+from subfour.convert.calibrate import set_bits, widths_of
+from subfour.data.preprocess import Preprocessing
+from subfour.integer.build import build_program
+from subfour.integer.execute import execute
+from subfour.integer.program import Program
+from subfour.integer.settle import settle
+from subfour.integer.snap import Snapping, check_structure, snap
+
+
+class SnappedNetwork(nn.Module):
+    """Normalised images [N, 3, H, W] -> logits [N, classes], computed in codes.
+
+    Batch norm is folded, so its statistics stand still; scale, shift, ranges and weights train.
+    """
+
+    def __init__(self, model: nn.Module, preprocessing: Preprocessing, snapping: Snapping) -> None:
+        """Wrap a network without changing it.
+
+        Args:
+            model: converted and calibrated, at its final widths.
+            preprocessing: of its images.
+            snapping: from `measure`.
+        """
+        super().__init__()
+        self.model, self.preprocessing, self.snapping = model, preprocessing, snapping
+        self._final: Program | None = None
+
+    def train(self, mode: bool = True) -> "SnappedNetwork":
+        """Set the mode; what was settled for an evaluation is forgotten, because the parameters may change."""
+        self._final = None
+        super().train(mode)
+        return self
+
+    def final_program(self) -> Program:
+        """Return the program with its final constants; see `settle`."""
+        if self._final is None:
+            self._final = snapped_program(self.model, self.preprocessing, self.snapping)
+        return self._final
+
+    def _training_program(self) -> Program:
+        return snap(build_program(self.model, self.preprocessing), self.snapping)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits: differentiable in training mode, with the final constants in evaluation mode."""
+        program = self._training_program() if self.training else self.final_program()
+        return execute(program, pixels_of(images, self.preprocessing))[program.output]
+
+
+@torch.no_grad()
+def snapped_program(model: nn.Module, preprocessing: Preprocessing, snapping: Snapping) -> Program:
+    """Return the settled program of a converted network, to be executed or exported.
+
+    Raises:
+        ValueError: the network has something that cannot be snapped; the message names it.
+    """
+    return settle(snap(build_program(model, preprocessing, dtype=torch.float64), snapping), snapping)
+
+
+def pixels_of(images: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Return the uint8 pixels [N, 3, H, W] that normalised images were made from."""
+    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
+    return images.mul(std).add_(mean).mul_(255).round_().to(torch.uint8)
+
+
+@torch.no_grad()
+def check_snappable(model: nn.Module, preprocessing: Preprocessing) -> None:
+    """Raise, before anything trains, if a converted network cannot be snapped or exported.
+
+    Raises:
+        ValueError: it cannot; the message names the layer or operation.
+    """
+    weight_bits, activation_bits = widths_of(model)
+    set_bits(model, 8, 8)
+    try:
+        check_structure(build_program(model, preprocessing))
+    finally:
+        set_bits(model, weight_bits, activation_bits)
