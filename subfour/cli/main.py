@@ -17,6 +17,9 @@ COMMANDS = {
     "inspect": "list what a network's quantized layers are and why",
     "evaluate": "accuracy of a run or of a model file",
     "sensitivity": "layers of a run by AIWQ, and when they were frozen",
+    "export": "write a run as a file for integer runtimes",
+    "verify": "compare an exported file with its run, code by code",
+    "predict": "classify images with an exported file; needs no torch",
 }
 """Command -> what it does; each is a module of this package with `run(arguments)`."""
 

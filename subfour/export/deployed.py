@@ -15,9 +15,9 @@ from subfour.data.preprocess import Preprocessing, evaluation_pixels
 from subfour.data.sources import load_images
 from subfour.export.record import FileFormat, Record
 from subfour.integer.build import build_program
+from subfour.integer.network import snapped_program
 from subfour.integer.program import Program
-from subfour.integer.settle import settle
-from subfour.integer.snap import Snapping, measure, snap
+from subfour.integer.snap import Snapping, measure
 from subfour.profit.model_file import TrainedModel
 from subfour.profit.result import RESULT_FILE
 from subfour.rundir import RunDirectory
@@ -41,8 +41,9 @@ def deployed_program(model: nn.Module, preprocessing: Preprocessing, snapping: S
     Raises:
         ValueError: the network is still float, or cannot be exported; the message says why.
     """
-    program = build_program(model, preprocessing, dtype=torch.float64)
-    return program if snapping is None else settle(snap(program, snapping), snapping)
+    if snapping is None:
+        return build_program(model, preprocessing, dtype=torch.float64)
+    return snapped_program(model, preprocessing, snapping)
 
 
 @torch.no_grad()
