@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from subfour.cli.arguments import parse, resolved
+from subfour.cli.arguments import parse
 from subfour.cli.compare import CompareOptions
 from subfour.cli.evaluate import EvaluateOptions
 from subfour.cli.inspect import InspectOptions
 from subfour.cli.main import COMMANDS, main
 from subfour.cli.plan import PlanOptions
+from subfour.cli.recipe_arguments import resolved
 from subfour.cli.sensitivity import SensitivityOptions
 from subfour.cli.train import Output, ResumeOptions, TrainOptions
 from subfour.models.zoo import TORCHVISION_MOBILENETS

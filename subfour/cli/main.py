@@ -18,6 +18,9 @@ COMMANDS = {
     "evaluate": "accuracy of a run or of a model file",
     "compare": "train the rows of a study one after another, and compare them",
     "sensitivity": "layers of a run by AIWQ, and when they were frozen",
+    "export": "write a run as a file for integer runtimes",
+    "verify": "compare an exported file with its run, code by code",
+    "predict": "classify images with an exported file; needs no torch",
 }
 """Command -> what it does; each is a module of this package with `run(arguments)`."""
 

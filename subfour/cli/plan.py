@@ -4,8 +4,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from subfour.cli.arguments import RecipeOptions, Switch, parse, resolved, split_recipe
+from subfour.cli.arguments import Switch, parse
 from subfour.cli.console import make_console
+from subfour.cli.recipe_arguments import RecipeOptions, resolved, split_recipe
 from subfour.cli.tables import print_table
 from subfour.profit.phases import build_phases
 from subfour.profit.session import continued

@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from subfour.cli.arguments import RecipeOptions, parse, resolved
+from subfour.cli.arguments import parse
+from subfour.cli.recipe_arguments import RecipeOptions, resolved
 from subfour.profit.config import RunConfig
 from subfour.profit.phases import build_phases
 from subfour.recipes import load_recipe

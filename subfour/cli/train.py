@@ -12,10 +12,11 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from subfour.cli.arguments import RecipeOptions, Switch, parse, resolved, split_recipe
+from subfour.cli.arguments import Switch, parse
 from subfour.cli.console import make_console
 from subfour.cli.display import ProgressDisplay
 from subfour.cli.observers import Observers
+from subfour.cli.recipe_arguments import RecipeOptions, resolved, split_recipe
 from subfour.cli.summary import print_summary
 from subfour.cli.tensorboard import TensorBoard
 from subfour.profit.config import RunConfig

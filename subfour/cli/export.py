@@ -1,0 +1,74 @@
+"""`subfour export RUN --out FILE`: a trained network as a file for runtimes."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from subfour.cli.arguments import Switch, parse
+from subfour.cli.console import make_console
+from subfour.cli.tables import print_table
+from subfour.export.formats import export_model, file_sizes
+from subfour.export.record import METADATA, FileFormat, Record
+from subfour.profit.model_file import read_model
+
+PARTS = {
+    "file": "the file",
+    "weights": "packed weights",
+    "constants": "other constants",
+    "graph": "graph and metadata",
+    "cost_model": "weights and constants by the cost model",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Write a finished run, or a model file, as a file for runtimes."""
+
+    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A run directory or a model file."""
+    out: Path
+    """The file to write."""
+    format: FileFormat = "onnx"
+    """onnx for onnxruntime and OpenVINO, qonnx for FPGA flows, qdq for compilers of integer hardware."""
+    snap: Switch = False
+    """Put the constants where every executor gives the same codes, though the network was not trained there."""
+    no_snap: Switch = False
+    """Leave the constants of a network trained snapped as they were before rounding."""
+    resolution: int | None = None
+    """Height and width of the input in pixels; by default those of training."""
+    data: str | None = None
+    """Where training images come from, if --snap or --resolution needs some; by default the data it was trained on."""
+    json: Switch = False
+    """Print a JSON object."""
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Write the file, and print its size."""
+    options = parse(ExportOptions, arguments, prog="subfour export")
+    if options.snap and options.no_snap:
+        raise ValueError("snap: --snap and --no-snap exclude each other; leave one out")
+    trained = read_model(options.model)
+    model = export_model(
+        trained,
+        options.model,
+        file_format=options.format,
+        snap=False if options.no_snap else True if options.snap else None,
+        image_size=options.resolution,
+        data=options.data,
+    )
+    options.out.write_bytes(model.SerializeToString())
+    sizes = file_sizes(model, trained)
+    record = Record.from_json(next(entry.value for entry in model.metadata_props if entry.key == METADATA))
+    if options.json:
+        print(
+            json.dumps({"file": str(options.out), "format": options.format, "snapped": record.snapped, "bytes": sizes}, indent=2)
+        )
+        return
+    widths = f"A{record.activation_bits}W{record.weight_bits}"
+    size = record.preprocessing.image_size
+    title = f"{options.out}: {record.network}, {widths}, {'snapped' if record.snapped else 'not snapped'}, {size}x{size} pixels"
+    print_table(make_console(), title, ("part", "bytes"), [(PARTS[part], count) for part, count in sizes.items()])

@@ -1,0 +1,50 @@
+"""The arguments of commands that take a recipe: its name first, then any of its fields as an option."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated
+
+import tyro
+
+from subfour.ops import FLOAT_BITS
+from subfour.profit.config import RunConfig
+from subfour.recipes import RECIPES, load_recipe
+
+RecipeOptions = Annotated[RunConfig, tyro.conf.arg(name="")]
+"""A configuration whose fields are options of the command itself."""
+
+
+def split_recipe(arguments: Sequence[str], usage: str) -> tuple[RunConfig, list[str]]:
+    """Return the recipe named first, and the options after it; where help is asked for instead, print it and exit.
+
+    Args:
+        arguments: of the command.
+        usage: how the command is called, the first line with RECIPE.
+
+    Raises:
+        ValueError: no recipe is named, or there is none of that name.
+    """
+    words = list(arguments)
+    names = "\n  ".join([*RECIPES, "path.py:function"])
+    if words[:1] in (["-h"], ["--help"]):
+        print(f"usage: {usage}\n\nrecipes:\n  {names}\n\nEvery field of a recipe is an option; RECIPE --help lists them.")
+        sys.exit(0)
+    if not words or words[0].startswith("-"):
+        raise ValueError(f"recipe: name one before any option: {usage.splitlines()[0]}; there are {', '.join(RECIPES)}")
+    return load_recipe(words[0]), words[1:]
+
+
+def resolved(config: RunConfig, recipe: RunConfig) -> RunConfig:
+    """Return the configuration with what only the recipe knows: `keep_phases` repeats a lone 32 for each of its widths."""
+    if not config.keep_phases:
+        return config
+
+    def repeated(widths: tuple[int, ...], like: tuple[int, ...]) -> tuple[int, ...]:
+        return widths * len(like) if widths == (FLOAT_BITS,) else widths
+
+    return replace(
+        config,
+        weight_bits=repeated(config.weight_bits, recipe.weight_bits),
+        activation_bits=repeated(config.activation_bits, recipe.activation_bits),
+    )

@@ -1,0 +1,91 @@
+"""`subfour verify FILE --run RUN`: whether runtimes compute what was trained, code by code."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from subfour.cli.arguments import Switch, parse
+from subfour.cli.console import make_console
+from subfour.cli.tables import print_table
+from subfour.export.runtime import RUNTIMES, RuntimeName
+from subfour.export.verify import Comparison, verify_file
+from subfour.profit.model_file import read_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """Compare an exported file with the run it came from; exit code 1 if a snapped network is not exact everywhere."""
+
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """Written by subfour export."""
+    run: Path
+    """The run directory or model file that it was exported from."""
+    data: str | None = None
+    """digits, folder:PATH, parquet:PATH or hub:NAME; by default the data it was trained on."""
+    split: str | None = None
+    """Which split; by default the only one, else validation."""
+    images: int | None = None
+    """The first so many images; by default all."""
+    runtimes: tuple[RuntimeName, ...] = tuple(RUNTIMES)
+    """Which to compare."""
+    batch_size: int = 50
+    """Images at once."""
+    threads: int = 0
+    """Of each runtime; 0 leaves it to the runtime."""
+    json: Switch = False
+    """Print a JSON object."""
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Print one row per executor."""
+    options = parse(VerifyOptions, arguments, prog="subfour verify")
+    for name in ("images", "batch_size"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise ValueError(f"{name}: {value} is not possible; use 1 or more")
+    trained = read_model(options.run)
+    record, comparisons = verify_file(
+        options.file,
+        trained,
+        options.data or trained.config.data,
+        split=options.split,
+        images=options.images,
+        runtimes=options.runtimes,
+        batch_size=options.batch_size,
+        threads=options.threads,
+    )
+    exact = all(comparison.exact for comparison in comparisons.values())
+    if options.json:
+        executors = {name: _as_json(comparison) for name, comparison in comparisons.items()}
+        print(json.dumps({"snapped": record.snapped, "exact": exact, "executors": executors}, indent=2))
+    else:
+        _print(f"{options.file}, {'snapped' if record.snapped else 'not snapped'}, beside {options.run}", comparisons)
+    if record.snapped and not exact:
+        sys.exit(1)
+
+
+def _as_json(comparison: Comparison) -> dict[str, Any]:
+    derived = {"exact": comparison.exact, "first_difference": comparison.first_difference}
+    return {**asdict(comparison), "top1": 100 * comparison.correct / comparison.images, **derived}
+
+
+def _print(title: str, comparisons: Mapping[str, Comparison]) -> None:
+    columns = ("executor", "top-1 %", "exact images", "other codes", "of", "first", "other parts", "of")
+    rows = [
+        (
+            name,
+            f"{100 * comparison.correct / comparison.images:.2f}",
+            f"{comparison.exact_images}/{comparison.images}",
+            sum(comparison.different_codes.values()) if comparison.codes else None,
+            comparison.codes or None,
+            comparison.first_difference,
+            len(comparison.different_parts) if comparison.parts else None,
+            comparison.parts or None,
+        )
+        for name, comparison in comparisons.items()
+    ]
+    print_table(make_console(), title, columns, rows)

@@ -1,0 +1,1 @@
+"""Files for integer runtimes, and the check that they compute what was trained. What only predicts needs no torch."""

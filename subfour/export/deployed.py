@@ -1,0 +1,117 @@
+"""From a trained model to what is written into a file: its program, and the record that goes with it."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from subfour.data.images import TRAINING, Split, evaluation_split
+from subfour.data.preprocess import Preprocessing, evaluation_pixels
+from subfour.data.sources import load_images
+from subfour.export.record import FileFormat, Record
+from subfour.integer.build import build_program
+from subfour.integer.network import snapped_program
+from subfour.integer.program import Program
+from subfour.integer.snap import Snapping, measure
+from subfour.profit.model_file import TrainedModel
+from subfour.profit.result import RESULT_FILE
+from subfour.rundir import RunDirectory
+from subfour.seeding import derive_seed
+
+MEASURED_IMAGES = 512
+"""Training images that snapping is measured on."""
+
+BATCH = 64
+
+
+@torch.no_grad()
+def deployed_program(model: nn.Module, preprocessing: Preprocessing, snapping: Snapping | None) -> Program:
+    """Return the program of a trained model, in the constants that files hold.
+
+    Args:
+        model: converted, at its trained widths.
+        preprocessing: of its images.
+        snapping: what to snap it with; None: do not.
+
+    Raises:
+        ValueError: the network is still float, or cannot be exported; the message says why.
+    """
+    if snapping is None:
+        return build_program(model, preprocessing, dtype=torch.float64)
+    return snapped_program(model, preprocessing, snapping)
+
+
+@torch.no_grad()
+def measured_snapping(model: nn.Module, preprocessing: Preprocessing, source: str) -> Snapping:
+    """Return what to snap a network with, measured on random training images.
+
+    Args:
+        model: converted, at its trained widths.
+        preprocessing: of its images.
+        source: digits, folder:PATH, parquet:PATH or hub:NAME; without a training split, the one it has.
+    """
+    images = load_images(source)
+    split = images.splits.get(TRAINING) or evaluation_split(images)
+    generator = torch.Generator().manual_seed(derive_seed("snapping"))
+    indices = torch.randperm(len(split), generator=generator)[:MEASURED_IMAGES].tolist()
+    program = build_program(model, preprocessing, dtype=torch.float64)
+    return measure(program, batches_of(split, preprocessing, indices, BATCH))
+
+
+def batches_of(split: Split, preprocessing: Preprocessing, indices: list[int], size: int) -> Iterator[Tensor]:
+    """Yield uint8 pixels [N, 3, H, W] of some images of a split, by batches."""
+    for start in range(0, len(indices), size):
+        chosen = indices[start : start + size]
+        yield torch.from_numpy(np.stack([evaluation_pixels(split.image(index), preprocessing) for index in chosen]))
+
+
+def resized(preprocessing: Preprocessing, image_size: int | None) -> Preprocessing:
+    """Return preprocessing for another image size; the share that the crop keeps stays."""
+    if image_size is None:
+        return preprocessing
+    resize_size = round(image_size * preprocessing.resize_size / preprocessing.image_size)
+    return replace(preprocessing, image_size=image_size, resize_size=resize_size)
+
+
+def record_of(
+    trained: TrainedModel,
+    *,
+    file_format: FileFormat,
+    preprocessing: Preprocessing,
+    snapping: Snapping | None,
+    source: Path,
+) -> Record:
+    """Return what a file says about itself.
+
+    Args:
+        trained: the model.
+        file_format: of the file.
+        preprocessing: of its images.
+        snapping: what it is snapped with.
+        source: the run directory or model file.
+    """
+    return Record(
+        file_format=file_format,
+        version=version("subfour"),
+        network=trained.config.model,
+        architecture=asdict(trained.config.architecture),
+        classes=trained.data.classes,
+        preprocessing=preprocessing,
+        weight_bits=trained.weight_bits,
+        activation_bits=trained.activation_bits,
+        snapping=None if snapping is None else snapping.to_json(),
+        accuracy=_accuracy(source),
+    )
+
+
+def _accuracy(source: Path) -> dict[str, Any] | None:
+    """Return what a run reported of its final network."""
+    if not source.is_dir():
+        return None
+    last = RunDirectory.open(source).read_json(RESULT_FILE)["rows"][-1]
+    return {"widths": last["widths"], **last["averaged"]}

@@ -1,0 +1,80 @@
+"""The portable file: ONNX of opset 21 that runs in onnxruntime and, on integer kernels, in OpenVINO.
+
+    codes   QuantizeLinear (step; zero point 0) -> Clip: uint8, or int8 where they are signed
+    layer   Cast(codes) * 1  (*)  Cast(INT4 weight codes) * multiplier, without bias; then Add(addend)
+
+Measured with onnxruntime 1.32.0 and OpenVINO 2026.4.1 on MobileNet-v2 at 224 pixels, batch 1, one core, over onnxruntime's float
+(see results/LOG.md); each choice is one of a pair that both runtimes must like:
+
+- Weights and codes become float by Cast and Mul. DequantizeLinear in both places is as fast in OpenVINO (0.64), but onnxruntime
+  keeps its dequantization of weights in every run (2.7 times float, not 1.5), and where codes alone have it, quantizes weights
+  and bias by rules of its own (WeightBiasQuantization), which changes the results.
+- The product of codes with 1 is what OpenVINO takes for a dequantization; without it convolutions run in float (1.34, not 0.64).
+  onnxruntime removes it.
+- INT4 becomes int8 before it becomes float: directly, OpenVINO's convolutions run in float.
+- Codes are clipped as integers. A Clip of the values before is fused with signed quantizers by OpenVINO into uint8 codes around
+  128, which costs 7 bits of the position: 5 % of images of an unsnapped network came out otherwise.
+- Clip, and not fewer levels: OpenVINO's FakeQuantize of 15 or 255 levels maps inexactly.
+"""
+
+import numpy as np
+from onnx import TensorProto
+
+from subfour.export.writer import Writer, array, per_channel, window
+from subfour.integer.program import Layer, Lookup, Quantize
+
+
+class PortableWriter(Writer):
+    """See the head of this file."""
+
+    def codes(self, name: str) -> str:
+        """Return the name of the codes as floats."""
+        return f"{name}.float"
+
+    def layer(self, layer: Layer) -> None:
+        """Write a convolution or a matrix product, and the addition behind it."""
+        graph, name = self.graph, layer.name
+        codes, multiplier = array(layer.codes).astype(np.int8), array(layer.multiplier).astype(np.float32)
+        if layer.linear:
+            codes = codes.T  # as MatMul takes it
+        else:
+            multiplier = multiplier.reshape(-1, 1, 1, 1)
+        integers = graph.integers(f"{name}.weight", codes, layer.weight_bits)
+        scaled = graph.node(
+            "Mul",
+            [
+                graph.node("Cast", [integers], f"{name}.weight.float", to=TensorProto.FLOAT),
+                graph.constant(f"{name}.multiplier", multiplier),
+            ],
+            f"{name}.weight.scaled",
+        )
+        inputs = [self.codes(layer.inputs[0]), scaled]
+        product = f"{name}.product"
+        if layer.linear:
+            graph.node("MatMul", inputs, product)
+        else:
+            graph.node("Conv", inputs, product, **window(layer))
+        graph.node("Add", [product, graph.constant(f"{name}.addend", per_channel(layer.addend, layer))], name)
+
+    def quantize(self, quantize: Quantize) -> None:
+        """Write rounding, clipping, and the codes as floats."""
+        graph, name = self.graph, quantize.name
+        step = graph.constant(f"{name}.step", array(quantize.step).astype(np.float32).reshape(()))
+        self._round(quantize, self.shifted(quantize), step)
+
+    def round_pixels(self, lookup: Lookup, position: str) -> None:
+        """Write rounding, and the codes as floats."""
+        self._round(lookup, position, self.graph.scalar(1.0))
+
+    def _round(self, quantizer: Quantize | Lookup, values: str, step: str) -> None:
+        graph, name = self.graph, quantizer.name
+        kind = np.dtype(np.int8 if quantizer.qmin < 0 else np.uint8)
+        zero = graph.constant(f"{kind}(0)", kind.type(0))
+        limits = np.iinfo(kind)
+        if (quantizer.qmin, quantizer.qmax) == (limits.min, limits.max):
+            graph.node("QuantizeLinear", [values, step, zero], name)
+        else:
+            ends = [graph.constant(f"{kind}({end})", kind.type(end)) for end in (quantizer.qmin, quantizer.qmax)]
+            graph.node("Clip", [graph.node("QuantizeLinear", [values, step, zero], f"{name}.rounded"), *ends], name)
+        unscaled = graph.node("Cast", [name], f"{name}.unscaled", to=TensorProto.FLOAT)
+        graph.node("Mul", [unscaled, graph.scalar(1.0)], self.codes(name))

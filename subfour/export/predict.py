@@ -1,0 +1,58 @@
+"""Photographs to class names with probabilities, by an exported file. Imports no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from subfour.data.preprocess import evaluation_pixels
+from subfour.export.runtime import Deployed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Guess:
+    """One class for one image."""
+
+    name: str
+    probability: float
+
+
+def predict(deployed: Deployed, images: Sequence[Path], *, top: int = 5) -> list[list[Guess]]:
+    """Return the most probable classes of each image, the most probable first.
+
+    Args:
+        deployed: the network.
+        images: files that Pillow reads.
+        top: classes for each image, or all where there are fewer.
+
+    Raises:
+        ValueError: an image cannot be read; the message names it.
+    """
+    record = deployed.record
+    guesses = []
+    for path in images:
+        probabilities = _softmax(deployed.logits(_pixels(path, deployed)[None])[0])
+        best = np.argsort(-probabilities, kind="stable")[:top]
+        guesses.append([Guess(name=record.classes[index], probability=float(probabilities[index])) for index in best])
+    return guesses
+
+
+def _pixels(path: Path, deployed: Deployed) -> NDArray[np.uint8]:
+    if not path.is_file():
+        raise ValueError(f"image: there is no file {path}")
+    try:
+        with Image.open(path) as image:
+            return evaluation_pixels(image, deployed.record.preprocessing)
+    except UnidentifiedImageError:
+        raise ValueError(f"image: {path} is no image that Pillow knows") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"image: {path} cannot be read ({error})") from None
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    powers = np.exp(logits.astype(np.float64) - logits.max())
+    shares: NDArray[np.float64] = powers / powers.sum()
+    return shares

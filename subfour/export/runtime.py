@@ -1,0 +1,128 @@
+"""Opening an exported file in onnxruntime or OpenVINO, and running it on images. Imports no torch.
+
+OpenVINO is told to keep float32 where it is free to choose: its own choice on some processors is bfloat16, in which skip paths
+lose what makes the codes exact.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subfour.export.record import METADATA, Record
+
+RuntimeName = Literal["onnxruntime", "openvino"]
+
+Arrays = dict[str, NDArray[Any]]
+
+Run = Callable[[Mapping[str, NDArray[Any]]], Arrays]
+"""From inputs by name to outputs by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployed:
+    """An exported file, open in a runtime."""
+
+    record: Record
+    run: Run
+
+    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the logits [N, classes] of uint8 pixels [N, 3, H, W]."""
+        (logits,) = self.run({"image": pixels}).values()
+        return logits
+
+
+def open_file(path: Path, *, runtime: RuntimeName = "onnxruntime", threads: int = 0) -> Deployed:
+    """Open a file that `subfour export` wrote for runtimes.
+
+    Args:
+        path: the file.
+        runtime: which one runs it.
+        threads: how many it may use; 0 leaves it to the runtime.
+
+    Raises:
+        ValueError: the file is missing, damaged, no ONNX, or not ours; or OpenVINO is not installed.
+    """
+    record, content = read_file(path)
+    return Deployed(record=record, run=RUNTIMES[runtime](content, threads))
+
+
+def read_file(path: Path) -> tuple[Record, bytes]:
+    """Return what a file says about itself, and its bytes.
+
+    Raises:
+        ValueError: the file is missing, damaged, no ONNX, not ours, or not meant for runtimes.
+    """
+    if not path.is_file():
+        raise ValueError(f"model: there is no file {path}")
+    content = path.read_bytes()
+    try:
+        metadata = _session(content, 1).get_modelmeta().custom_metadata_map
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"model: {path} is damaged, or not a file that onnxruntime reads ({reason})") from None
+    if METADATA not in metadata:
+        raise ValueError(f"model: {path} was not written by subfour; make such a file with: subfour export RUN --out FILE")
+    try:
+        record = Record.from_json(metadata[METADATA])
+    except ValueError as error:
+        raise ValueError(f"model: {path}: {error}") from None
+    return record, content
+
+
+def run_onnxruntime(content: bytes, threads: int) -> Run:
+    """Return a function that runs a model in onnxruntime.
+
+    Args:
+        content: the file's bytes.
+        threads: 0 leaves it to the runtime.
+    """
+    session = _session(content, threads)
+    names = [output.name for output in session.get_outputs()]
+
+    def run(inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
+    return run
+
+
+def run_openvino(content: bytes, threads: int) -> Run:
+    """Return a function that runs a model in OpenVINO.
+
+    Args:
+        content: the file's bytes.
+        threads: 0 leaves it to the runtime.
+
+    Raises:
+        ValueError: OpenVINO is not installed.
+    """
+    try:
+        import openvino  # noqa: PLC0415 (an extra)
+    except ModuleNotFoundError:
+        raise ValueError("runtime: openvino is not installed; install it with: pip install 'subfour[openvino]'") from None
+    core = openvino.Core()
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    compiled = core.compile_model(core.read_model(content), "CPU", options)
+    request = compiled.create_infer_request()
+    names: Sequence[str] = [output.any_name for output in compiled.outputs]
+
+    def run(inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        outputs = request.infer(dict(inputs)).values()
+        return {name: np.array(value) for name, value in zip(names, outputs, strict=True)}
+
+    return run
+
+
+RUNTIMES: dict[RuntimeName, Callable[[bytes, int], Run]] = {"onnxruntime": run_onnxruntime, "openvino": run_openvino}
+
+
+def _session(content: bytes, threads: int) -> Any:
+    import onnxruntime  # noqa: PLC0415 (slow to import)
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # what matters is raised, too
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,339 @@
+"""Whether executors compute what a program says, code by code: end to end, and layer by layer.
+
+End to end, the answers of a file as it stands are compared: an image is exact when the accumulators of the last layer are the
+reference's (no quantizer follows them, so there are no codes). A copy of the file whose codes are all outputs tells where the
+first difference is.
+
+Layer by layer, each part of the file between codes runs alone on the reference's codes, so that no difference is carried on. A
+part's codes enter as floats through a QuantizeLinear of step 1: the runtime sees a quantized network and takes the kernels that
+it takes in the whole file.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from subfour.data.images import evaluation_split
+from subfour.data.preprocess import Preprocessing, normalize
+from subfour.data.sources import load_images
+from subfour.export.deployed import batches_of, deployed_program
+from subfour.export.record import Record
+from subfour.export.runtime import RUNTIMES, Arrays, Run, RuntimeName, read_file
+from subfour.integer import reference
+from subfour.integer.execute import accumulate, execute
+from subfour.integer.lower import lower
+from subfour.integer.program import IMAGE, Add, Layer, Lookup, Program, Quantize
+from subfour.integer.snap import Snapping
+from subfour.profit.model_file import TrainedModel
+
+LOGITS = "logits"
+"""Where answers differ though no code does."""
+
+
+LAYER_IMAGES = 4
+"""Images of the comparison layer by layer."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Comparison:
+    """What one executor did, beside the reference."""
+
+    images: int = 0
+    exact_images: int = 0
+    """With the reference's accumulators in the last layer."""
+    correct: int = 0
+    """Images whose label has the largest logit."""
+    codes: int = 0
+    """Compared, end to end."""
+    different_codes: dict[str, int] = field(default_factory=dict)
+    """By quantizer, in the network's order, where there are any."""
+    parts: int = 0
+    """Compared layer by layer."""
+    different_parts: dict[str, int] = field(default_factory=dict)
+    """Numbers that differ, by layer or quantizer, where there are any."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing differs anywhere."""
+        return self.exact_images == self.images and not self.different_codes and not self.different_parts
+
+    @property
+    def first_difference(self) -> str | None:
+        """The quantizer where the first code differs, end to end."""
+        if self.different_codes:
+            return next(iter(self.different_codes))
+        return None if self.exact_images == self.images else LOGITS
+
+
+class Reference:
+    """The numbers that a program defines: integers alone where it is snapped, float64 where it is not."""
+
+    def __init__(self, program: Program) -> None:
+        """Lower the program, if it is snapped."""
+        self.program = program
+        self._lowered = lower(program) if program.snapped else None
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> Arrays:
+        """Return codes and values by name, and each layer's accumulators as NAME.accumulators."""
+        if self._lowered is not None:
+            return reference.run(self._lowered.operations, self._lowered.arrays, pixels)
+        with torch.no_grad():
+            values = execute(self.program, torch.from_numpy(pixels))
+            sums = {
+                f"{layer.name}.accumulators": accumulate(layer, values[layer.inputs[0]])
+                for layer in self.program.operations
+                if isinstance(layer, Layer)
+            }
+        return {name: value.numpy() for name, value in (values | sums).items()}
+
+
+def accumulators_of(layer: Layer, values: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the integers that a layer's values stand for: (value - addend) / multiplier, rounded."""
+    multiplier, addend = _constants(layer)
+    integers: NDArray[np.float64] = np.rint((values - addend) / multiplier)
+    return integers
+
+
+def _values(layer: Layer, accumulators: NDArray[Any]) -> NDArray[np.float64]:
+    multiplier, addend = _constants(layer)
+    values: NDArray[np.float64] = accumulators * multiplier + addend
+    return values
+
+
+def _constants(layer: Layer) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return multiplier and addend, shaped to go with the layer's values."""
+    shape = (-1,) if layer.linear else (-1, 1, 1)
+    multiplier, addend = (values.detach().double().numpy().reshape(shape) for values in (layer.multiplier, layer.addend))
+    return multiplier, addend
+
+
+class Verifier:
+    """Compares executors of one file with its program, batch by batch."""
+
+    def __init__(
+        self, content: bytes, program: Program, *, torch_run: Run, runtimes: Sequence[RuntimeName], threads: int = 0
+    ) -> None:
+        """Open the file in each runtime.
+
+        Args:
+            content: of the file.
+            program: that it was exported from.
+            torch_run: from pixels to logits and perhaps codes, by name: what was trained.
+            runtimes: which to compare.
+            threads: for each; 0 leaves it to the runtime.
+
+        Raises:
+            ValueError: the file was exported from another network, or a runtime is not installed.
+        """
+        self.program, self.runtimes, self.threads = program, runtimes, threads
+        self.model = onnx.load_from_string(content)
+        check_constants(self.model, program)
+        self.reference = Reference(program)
+        last = program.operations[-1]
+        assert isinstance(last, Layer)
+        self._last = last
+        probed = with_outputs(self.model, [quantize.name for quantize in program.quantizers]).SerializeToString()
+        self._whole: dict[str, Run] = {"torch": torch_run}
+        self._probed: dict[str, Run] = {"torch": torch_run}
+        for name in runtimes:
+            self._whole[name], self._probed[name] = (RUNTIMES[name](file, threads) for file in (content, probed))
+        self.comparisons = {name: Comparison() for name in ("torch", "reference", *runtimes)}
+
+    def end_to_end(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> Arrays:
+        """Compare one batch, and return the reference's numbers.
+
+        Args:
+            pixels: uint8 [N, 3, H, W].
+            labels: int64 [N].
+        """
+        expected = self.reference(pixels)
+        self._compare_answers("reference", _values(self._last, expected[f"{self._last.name}.accumulators"]), expected, labels)
+        for name, run in self._whole.items():
+            self._compare_answers(name, run({IMAGE: pixels})[self.program.output], expected, labels)
+            self._compare_codes(name, self._probed[name]({IMAGE: pixels}), expected)
+        return expected
+
+    def layer_by_layer(self, pixels: NDArray[np.uint8], expected: Arrays) -> None:
+        """Compare every part of the file on its own.
+
+        Args:
+            pixels: a few images.
+            expected: of them, from `end_to_end`.
+        """
+        operations = self.program.operations
+        cuts = {operation.name: operation for operation in operations if isinstance(operation, Lookup | Quantize | Add)}
+        feeds: Arrays = {IMAGE: pixels, **{f"{name}.fed": expected[name].astype(np.float32) for name in cuts}}
+        layers = {operation.name: operation for operation in operations if isinstance(operation, Layer)}
+        codes = [operation.name for operation in operations if isinstance(operation, Lookup | Quantize)]
+        for targets in (codes, list(layers)):  # apart: a layer whose value is asked for is not merged with its quantizer
+            parts = cut_apart(self.model, cuts, expected, targets).SerializeToString()
+            for runtime in self.runtimes:
+                got = RUNTIMES[runtime](parts, self.threads)(feeds)
+                comparison = self.comparisons[runtime]
+                for target in targets:
+                    if target in layers:
+                        different = accumulators_of(layers[target], got[target]) != expected[f"{target}.accumulators"]
+                    else:
+                        different = got[target] != expected[target]
+                    comparison.parts += 1
+                    if different.any():
+                        comparison.different_parts[target] = int(different.sum())
+
+    def _compare_answers(self, name: str, logits: NDArray[Any], expected: Arrays, labels: NDArray[np.int64]) -> None:
+        comparison = self.comparisons[name]
+        same = accumulators_of(self._last, logits) == expected[f"{self._last.name}.accumulators"]
+        comparison.images += len(labels)
+        comparison.exact_images += int(same.all(axis=1).sum())
+        comparison.correct += int((logits.argmax(axis=1) == labels).sum())
+
+    def _compare_codes(self, name: str, got: Arrays, expected: Arrays) -> None:
+        comparison = self.comparisons[name]
+        for quantize in self.program.quantizers:
+            if quantize.name in got:
+                codes = got[quantize.name]
+                comparison.codes += codes.size
+                different = int((codes != expected[quantize.name]).sum())
+                if different:
+                    comparison.different_codes[quantize.name] = comparison.different_codes.get(quantize.name, 0) + different
+
+
+def verify_file(
+    path: Path,
+    trained: TrainedModel,
+    source: str,
+    *,
+    split: str | None = None,
+    images: int | None = None,
+    runtimes: Sequence[RuntimeName] = ("onnxruntime", "openvino"),
+    batch_size: int = 50,
+    threads: int = 0,
+) -> tuple[Record, dict[str, Comparison]]:
+    """Compare an exported file with the run it came from, and return its record and a comparison by executor.
+
+    Args:
+        path: of the file.
+        trained: the run's model.
+        source: digits, folder:PATH, parquet:PATH or hub:NAME.
+        split: which one; None: the only one, else validation.
+        images: the first so many; None: all.
+        runtimes: that run the file.
+        batch_size: images at once.
+        threads: of each runtime; 0 leaves it to the runtime.
+
+    Raises:
+        ValueError: file, run and data do not fit each other, or a runtime is not installed; the message says which.
+    """
+    record, content = read_file(path)
+    if record.file_format != "onnx":
+        raise ValueError(f"model: {path} is a file of format {record.file_format}; verify takes those of format onnx")
+    snapping = None if record.snapping is None else Snapping.from_json(record.snapping)
+    program = deployed_program(trained.model, record.preprocessing, snapping)
+    torch_run = _snapped_run(program) if program.snapped else _trained_run(trained.model, record.preprocessing, program.output)
+    verifier = Verifier(content, program, torch_run=torch_run, runtimes=runtimes, threads=threads)
+    chosen = evaluation_split(load_images(source), split)
+    indices = list(range(len(chosen)))[:images]
+    with torch.no_grad():
+        for number, pixels in enumerate(batches_of(chosen, record.preprocessing, indices, batch_size)):
+            labels = chosen.labels[number * batch_size :][: len(pixels)]
+            expected = verifier.end_to_end(pixels.numpy(), labels.numpy())
+            if not number:
+                few = {name: values[:LAYER_IMAGES] for name, values in expected.items()}
+                verifier.layer_by_layer(pixels.numpy()[:LAYER_IMAGES], few)
+    return record, verifier.comparisons
+
+
+def _trained_run(model: nn.Module, preprocessing: Preprocessing, output: str) -> Run:
+    """Return the fake-quantized network as it was trained, in float32."""
+
+    def run(inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        return {output: model(normalize(torch.from_numpy(inputs[IMAGE]), preprocessing)).numpy()}
+
+    return run
+
+
+def _snapped_run(program: Program) -> Run:
+    """Return the snapped network as its phase evaluates it, in float32."""
+
+    def run(inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        return {name: value.numpy() for name, value in execute(program, torch.from_numpy(inputs[IMAGE])).items()}
+
+    return run
+
+
+def check_constants(model: onnx.ModelProto, program: Program) -> None:
+    """Check that a file holds a program's numbers.
+
+    Raises:
+        ValueError: it was exported from something else; the message names the first layer that differs.
+    """
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    for layer in program.operations:
+        if isinstance(layer, Layer):
+            weight = layer.codes.T if layer.linear else layer.codes
+            for name, values in (("weight", weight), ("multiplier", layer.multiplier), ("addend", layer.addend)):
+                tensor = stored.get(f"{layer.name}.{name}")
+                if tensor is None or not _alike(numpy_helper.to_array(tensor), values):
+                    raise ValueError(
+                        f"run: the file has another {name} in {layer.name}; name the run that it was exported from, "
+                        "or export it again"
+                    )
+
+
+def _alike(stored: NDArray[Any], values: Tensor) -> bool:
+    """Return whether numbers are the same but for the last bits, in which another machine may fold differently."""
+    one, other = stored.astype(np.float64).flatten(), values.detach().double().numpy().flatten()
+    return one.shape == other.shape and np.allclose(one, other, rtol=1e-5, atol=1e-8)
+
+
+def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    """Return a copy of a model that gives more of its values."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    return copy
+
+
+def cut_apart(
+    model: onnx.ModelProto, cuts: Mapping[str, Lookup | Quantize | Add], values: Arrays, targets: Iterable[str]
+) -> onnx.ModelProto:
+    """Return a model whose parts all run alone: what codes and sums have been, and what reads them, are apart.
+
+    Codes and sums enter as NAME.fed, as float32 [N, ...].
+
+    Args:
+        model: written by a `Writer`.
+        cuts: the operations whose results are cut off.
+        values: of these operations, for their shapes.
+        targets: values that are its outputs.
+    """
+    apart = onnx.ModelProto()
+    apart.CopyFrom(model)
+    graph = apart.graph
+    for node in graph.node:
+        node.input[:] = [f"{name}.entered" if name in cuts else name for name in node.input]
+    one = numpy_helper.from_array(np.array(1, np.float32), "fed.step")
+    graph.initializer.append(one)
+    for kind in (np.int8, np.uint8):
+        graph.initializer.append(numpy_helper.from_array(np.array(0, kind), f"fed.{kind.__name__}"))
+    entering = []
+    for name, cut in cuts.items():
+        shape = ["N", *values[name].shape[1:]]
+        graph.input.append(helper.make_tensor_value_info(f"{name}.fed", TensorProto.FLOAT, shape))
+        if isinstance(cut, Add):
+            entering.append(helper.make_node("Identity", [f"{name}.fed"], [f"{name}.entered"]))
+        else:
+            zero = f"fed.{'int8' if cut.qmin < 0 else 'uint8'}"
+            entering.append(helper.make_node("QuantizeLinear", [f"{name}.fed", one.name, zero], [f"{name}.entered"]))
+    nodes = [*entering, *graph.node]
+    del graph.node[:], graph.output[:]
+    graph.node.extend(nodes)
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in targets)
+    return apart
