@@ -1,7 +1,7 @@
 """The `codes` format: the integer program in one .npz, for whoever writes firmware or hardware.
 
-Beside the arrays of `integer/lower.py` the file holds `operations`, their list as JSON, and `record`, what every exported file says
-about itself. `integer/reference.py` is the program that runs it, with nothing but numpy.
+Beside the arrays of `integer/lower.py` the file holds `operations`, their list as JSON, and `record`, what every exported file
+says about itself. `integer/reference.py` is the program that runs it, with nothing but numpy.
 """
 
 import io
