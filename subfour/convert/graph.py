@@ -145,7 +145,7 @@ def _walk(model: nn.Module) -> tuple[dict[str, _Feed], set[str]]:
     inputs: dict[str, _Feed] = {}
     gating: set[str] = set()
     feeds: dict[fx.Node, _Feed] = {}
-    for node in _trace(model).nodes:
+    for node in trace(model).nodes:
         module = model.get_submodule(node.target) if node.op == "call_module" else None
         operands = [feeds[operand] for operand in node.all_input_nodes]
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -210,7 +210,12 @@ class _Tracer(fx.Tracer):
         return known or super().is_leaf_module(m, module_qualified_name)
 
 
-def _trace(model: nn.Module) -> fx.Graph:
+def trace(model: nn.Module) -> fx.Graph:
+    """Return a model's graph, float or converted, with one node per layer.
+
+    Raises:
+        ValueError: torch.fx cannot trace it.
+    """
     try:
         return _Tracer().trace(model)
     except Exception as error:  # a model's own code runs here and may raise anything
