@@ -17,6 +17,7 @@ COMMANDS = {
     "inspect": "list what a network's quantized layers are and why",
     "evaluate": "accuracy of a run or of a model file",
     "cost": "multiplications, bit operations, size and memory of a network, a run or a model file",
+    "report": "one HTML page that shows what a run did, and why",
     "sensitivity": "layers of a run by AIWQ, and when they were frozen",
 }
 """Command -> what it does; each is a module of this package with `run(arguments)`."""
