@@ -14,7 +14,8 @@ from typing import NamedTuple
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from subfour.analysis.curves import Curve
 
@@ -95,7 +96,7 @@ def inline(svg: str) -> str:
 
 
 def loss_figure(curves: Sequence[Curve], widths: Sequence[Span], borders: Sequence[float], name: str) -> str:
-    """Draw training and validation loss over the epochs.
+    """Draw training and validation loss over the epochs, and once more the validation loss at the last widths.
 
     Args:
         curves: one per run.
@@ -103,24 +104,30 @@ def loss_figure(curves: Sequence[Curve], widths: Sequence[Span], borders: Sequen
         borders: between phases, in epochs.
         name: of the figure, by which its parts are told from another's.
     """
+    begins = widths[-1].start if len(widths) > 1 else 0
     with _style(name):
-        figure, axes = _grid(2, 1, height=4.6)
-        for axis, title in zip(axes, ("validation loss", "training loss"), strict=True):
+        figure = Figure(figsize=(WIDTH, 6.4), layout="constrained")
+        validation, training, detail = figure.subplots(3, 1)
+        panels = {"validation loss": validation, "training loss": training, f"validation, {widths[-1].label}": detail}
+        for title, axis in panels.items():
             axis.set_ylabel(title)
+            first = begins if axis is detail else 0
             for index, curve in enumerate(curves):
-                losses = curve.validation if title == "validation loss" else curve.training
+                losses = curve.training if axis is training else curve.validation
                 shown = [loss if math.isfinite(loss) and loss > 0 else math.nan for loss in losses]
-                axis.plot(curve.epochs, shown, color=_series(index), label=curve.label, linewidth=1.4)
-            axis.set_yscale("log")
+                axis.plot(curve.epochs[first:], shown[first:], color=_series(index), label=curve.label, linewidth=1.4)
             for index, span in enumerate(widths):
-                if index % 2 == 0:
+                if index % 2 == 0 and axis is not detail:
                     axis.axvspan(span.start + 0.5, span.end + 0.5, color=COLOURS["band"], zorder=0, linewidth=0)
             for border in borders:
-                axis.axvline(border + 0.5, color=COLOURS["line"], linewidth=0.6, zorder=1)
-        _name_spans(axes[0], widths)
-        axes[1].legend(loc="upper right")
-        axes[-1].set_xlabel("epoch")
-        axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+                if border >= first:
+                    axis.axvline(border + 0.5, color=COLOURS["line"], linewidth=0.6, zorder=1)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for axis in (validation, training):
+            axis.set_yscale("log")
+        _name_spans(validation, widths)
+        training.legend(loc="upper right")
+        detail.set_xlabel("epoch")
         return _svg(figure)
 
 
@@ -162,23 +169,19 @@ def tradeoff_figure(planes: Mapping[str, tuple[Sequence[Point], Sequence[Point]]
                 points = [point for point in published if point.group == group]
                 x, y = [point.cost for point in points], [point.top1 for point in points]
                 axis.scatter(x, y, s=18, marker=marker, color=COLOURS["blue"], label=group, linewidth=0)
-            for group in dict.fromkeys(point.group for point in ours):
-                points = [point for point in ours if point.group == group]
+            for group, marker in zip(dict.fromkeys(point.group for point in ours), MARKERS, strict=False):
+                points = sorted((point for point in ours if point.group == group), key=lambda point: point.cost)
                 x, y = [point.cost for point in points], [point.top1 for point in points]
-                axis.plot(x, y, "o-", markersize=4, linewidth=0.8, color=COLOURS["red"], label=group)
-                for point in points:
-                    axis.annotate(
-                        point.label,
-                        (point.cost, point.top1),
-                        (3, -9),
-                        textcoords="offset points",
-                        fontsize=7,
-                        color=COLOURS["red"],
-                    )
+                axis.plot(x, y, marker=marker, markersize=4, linewidth=0.8, color=COLOURS["red"], label=group)
+                if group == ours[0].group:  # several runs at the same widths have the same costs
+                    for index, point in enumerate(points):  # in turn above and below, so that neighbours do not touch
+                        place = {"va": "bottom", "xytext": (0, 5)} if index % 2 else {"va": "top", "xytext": (0, -5)}
+                        style = {"textcoords": "offset points", "ha": "center", "rotation": 90, "fontsize": 7}
+                        axis.annotate(point.label, (point.cost, point.top1), color=COLOURS["red"], **style, **place)
             axis.set_xscale("log")
             axis.set_xlabel(cost)
             axis.set_ylabel("top-1 %")
-            axis.margins(0.1)
+            axis.margins(0.1, 0.28)
         axes[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
         return _svg(figure)
 
@@ -198,23 +201,22 @@ def layer_figure(
     with _style(name):
         figure, axes = _grid(1, len(panels), height=0.155 * len(names) + 1.1, sharey=True)
         rows = range(len(names))
+        shaded = list(zip(bands, ("frozen", "frozen-later"), strict=False))
         colours = [COLOURS[KIND_COLOURS.get(kind, "muted")] for kind in kinds]
         for axis, panel in zip(axes, panels, strict=True):
             axis.barh(rows, panel.values, color=colours, height=0.72)
             axis.set_title(panel.title, fontsize=8.5)
             if panel.log and any(value > 0 for value in panel.values):
                 axis.set_xscale("log")
+                axis.xaxis.set_major_locator(LogLocator(subs=(1, 3) if len(panels) == 1 else (1,), numticks=6 // len(panels)))
+                axis.xaxis.set_major_formatter("{x:g}")
+                axis.xaxis.set_minor_locator(NullLocator())
             axis.tick_params(axis="x", labelsize=7.5)
-            axis.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
-            for band, shade in zip(bands, ("frozen", "frozen-later"), strict=False):
+            for band, shade in shaded:
                 axis.axhspan(band.start - 0.5, band.end - 0.5, color=COLOURS[shade], zorder=0, linewidth=0)
-                right = {"transform": axis.get_yaxis_transform(), "ha": "right", "va": "bottom", "fontsize": 7.5}
-                axis.text(0.99, band.end - 0.55, band.label, color=COLOURS["ink"], **right)
         axes[0].set_yticks(rows, names, fontsize=7)
         axes[0].set_ylim(len(names) - 0.4, -0.6)
-        shown = [kind for kind in (*KIND_COLOURS, "other") if kind in kinds or (kind == "other" and {*kinds} - {*KIND_COLOURS})]
-        patches = [matplotlib.patches.Patch(color=COLOURS[KIND_COLOURS.get(kind, "muted")], label=kind) for kind in shown]
-        figure.legend(handles=patches, loc="outside lower center", ncols=3)
+        _name_kinds(figure, kinds, [(band.label, shade) for band, shade in shaded])
         return _svg(figure)
 
 
@@ -237,6 +239,7 @@ def range_figure(panels: Mapping[str, Mapping[str, Sequence[float]]], kinds: Map
             axis.set_ylabel("relative")
         axes[-1].set_xlabel("epoch")
         axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        _name_kinds(figure, list(kinds.values()))
         return _svg(figure)
 
 
@@ -307,6 +310,14 @@ def _name_spans(axis: Axes, spans: Sequence[Span], shift: float = 0.5) -> None:
         middle = (span.start + span.end) / 2 + shift
         place = {"transform": axis.get_xaxis_transform(), "rotation": 90, "ha": "center", "va": "bottom", "fontsize": 7}
         axis.text(middle, 1.02, span.label, color=COLOURS["muted"], **place)
+
+
+def _name_kinds(figure: Figure, kinds: Sequence[str], others: Sequence[tuple[str, str]] = ()) -> None:
+    """Write below a figure what its colours are: kinds of layers, and other (name, colour) pairs."""
+    names = [kind for kind in KIND_COLOURS if kind in kinds] + ["other layers"] * bool({*kinds} - {*KIND_COLOURS})
+    pairs = [*((name, KIND_COLOURS.get(name, "muted")) for name in names), *others]
+    patches = [Patch(color=COLOURS[colour], label=name) for name, colour in pairs]
+    figure.legend(handles=patches, loc="outside lower center", ncols=min(3, len(patches)))
 
 
 def _svg(figure: Figure) -> str:

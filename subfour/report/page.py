@@ -49,9 +49,11 @@ LEGEND = (
     ("float", "float", "no quantization"),
     ("stabilize", "s", "stabilize: batch norm and ranges"),
     ("finetune", "f", "finetune: everything"),
-    ("sample", "aiwq", "sample AIWQ, everything trains"),
+    ("sample", "a", "sample AIWQ, everything trains"),
     ("frozen", "1/3", "finetune, that share of the layers frozen"),
 )
+
+PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
 
 MOODS = {"finished": "good", "cut off": "warn", "not begun": "warn", "not finite": "bad"}
 
@@ -186,22 +188,13 @@ def _cards(record: RunRecord, records: Sequence[RunRecord]) -> list[Card]:
     bits = (phase.weight_bits, phase.activation_bits) if last is None else (last.weight_bits, last.activation_bits)
     cost, eight, full = record.cost(*bits), record.cost(8, 8), record.cost(FLOAT_BITS, FLOAT_BITS)
     if cost and eight and full:
-        cards.append(
-            Card(
-                "Size",
-                f"{cost.bytes / 1e6:.3g} MB",
-                [f"float {full.bytes / 1e6:.3g} MB, {full.bytes / cost.bytes:.1f} times as much"]
-                + [f"8 bit {eight.bytes / 1e6:.3g} MB, {eight.bytes / cost.bytes:.1f} times"],
-            )
-        )
-        cards.append(
-            Card(
-                "Bit operations per image",
-                f"{cost.bops / 1e9:.3g} G",
-                [f"float {full.bops / 1e9:.3g} G, {full.bops / cost.bops:.1f} times as many"]
-                + [f"8 bit {eight.bops / 1e9:.3g} G, {eight.bops / cost.bops:.1f} times"],
-            )
-        )
+        for name, unit, ours, at_8, in_float in (
+            ("Size", "B", cost.bytes, eight.bytes, full.bytes),
+            ("Bit operations per image", "", cost.bops, eight.bops, full.bops),
+        ):
+            others = (("float", in_float), ("8 bit", at_8))
+            beside = [f"{other} {_scaled(value, unit)}, {value / ours:.1f} times" for other, value in others]
+            cards.append(Card(name, _scaled(ours, unit), beside))
     if record.metrics:
         minutes, seconds = divmod(round(record.metrics[-1]["seconds"]), 60)
         hours, minutes = divmod(minutes, 60)
@@ -305,6 +298,12 @@ def _mistakes_words(network: NetworkLook) -> str:
         return f"None among {network.images} validation images."
     shown = f"; the {len(network.mistakes)} that it is surest of" if network.wrong > len(network.mistakes) else ""
     return f"{network.wrong} of {network.images} validation images, evenly spaced{shown}. In brackets: the network's own probability."
+
+
+def _scaled(value: float, unit: str) -> str:
+    """Return a number with three digits and the prefix that fits."""
+    factor, prefix = next((factor, prefix) for factor, prefix in PREFIXES if value >= factor)
+    return f"{value / factor:.3g} {prefix}{unit}".rstrip()
 
 
 def _shown(value: object) -> str:
