@@ -52,6 +52,11 @@ class QuantizerSample:
         with torch.no_grad():
             return self.quantizer.codes(self.values.clone())
 
+    @cached_property
+    def counts(self) -> Tensor:
+        """How many values have each code, in the order of the levels."""
+        return torch.bincount((self.codes - self.quantizer.grid.qmin).long(), minlength=len(self.levels))
+
     @property
     def error(self) -> float:
         """Mean squared error over mean square of the values."""
@@ -62,7 +67,7 @@ class QuantizerSample:
     @property
     def dead_share(self) -> float:
         """Share of the codes that no value has."""
-        return 1 - len(self.codes.unique()) / len(self.levels)
+        return float((self.counts == 0).float().mean())
 
     @property
     def saturated_share(self) -> float:
@@ -75,7 +80,7 @@ class QuantizerSample:
     @property
     def commonest_share(self) -> float:
         """Share of the values that have the commonest code."""
-        return float(self.codes.unique(return_counts=True)[1].max() / len(self.codes))
+        return float(self.counts.max() / len(self.codes))
 
     @property
     def negative_share(self) -> float:

@@ -9,6 +9,7 @@ count either; with one seed only the mean change can be.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
@@ -71,9 +72,8 @@ def _changes(records: Sequence[Mapping[str, Any]]) -> list[float]:
     sampled = max((record["phase"] for record in records if record["kind"] == "sample"), default=None)
     if sampled is None:
         return []
-    pairs = zip(records, records[1:], strict=False)
     return [
         after["raw"]["loss"] - before["raw"]["loss"]
-        for before, after in pairs
+        for before, after in pairwise(records)
         if before["phase"] == after["phase"] and before["phase"] > sampled
     ]

@@ -8,6 +8,7 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -50,8 +51,8 @@ class Span(NamedTuple):
     """Epochs that belong together; both ends are borders between epochs, counted from 0."""
 
     label: str
-    start: float
-    end: float
+    start: int
+    end: int
 
 
 class Panel(NamedTuple):
@@ -95,7 +96,7 @@ def inline(svg: str) -> str:
     return svg.replace("xlink:href", "href")
 
 
-def loss_figure(curves: Sequence[Curve], widths: Sequence[Span], borders: Sequence[float], name: str) -> str:
+def loss_figure(curves: Sequence[Curve], widths: Sequence[Span], borders: Sequence[int], name: str) -> str:
     """Draw training and validation loss over the epochs, and once more the validation loss at the last widths.
 
     Args:
@@ -142,7 +143,7 @@ def histogram_figure(histograms: Sequence[Histogram], name: str) -> str:
             low, high = histogram.ends
             margin = 0.35 * (high - low) or 1.0
             inside = [value for value in histogram.values if low - margin <= value <= high + margin]
-            axis.hist(inside, bins=60, color=COLOURS["muted"], log=True)
+            axis.hist(inside, bins=60, color=COLOURS["muted"], log=bool(inside))
             for level in histogram.levels:
                 axis.axvline(level, color=COLOURS["red"], linewidth=0.8)
             if not histogram.levels:
@@ -175,13 +176,22 @@ def tradeoff_figure(planes: Mapping[str, tuple[Sequence[Point], Sequence[Point]]
                 axis.plot(x, y, marker=marker, markersize=4, linewidth=0.8, color=COLOURS["red"], label=group)
                 if group == ours[0].group:  # several runs at the same widths have the same costs
                     for index, point in enumerate(points):  # in turn above and below, so that neighbours do not touch
-                        place = {"va": "bottom", "xytext": (0, 5)} if index % 2 else {"va": "top", "xytext": (0, -5)}
-                        style = {"textcoords": "offset points", "ha": "center", "rotation": 90, "fontsize": 7}
-                        axis.annotate(point.label, (point.cost, point.top1), color=COLOURS["red"], **style, **place)
+                        axis.annotate(
+                            point.label,
+                            (point.cost, point.top1),
+                            (0, 5 if index % 2 else -5),
+                            textcoords="offset points",
+                            ha="center",
+                            va="bottom" if index % 2 else "top",
+                            rotation=90,
+                            fontsize=7,
+                            color=COLOURS["red"],
+                        )
             axis.set_xscale("log")
             axis.set_xlabel(cost)
             axis.set_ylabel("top-1 %")
-            axis.margins(0.1, 0.28)
+            axis.margins(0.1, 0.28)  # room for the labels; no tick says more than 100 %
+            axis.set_yticks([tick for tick in axis.get_yticks() if 0 <= tick <= 100])
         axes[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
         return _svg(figure)
 
@@ -271,10 +281,10 @@ def _series(index: int) -> str:
     return COLOURS[SERIES[index % len(SERIES)]]
 
 
-def _style(name: str) -> "matplotlib.RcParams":
+def _style(name: str) -> AbstractContextManager[None]:
     """Return the look of a figure for a `with` block; its name makes the ids in it its own."""
     ink, muted, line = COLOURS["ink"], COLOURS["muted"], COLOURS["line"]
-    return matplotlib.rc_context(  # type: ignore[no-any-return]
+    return matplotlib.rc_context(
         {
             "svg.fonttype": "none",
             "svg.hashsalt": name,
@@ -308,8 +318,17 @@ def _name_spans(axis: Axes, spans: Sequence[Span], shift: float = 0.5) -> None:
     """Write the names of spans above an axis."""
     for span in spans:
         middle = (span.start + span.end) / 2 + shift
-        place = {"transform": axis.get_xaxis_transform(), "rotation": 90, "ha": "center", "va": "bottom", "fontsize": 7}
-        axis.text(middle, 1.02, span.label, color=COLOURS["muted"], **place)
+        axis.text(
+            middle,
+            1.02,
+            span.label,
+            transform=axis.get_xaxis_transform(),
+            rotation=90,
+            ha="center",
+            va="bottom",
+            fontsize=7,
+            color=COLOURS["muted"],
+        )
 
 
 def _name_kinds(figure: Figure, kinds: Sequence[str], others: Sequence[tuple[str, str]] = ()) -> None:

@@ -40,15 +40,18 @@ def published_results() -> tuple[PublishedResult, ...]:
     """Return every row of the table."""
     workloads = {network: stock_workload(name, IMAGENET_PIXELS) for network, name in NETWORKS.items()}
     rows = []
-    with files("subfour.analysis").joinpath("published.csv").open(encoding="utf-8", newline="") as file:
+    with files("subfour.analysis").joinpath("published.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            widths = {"activation_bits": int(row["activation_bits"]), "weight_bits": int(row["weight_bits"])}
-            cost = network_cost(workloads[row["network"]], profile="uniform", **widths)
+            activation_bits, weight_bits = int(row["activation_bits"]), int(row["weight_bits"])
+            cost = network_cost(
+                workloads[row["network"]], weight_bits=weight_bits, activation_bits=activation_bits, profile="uniform"
+            )
             rows.append(
                 PublishedResult(
                     network=row["network"],
                     method=row["method"],
-                    **widths,
+                    activation_bits=activation_bits,
+                    weight_bits=weight_bits,
                     top1=float(row["top1"]),
                     source=row["source"],
                     gbops=cost.bops / 1e9,

@@ -31,7 +31,7 @@ from subfour.profit.ranges import layer_ranges
 from subfour.profit.result import SENSITIVITY_FILE, sensitivity_table
 from subfour.profit.session import TEACHER_FILE, Session
 from subfour.profit.state import RunState, collect_tensors, load_model, part, read_tensors, restore_momentum, without_quantizers
-from subfour.rundir import RunDirectory
+from subfour.rundir import JSON, RunDirectory
 from subfour.seeding import derive_seed
 from subfour.train.average import WeightAverage
 from subfour.train.batchnorm import reestimate_batchnorm
@@ -40,7 +40,6 @@ from subfour.train.distill import Teacher, distillation_loss
 from subfour.train.evaluation import Accuracy, evaluate
 from subfour.train.loop import Trainer, train_epoch
 from subfour.train.schedule import CosineSchedule, RateSchedule, constant
-
 
 FAILURE_FILE = "failure.json"
 """Why training stopped, when a loss or a weight was not finite; gone when the run goes on."""
@@ -109,8 +108,8 @@ class ProfitRun:
             try:
                 self._train_phase(phase)
             except FloatingPointError as error:
-                place = {"phase": self.state.phase, "epoch": self.state.next_epoch, "error": str(error)}
-                self.run.write_json(FAILURE_FILE, place)
+                failure: dict[str, JSON] = {"phase": self.state.phase, "epoch": self.state.next_epoch, "error": str(error)}
+                self.run.write_json(FAILURE_FILE, failure)
                 where = f"phase {self.state.phase + 1} of {len(self.phases)} ({phase.kind} {phase.widths})"
                 raise FloatingPointError(f"{where}: {error}; the epochs before it are kept") from None
         set_bits(self.model, self.phases[-1].weight_bits, self.phases[-1].activation_bits)

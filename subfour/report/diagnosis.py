@@ -143,7 +143,11 @@ def signed_input_clipped(samples: Sequence[QuantizerSample]) -> Iterator[Finding
         if sample.role == "activation" and sample.levels[0] >= 0 and sample.negative_share > CLIPPED_NEGATIVE
     ]
     for domain, what, fix in (
-        ("unsigned", "was made for values that are never negative", "The layer's input was taken for a ReLU's: please report it."),
+        (
+            "unsigned",
+            "was made for values that are never negative",
+            "The layer's input was taken for a ReLU's: please report it.",
+        ),
         ("hswish", "has no level below 0 for an h-swish output", "--quantizer duq has levels from -3/8 up; this is its point."),
     ):
         if here := [sample for sample in clipped if sample.domain == domain]:
@@ -156,7 +160,7 @@ def all_in_one_bin(samples: Sequence[QuantizerSample]) -> Iterator[Finding]:
     """Nearly all values of a layer have one code."""
     if here := [sample for sample in samples if sample.commonest_share > ONE_BIN]:
         words = f"More than {100 * ONE_BIN:.1f} % of the values have one code in {_listed_layers(here)}."
-        fix = "A dead layer, or a range far too wide: lower schedule.range-lr-scale; for weights set refit-below-bits above the width."
+        fix = "A dead layer, or a range far too wide: lower schedule.range-lr-scale; for weights raise refit-below-bits."
         yield Finding("error", "All codes in one bin", words, fix)
 
 

@@ -70,17 +70,13 @@ def quantizer_exhibit(records: Sequence[RunRecord]) -> Exhibit:
     return _loss_exhibit(key, title, shown, lambda record: record.config.quantizer, "")
 
 
-def _loss_exhibit(
-    key: str, title: str, records: Sequence[RunRecord], label: Callable[[RunRecord], str], hint: str
-) -> Exhibit:
+def _loss_exhibit(key: str, title: str, records: Sequence[RunRecord], label: Callable[[RunRecord], str], hint: str) -> Exhibit:
     main = records[0]
     begun = [record for record in records if record.metrics]
     if not begun:
         return Exhibit(key=key, title=title, caption="No epoch is done yet.")
     labels = [label(record) for record in begun]
-    distinct = [
-        name if labels.count(name) == 1 else f"{name}, {record.name}" for name, record in zip(labels, begun, strict=True)
-    ]
+    distinct = [name if labels.count(name) == 1 else f"{name}, {record.name}" for name, record in zip(labels, begun, strict=True)]
     curves = [loss_curve(name, record.metrics) for name, record in zip(distinct, begun, strict=True)]
     sentences = []
     for name in dict.fromkeys(labels):
@@ -130,7 +126,7 @@ def histogram_exhibit(samples: Sequence[QuantizerSample], reason: str) -> Exhibi
     if not inputs:
         return Exhibit(key=key, title=title, caption=reason)
     chosen = sorted(inputs, key=lambda sample: order.index(sample.domain))[:MOST_HISTOGRAMS]
-    rows = []
+    rows: list[tuple[object, ...]] = []
     histograms = []
     for sample in chosen:
         levels = sample.levels.tolist()
@@ -149,8 +145,9 @@ def histogram_exhibit(samples: Sequence[QuantizerSample], reason: str) -> Exhibi
             for low, count in zip(edges.tolist(), counts.tolist(), strict=False)
         ]
     caption = (
-        f"{len(chosen)} of {len(inputs)} layers, h-swish outputs first. Grey: how often a value enters (logarithmic; values far beyond the levels left out). "
-        f"Red: the learned levels, or their extent where there are more than {MOST_LEVELS}."
+        f"{len(chosen)} of {len(inputs)} layers, h-swish outputs first. Grey: how often a value enters (logarithmic). "
+        f"Red: the learned levels, or their extent where there are more than {MOST_LEVELS}. "
+        "Values far beyond the levels are left out."
     )
     return Exhibit(
         key=key,
@@ -212,8 +209,10 @@ def instability_exhibit(record: RunRecord) -> Exhibit:
     key, title = "aiwq", "Instability of the layers (AIWQ)"
     layers = record.sensitivity
     if not layers:
-        why = "Layers are sampled at the last width, which this run has not reached." if record.status != "finished" else (
-            "This run has no sampling phase."
+        why = (
+            "Layers are sampled at the last width, which this run has not reached."
+            if record.status != "finished"
+            else ("This run has no sampling phase.")
         )
         return Exhibit(key=key, title=title, caption=why)
     shown = layers[:MOST_BARS]
@@ -256,8 +255,8 @@ def freezing_exhibit(record: RunRecord) -> Exhibit:
     frozen_phases = {index: phase.frozen for index, phase in enumerate(record.phases) if phase.frozen}
     spans = []
     for place, layer in enumerate(layers):
-        phases = [index for index, share in frozen_phases.items() if place < math.floor(share * len(layers))]
-        spans.append([Span(layer["name"], ends[index], ends[index + 1]) for index in phases])
+        its = [index for index, share in frozen_phases.items() if place < math.floor(share * len(layers))]
+        spans.append([Span(layer["name"], ends[index], ends[index + 1]) for index in its])
     shown = layers[:MOST_BARS]
     phases = [
         Span(f"{phase.kind}{f' {phase.frozen}' if phase.frozen else ''}", ends[index], ends[index + 1])
@@ -270,7 +269,7 @@ def freezing_exhibit(record: RunRecord) -> Exhibit:
         caption=f"Red: the layer's weight does not train{_of_all(shown, layers)}. Batch norm and ranges go on.",
         svg=figures.freeze_figure([layer["name"] for layer in shown], spans[: len(shown)], phases, key),
         columns=("layer", "from_epoch", "to_epoch"),
-        rows=[(span.label, span.start, span.end) for its in spans for span in its],
+        rows=[(span.label, span.start, span.end) for row in spans for span in row],
     )
 
 
@@ -278,8 +277,10 @@ def range_exhibit(record: RunRecord) -> Exhibit:
     """How the input ranges moved."""
     key, title = "ranges", "How the ranges moved"
     if not any(epoch.get("ranges") for epoch in record.metrics):
-        why = "Nothing is quantized yet." if all("ranges" in epoch for epoch in record.metrics) else (
-            "This run was made before ranges were logged."
+        why = (
+            "Nothing is quantized yet."
+            if all("ranges" in epoch for epoch in record.metrics)
+            else ("This run was made before ranges were logged.")
         )
         return Exhibit(key=key, title=title, caption=why)
     kinds = {} if record.workload is None else {layer.name: layer.kind for layer in record.workload.layers}

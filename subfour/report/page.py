@@ -135,7 +135,7 @@ def _render(**values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["inline"] = lambda svg: Markup(inline(svg))  # noqa: S704 (our own SVG; matplotlib escapes its text)
+    environment.filters["inline"] = lambda svg: Markup(inline(svg))  # our own SVG; matplotlib escapes its text
     return environment.get_template("page.html").render(sections=SECTIONS, **values)
 
 
@@ -207,22 +207,19 @@ def _accuracy_words(record: RunRecord, records: Sequence[RunRecord], last: Width
     """Compare with float, the better of the float phase and of a float control, and with the widest quantized widths."""
     if last.is_float:
         return ["nothing is quantized yet" if record.status != "finished" else "a float network"]
-    controls = [
-        other.last_result
-        for other in records
-        if other.config.model == record.config.model and other.config.data == record.config.data
-        if other.last_result is not None and other.last_result.is_float and other.status == "finished"
-    ]
-    floats = [(row.top1, name) for row, name in [(record.float_result, "float phase"), *((c, "float control") for c in controls)] if row]
+    floats = [] if record.float_result is None else [(record.float_result.top1, "float phase")]
+    for other in records:
+        control = other.last_result
+        same = (other.config.model, other.config.data) == (record.config.model, record.config.data)
+        if same and control is not None and control.is_float and other.status == "finished":
+            floats.append((control.top1, "float control"))
     words = []
     if floats:
         best, name = max(floats)
-        lost = best - last.top1
-        words.append(f"{name} {best:.2f} %, {abs(lost):.2f} points {'lost' if lost >= 0 else 'won'}")
-    eight = next((row for row in record.widths if row.weight_bits == 8 or (row.activation_bits == 8 and not row.is_float)), None)
-    by_weight = next((row for row in record.widths if row.weight_bits == 8), eight)
-    if by_weight is not None and by_weight is not last:
-        words.append(f"{by_weight.name} {by_weight.top1:.2f} % on the way")
+        words.append(f"{name} {best:.2f} %, {abs(best - last.top1):.2f} points {'lost' if best >= last.top1 else 'won'}")
+    eight = next((row for row in record.widths if row.weight_bits == 8), None)
+    if eight is not None and eight is not last:
+        words.append(f"{eight.name} {eight.top1:.2f} % on the way")
     return words
 
 
@@ -247,7 +244,7 @@ def _phase_state(record: RunRecord, index: int) -> tuple[str, int]:
 
 
 def _timeline(record: RunRecord) -> list[Mapping[str, Any]]:
-    blocks = []
+    blocks: list[Mapping[str, Any]] = []
     numbered = enumerate(record.phases)
     for widths, group in groupby(numbered, key=lambda item: item[1].widths):
         phases = list(group)
@@ -297,7 +294,7 @@ def _mistakes_words(network: NetworkLook) -> str:
     if not network.wrong:
         return f"None among {network.images} validation images."
     shown = f"; the {len(network.mistakes)} that it is surest of" if network.wrong > len(network.mistakes) else ""
-    return f"{network.wrong} of {network.images} validation images, evenly spaced{shown}. In brackets: the network's own probability."
+    return f"{network.wrong} of {network.images} validation images, evenly spaced{shown}. In brackets: how sure it is."
 
 
 def _scaled(value: float, unit: str) -> str:
