@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -116,7 +116,9 @@ def loss_figure(curves: Sequence[Curve], widths: Sequence[Span], borders: Sequen
             for index, curve in enumerate(curves):
                 losses = curve.training if axis is training else curve.validation
                 shown = [loss if math.isfinite(loss) and loss > 0 else math.nan for loss in losses]
-                axis.plot(curve.epochs[first:], shown[first:], color=_series(index), label=curve.label, linewidth=1.4)
+                marker = "o" if len(shown) - first == 1 else ""  # a line of one point is invisible
+                style: dict[str, Any] = {"marker": marker, "markersize": 4, "linewidth": 1.4, "color": _series(index)}
+                axis.plot(curve.epochs[first:], shown[first:], label=curve.label, **style)
             for index, span in enumerate(widths):
                 if index % 2 == 0 and axis is not detail:
                     axis.axvspan(span.start + 0.5, span.end + 0.5, color=COLOURS["band"], zorder=0, linewidth=0)

@@ -185,16 +185,15 @@ def _cards(record: RunRecord, records: Sequence[RunRecord]) -> list[Card]:
         cards.append(Card("Top-1", "not known", ["No pair of widths has been trained to its end."]))
     else:
         cards.append(Card(f"Top-1 at {last.name}", f"{last.top1:.2f} %", _accuracy_words(record, records, last)))
-    bits = (phase.weight_bits, phase.activation_bits) if last is None else (last.weight_bits, last.activation_bits)
-    cost, eight, full = record.cost(*bits), record.cost(8, 8), record.cost(FLOAT_BITS, FLOAT_BITS)
+    cost, eight, full = (record.cost(*bits) for bits in ((phase.weight_bits, phase.activation_bits), (8, 8), (FLOAT_BITS,) * 2))
     if cost and eight and full:
         for name, unit, ours, at_8, in_float in (
             ("Size", "B", cost.bytes, eight.bytes, full.bytes),
             ("Bit operations per image", "", cost.bops, eight.bops, full.bops),
         ):
-            others = (("float", in_float), ("8 bit", at_8))
+            others = [(other, value) for other, value in (("float", in_float), ("8 bit", at_8)) if value > ours]
             beside = [f"{other} {_scaled(value, unit)}, {value / ours:.1f} times" for other, value in others]
-            cards.append(Card(name, _scaled(ours, unit), beside))
+            cards.append(Card(f"{name} at {phase.widths}", _scaled(ours, unit), beside or ["a float network"]))
     if record.metrics:
         minutes, seconds = divmod(round(record.metrics[-1]["seconds"]), 60)
         hours, minutes = divmod(minutes, 60)
