@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from subfour.cli.arguments import parse, resolved
+from subfour.cli.cost import CostOptions
 from subfour.cli.evaluate import EvaluateOptions
 from subfour.cli.inspect import InspectOptions
 from subfour.cli.main import COMMANDS, main
 from subfour.cli.plan import PlanOptions
+from subfour.cli.report import ReportOptions
 from subfour.cli.sensitivity import SensitivityOptions
 from subfour.cli.train import Output, ResumeOptions, TrainOptions
 from subfour.models.zoo import TORCHVISION_MOBILENETS
@@ -33,7 +35,14 @@ README, PAPER, CONTRIBUTING = (DOCUMENTS[name] for name in ("README.md", "PAPER.
 FOLDERS = ("subfour", "tests", "examples", "benchmarks", ".ci")
 """Of the repository: a path in a document that begins with one must exist."""
 
-PLAIN_OPTIONS = {"plan": PlanOptions, "evaluate": EvaluateOptions, "inspect": InspectOptions, "sensitivity": SensitivityOptions}
+PLAIN_OPTIONS = {
+    "plan": PlanOptions,
+    "evaluate": EvaluateOptions,
+    "inspect": InspectOptions,
+    "cost": CostOptions,
+    "sensitivity": SensitivityOptions,
+    "report": ReportOptions,
+}
 
 
 def section(document: str, title: str) -> str:
@@ -112,7 +121,7 @@ def names_in(file: Path) -> set[str]:
 
 @pytest.mark.parametrize("line", shell_commands())
 def test_a_command_in_a_document_parses(line: str, capsys: pytest.CaptureFixture[str]):
-    """`plan` and `inspect` of a stock network run; what would train or needs a run is parsed only."""
+    """`plan`, and `inspect` and `cost` of a stock network run; what would train or needs a run is parsed only."""
     program, *words = shlex.split(line)
     if program != "subfour":
         assert line == "source .venv/bin/activate"
