@@ -17,6 +17,8 @@ COMMANDS = {
     "inspect": "list what a network's quantized layers are and why",
     "evaluate": "accuracy of a run or of a model file",
     "compare": "train the rows of a study one after another, and compare them",
+    "cost": "multiplications, bit operations, size and memory of a network, a run or a model file",
+    "report": "one HTML page that shows what a run did, and why",
     "sensitivity": "layers of a run by AIWQ, and when they were frozen",
     "export": "write a run as a file for integer runtimes",
     "verify": "compare an exported file with its run, code by code",

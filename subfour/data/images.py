@@ -1,7 +1,7 @@
 """What every source of images gives: class names and splits of labelled images, opened one at a time."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
@@ -45,6 +45,28 @@ class Split(ABC):
         except Exception as error:  # Pillow's decoders raise nearly every kind on a corrupt file
             reason = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
             raise ValueError(f"image: cannot read {self.where(index)} ({reason}); repair or remove it") from error
+
+
+class Subset(Split):
+    """Some images of a split, in the order given."""
+
+    def __init__(self, split: Split, indices: Sequence[int]) -> None:
+        """Choose images.
+
+        Args:
+            split: where they are.
+            indices: their places in it.
+        """
+        self.split, self.indices = split, indices
+        self.labels = split.labels[list(indices)]
+
+    def open(self, index: int) -> Image.Image:
+        """Return the image as stored."""
+        return self.split.open(self.indices[index])
+
+    def where(self, index: int) -> str:
+        """Return where the image is found."""
+        return self.split.where(self.indices[index])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

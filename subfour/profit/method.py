@@ -32,11 +32,12 @@ from subfour.profit.freezing import build_optimizer, freeze_order, set_trainable
 from subfour.profit.instability import InstabilityMeter
 from subfour.profit.iterative_freezing import IterativeFreezing
 from subfour.profit.phases import Phase, build_phases
+from subfour.profit.ranges import layer_ranges
 from subfour.profit.result import SENSITIVITY_FILE, sensitivity_table
 from subfour.profit.session import TEACHER_FILE, Session
 from subfour.profit.state import RunState, collect_tensors, load_model, part, read_tensors, restore_momentum, without_quantizers
 from subfour.profit.step_method import StepMethod, progress
-from subfour.rundir import RunDirectory
+from subfour.rundir import JSON, RunDirectory
 from subfour.seeding import derive_seed
 from subfour.train.average import WeightAverage
 from subfour.train.batchnorm import reestimate_batchnorm
@@ -45,6 +46,9 @@ from subfour.train.distill import Teacher, distillation_loss
 from subfour.train.evaluation import Accuracy, evaluate
 from subfour.train.loop import Trainer, train_epoch
 from subfour.train.schedule import CosineSchedule, RateSchedule, constant
+
+FAILURE_FILE = "failure.json"
+"""Why training stopped, when a loss or a weight was not finite; gone when the run goes on."""
 
 
 class Observer(Protocol):
@@ -108,11 +112,14 @@ class ProfitRun:
         Raises:
             FloatingPointError: the loss or a weight is not finite.
         """
+        (self.run.path / FAILURE_FILE).unlink(missing_ok=True)
         while self.state.phase < len(self.phases):
             phase = self.phases[self.state.phase]
             try:
                 self._train_phase(phase)
             except FloatingPointError as error:
+                failure: dict[str, JSON] = {"phase": self.state.phase, "epoch": self.state.next_epoch, "error": str(error)}
+                self.run.write_json(FAILURE_FILE, failure)
                 where = f"phase {self.state.phase + 1} of {len(self.phases)} ({phase.kind} {phase.widths})"
                 raise FloatingPointError(f"{where}: {error}; the epochs before it are kept") from None
         set_bits(self.model, self.phases[-1].weight_bits, self.phases[-1].activation_bits)
@@ -217,7 +224,7 @@ class ProfitRun:
         following = self.phases[state.phase + 1] if state.phase + 1 < len(self.phases) else None
         now = time.monotonic()
         state.seconds, self.last_time = state.seconds + now - self.last_time, now
-        record |= {"raw": asdict(raw), "averaged": asdict(averaged), "seconds": state.seconds}
+        record |= {"raw": asdict(raw), "averaged": asdict(averaged), "seconds": state.seconds, "ranges": layer_ranges(self.model)}
         self.run.append_metrics(record)
         state.metrics_size = self.run.metrics_size
         if phase.kind == "float" and phase_ends and state.padding_top1:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from subfour.layers import freezable_layers, quant_layers
 from subfour.profit.config import AverageConfig, ProfitConfig, RunConfig
-from subfour.profit.method import ProfitRun
+from subfour.profit.method import FAILURE_FILE, ProfitRun
 from subfour.profit.model_file import evaluate_model, read_model
 from subfour.profit.phases import build_phases
 from subfour.profit.session import TEACHER_FILE, WEIGHTS_FILE, continued, prepare_session
@@ -349,3 +349,18 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(finished: FinishedRun, tm
     train(folder, finished.config)
     assert outcome(folder) == outcome(finished.folder)
     assert len(RunDirectory(folder).metrics()) == 32
+
+
+def test_a_run_that_stops_at_a_loss_that_is_not_finite_leaves_word_until_it_goes_on(finished: FinishedRun, tmp_path: Path):
+    """The next try finds the first phase done or not; either way the word of the last one is gone before it trains."""
+    folder = tmp_path / "run"
+    wild = replace(finished.config, schedule=replace(finished.config.schedule, float_lr=1e30))
+    for _ in range(2):
+        with pytest.raises(FloatingPointError, match="phase 1 of 22"):
+            train(folder, wild)
+        failure = RunDirectory(folder).read_json(FAILURE_FILE)
+        assert (failure["phase"], failure["epoch"]) == (0, 0)
+        assert "try a lower schedule.lr" in failure["error"]
+    RunDirectory(folder).write_json("config.json", finished.config.to_json())
+    train(folder, finished.config)
+    assert not (folder / FAILURE_FILE).exists()
