@@ -145,7 +145,7 @@ def _walk(model: nn.Module) -> tuple[dict[str, _Feed], set[str]]:
     inputs: dict[str, _Feed] = {}
     gating: set[str] = set()
     feeds: dict[fx.Node, _Feed] = {}
-    for node in _trace(model).nodes:
+    for node in trace(model).nodes:
         module = model.get_submodule(node.target) if node.op == "call_module" else None
         operands = [feeds[operand] for operand in node.all_input_nodes]
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -154,7 +154,7 @@ def _walk(model: nn.Module) -> tuple[dict[str, _Feed], set[str]]:
             inputs[node.target] = operands[0]
             branch = None if operands[0].branch is None else (*operands[0].branch, node.target)
             feeds[node] = _Feed("signed", _label(node, module), branch)
-        elif _operation(node, module) in PRODUCTS and (gate := _gate(operands)):
+        elif operation_of(node, module) in PRODUCTS and (gate := _gate(operands)):
             gating.update(gate.branch or ())
             gated = next(operand for operand in operands if operand is not gate)
             feeds[node] = replace(gated, source=f"{gated.source}, gated")
@@ -171,17 +171,17 @@ def _gate(operands: Sequence[_Feed]) -> _Feed | None:
 
 def _feed(node: fx.Node, module: nn.Module | None, operands: Sequence[_Feed]) -> _Feed:
     """Return what a node gives that is neither a layer nor a gated tensor."""
-    operation, label = _operation(node, module), _label(node, module)
+    operation, label = operation_of(node, module), _label(node, module)
     act = getattr(module, "act", None)
     if operation == "batchnorm" and act is not None and not isinstance(act, nn.Identity):
-        operation, label = _module_operation(act), f"{label} ({type(act).__name__})"  # timm's BatchNormAct2d
+        operation, label = module_operation(act), f"{label} ({type(act).__name__})"  # timm's BatchNormAct2d
     if node.op == "placeholder":
         return _Feed("image", "the image")
     if operation in OWN_RANGE:
         return _Feed(OWN_RANGE[operation], label, operands[0].branch)
     if operation in RANGE_KEEPING:
         pooled = replace(operands[0], source=f"{operands[0].source}, pooled", branch=())
-        return pooled if _pools_globally(operation, node, module) else operands[0]
+        return pooled if pools_globally(operation, node, module) else operands[0]
     if operation in SUMS and all(isinstance(argument, fx.Node) for argument in node.args):
         domains = {operand.domain for operand in operands}
         if domains <= {"unsigned", "hswish", "signed"}:
@@ -189,7 +189,7 @@ def _feed(node: fx.Node, module: nn.Module | None, operands: Sequence[_Feed]) ->
     return _Feed(None, label)
 
 
-def _pools_globally(operation: str, node: fx.Node, module: nn.Module | None) -> bool:
+def pools_globally(operation: str, node: fx.Node, module: nn.Module | None) -> bool:
     """Return whether a node is a global average pool."""
     if operation not in GLOBAL_POOLS:
         return False
@@ -206,25 +206,30 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Return whether a module becomes one node."""
-        known = isinstance(m, nn.Conv2d | nn.Linear) or _module_operation(m) in KNOWN
+        known = isinstance(m, nn.Conv2d | nn.Linear) or module_operation(m) in KNOWN
         return known or super().is_leaf_module(m, module_qualified_name)
 
 
-def _trace(model: nn.Module) -> fx.Graph:
+def trace(model: nn.Module) -> fx.Graph:
+    """Return the graph of a float or converted network; every module whose operation is known is one node.
+
+    Raises:
+        ValueError: torch.fx cannot follow the network's code.
+    """
     try:
         return _Tracer().trace(model)
     except Exception as error:  # a model's own code runs here and may raise anything
         raise ValueError(f"model: torch.fx cannot trace {type(model).__name__}, so it cannot be converted: {error}") from error
 
 
-def _operation(node: fx.Node, module: nn.Module | None) -> str:
+def operation_of(node: fx.Node, module: nn.Module | None) -> str:
     """Return the name of a node's operation without case and underscores."""
     if module is not None:
-        return _module_operation(module)
+        return module_operation(module)
     return _name(node.target if isinstance(node.target, str) else node.target.__name__)
 
 
-def _module_operation(module: nn.Module) -> str:
+def module_operation(module: nn.Module) -> str:
     """Return the first known operation among a module's class and its bases, or the class."""
     names = [_name(base.__name__) for base in type(module).__mro__]
     return next((name for name in names if name in KNOWN), names[0])

@@ -199,6 +199,8 @@ class RunConfig:
     """Network: torchvision/NAME, timm/NAME or subfour/NAME."""
     weights: str = "pretrained"
     """Starting weights: pretrained, none, or a .safetensors or .pth file."""
+    start: Literal["none", "dfq"] = "none"
+    """Equalize the weight ranges of the float network across layers first, as DFQ does; ReLU6 becomes ReLU."""
     data: str = "folder:imagenet"
     """Images: digits, folder:PATH, parquet:PATH or hub:NAME."""
     weight_bits: tuple[BitWidth, ...] = (8, 5, 4)

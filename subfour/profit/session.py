@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from subfour.convert.equalize import equalize, replace_relu6
 from subfour.convert.policy import LayerRule, make_policy
 from subfour.convert.rewrite import convert
 from subfour.data.images import Split, training_splits
@@ -101,6 +102,8 @@ def prepare_session(config: RunConfig) -> Session:
     validation = EvaluationLoader(validation_images, data.preprocessing, batch_size=batch_size, workers=workers)
     model = float_model.model.to(memory_format=torch.channels_last).to(device)
     if config.from_run is None:
+        if config.start == "dfq":
+            equalize(model)
         convert_for(config, model, data.preprocessing)
     else:
         _continue_from(config.from_run, config, model, data.preprocessing)
@@ -117,6 +120,8 @@ def prepare_session(config: RunConfig) -> Session:
 
 def convert_for(config: RunConfig, model: nn.Module, preprocessing: Preprocessing) -> list[LayerRule]:
     """Convert a float network in place as a configuration asks, and return why each layer is quantized as it is."""
+    if config.start == "dfq":
+        replace_relu6(model)
     return convert(
         model,
         quantizer=config.quantizer,
@@ -160,7 +165,7 @@ def continued(config: RunConfig, from_run: str) -> RunConfig:
         raise ValueError(f"from: {from_run} is not finished; finish it with: subfour train --resume {from_run}")
     was_float = _ended_float(earlier)
     quantization = () if was_float else ("quantizer", "weight_granularity", "batchnorm")
-    for name in ("model", "architecture", "padding", *quantization):
+    for name in ("model", "architecture", "padding", "start", *quantization):
         if getattr(earlier, name) != getattr(config, name):
             raise ValueError(f"{name}: {getattr(config, name)} differs from {getattr(earlier, name)} in {from_run}; use the same")
     for name in ("weight_bits", "activation_bits"):
