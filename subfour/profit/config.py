@@ -213,6 +213,8 @@ class RunConfig:
     """Weight ranges per layer, or per output channel (duq, lsq, lsq-plus)."""
     batchnorm: BatchNorm = "unfused"
     """Whether weights are quantized with the gain of the batch norm behind them; fused statistics are not computed anew."""
+    skip_bits: BitWidth = FLOAT_BITS
+    """Width of what skip paths carry, wider while the activations are; 32 is the precision highway."""
     method: Literal["profit", "none", "dampening", "iterative-freezing", "random-order", "reversed-order"] = "profit"
     """Progressive freezing; the same phases with nothing frozen, alone or against oscillations; freezing in another order."""
     padding: Padding = "negative"
@@ -258,6 +260,7 @@ class RunConfig:
             raise ValueError(
                 f"batchnorm: fused is not possible with --method {self.method}, which moves single weights; use unfused"
             )
+        check_bits(self.skip_bits, "skip_bits")
         check_granularity(self.quantizer, self.weight_granularity)
         if self.profit.at_bits is not None and self.profit.at_bits not in self.weight_bits:
             widths_shown = " ".join(map(str, self.weight_bits))

@@ -128,6 +128,7 @@ def convert_for(config: RunConfig, model: nn.Module, preprocessing: Preprocessin
         padding=config.padding,
         weight_granularity=config.weight_granularity,
         batchnorm=config.batchnorm,
+        skip_bits=config.skip_bits,
         mean=preprocessing.mean,
         std=preprocessing.std,
     )
@@ -164,7 +165,7 @@ def continued(config: RunConfig, from_run: str) -> RunConfig:
     if not (Path(from_run) / WEIGHTS_FILE).exists():
         raise ValueError(f"from: {from_run} is not finished; finish it with: subfour train --resume {from_run}")
     was_float = _ended_float(earlier)
-    quantization = () if was_float else ("quantizer", "weight_granularity", "batchnorm")
+    quantization = () if was_float else ("quantizer", "weight_granularity", "batchnorm", "skip_bits")
     for name in ("model", "architecture", "padding", "start", *quantization):
         if getattr(earlier, name) != getattr(config, name):
             raise ValueError(f"{name}: {getattr(config, name)} differs from {getattr(earlier, name)} in {from_run}; use the same")
