@@ -11,7 +11,8 @@ ReLU6 is not homogeneous and becomes ReLU first. Never across h-swish, a skip, a
 
 The batch norms stay, so that training can go on: after folding each has the mean and variance that its scaled input has, and a
 gain of 1. So the weight that is quantized is the folded one, batch norm `unfused` or not. Absorption is exact where x > c, and
-away from a border that is padded with 0, as in the paper. Bias correction is left to training, which corrects all biases.
+away from a border that is padded with 0, as in the paper. Bias correction is in `convert/data_free.py`; training corrects all
+biases itself.
 """
 
 from dataclasses import dataclass

@@ -215,8 +215,9 @@ class RunConfig:
     """Whether weights are quantized with the gain of the batch norm behind them; fused statistics are not computed anew."""
     skip_bits: BitWidth = FLOAT_BITS
     """Width of what skip paths carry, wider while the activations are; 32 is the precision highway."""
-    method: Literal["profit", "none", "dampening", "iterative-freezing", "random-order", "reversed-order"] = "profit"
-    """Progressive freezing; the same phases with nothing frozen, alone or against oscillations; freezing in another order."""
+    method: Literal["profit", "none", "dampening", "iterative-freezing", "random-order", "reversed-order", "data-free"] = "profit"
+    """Progressive freezing; the same phases with nothing frozen, alone or against oscillations; freezing in another order; or no
+    training and no data at all."""
     padding: Padding = "negative"
     """What convolutions fed by h-swish are padded with: -3/8, or 0."""
     refit_below_bits: int = 4

@@ -165,8 +165,10 @@ def continued(config: RunConfig, from_run: str) -> RunConfig:
     if not (Path(from_run) / WEIGHTS_FILE).exists():
         raise ValueError(f"from: {from_run} is not finished; finish it with: subfour train --resume {from_run}")
     was_float = _ended_float(earlier)
-    quantization = () if was_float else ("quantizer", "weight_granularity", "batchnorm", "skip_bits")
-    for name in ("model", "architecture", "padding", "start", *quantization):
+    quantization: tuple[str, ...] = () if was_float else ("quantizer", "weight_granularity", "batchnorm", "skip_bits")
+    if earlier.start == "dfq" or not was_float:
+        quantization = (*quantization, "start")
+    for name in ("model", "architecture", "padding", *quantization):
         if getattr(earlier, name) != getattr(config, name):
             raise ValueError(f"{name}: {getattr(config, name)} differs from {getattr(earlier, name)} in {from_run}; use the same")
     for name in ("weight_bits", "activation_bits"):
@@ -186,14 +188,17 @@ def _continue_from(run: str, config: RunConfig, model: nn.Module, preprocessing:
     """
     earlier, start = _config_of(run), read_tensors(Path(run) / WEIGHTS_FILE)
     pads = [rule.pad_value for rule in make_policy(model, quantizer=earlier.quantizer, padding=earlier.padding)]
+    if _ended_float(earlier):  # it never used its quantizers, which may be others
+        load_model(model, without_quantizers(start))
+        if config.start != earlier.start:
+            equalize(model)
     if pads != [rule.pad_value for rule in convert_for(config, model, preprocessing)]:
         raise ValueError(
             f"quantizer: {config.quantizer} pads h-swish outputs in another way than {earlier.quantizer}, with which {run} "
             "trained its float network; continue one of the same padding, or use --padding zero for both"
         )
-    if _ended_float(earlier):  # it never used its quantizers, which may be others
-        start = {**model.state_dict(), **without_quantizers(start)}
-    load_model(model, start)
+    if not _ended_float(earlier):
+        load_model(model, start)
 
 
 def _config_of(run: str) -> RunConfig:

@@ -200,6 +200,7 @@ def test_a_run_of_the_other_quantizer_without_profit(finished: FinishedRun, tmp_
     assert all(row["frozen_in_phase"] is None for row in json.loads((tmp_path / "run" / "sensitivity.json").read_text()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("quantizer", "method", "changes"),
     [
