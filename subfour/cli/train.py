@@ -20,6 +20,7 @@ from subfour.cli.recipe_arguments import RecipeOptions, resolved, split_recipe
 from subfour.cli.summary import print_summary
 from subfour.cli.tensorboard import TensorBoard
 from subfour.profit.config import RunConfig
+from subfour.profit.data_free import quantize_without_data
 from subfour.profit.method import Observer, ProfitRun
 from subfour.profit.phases import build_phases
 from subfour.profit.result import RESULT_FILE, write_result
@@ -130,6 +131,8 @@ def _resumable(directory: RunDirectory) -> Iterator[None]:
 
 def _train(session: Session, directory: RunDirectory, console: Console, output: Output) -> dict[str, Any]:
     """Train what is left of a run, and return its result."""
+    if session.config.method == "data-free":
+        return write_result(session, directory, quantize_without_data(session))
     phases = build_phases(session.config)
     with ExitStack() as stack:
         display = ProgressDisplay(console, phases, session.training.steps_per_epoch)

@@ -78,6 +78,7 @@ class ProfitRun:
         Raises:
             ValueError: the checkpoint is of another model or version, or every checkpoint is damaged.
         """
+        assert session.config.method != "data-free", "nothing trains: see quantize_without_data"
         self.session, self.run, self.observer = session, run, observer
         self.config, self.model = session.config, session.model
         self.phases = build_phases(self.config)

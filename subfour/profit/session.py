@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from subfour.convert.equalize import equalize, replace_relu6
 from subfour.convert.policy import LayerRule, make_policy
 from subfour.convert.rewrite import convert
 from subfour.data.images import Split, training_splits
@@ -103,6 +104,8 @@ def prepare_session(config: RunConfig) -> Session:
     validation = EvaluationLoader(validation_images, data.preprocessing, batch_size=batch_size, workers=workers)
     model = float_model.model.to(memory_format=torch.channels_last).to(device)
     if config.from_run is None:
+        if config.start == "dfq":
+            equalize(model)
         convert_for(config, model, data.preprocessing)
     else:
         _continue_from(config.from_run, config, model, data.preprocessing)
@@ -121,12 +124,15 @@ def prepare_session(config: RunConfig) -> Session:
 
 def convert_for(config: RunConfig, model: nn.Module, preprocessing: Preprocessing) -> list[LayerRule]:
     """Convert a float network in place as a configuration asks, and return why each layer is quantized as it is."""
+    if config.start == "dfq":
+        replace_relu6(model)
     return convert(
         model,
         quantizer=config.quantizer,
         padding=config.padding,
         weight_granularity=config.weight_granularity,
         batchnorm=config.batchnorm,
+        skip_bits=config.skip_bits,
         mean=preprocessing.mean,
         std=preprocessing.std,
     )
@@ -163,7 +169,9 @@ def continued(config: RunConfig, from_run: str) -> RunConfig:
     if not (Path(from_run) / WEIGHTS_FILE).exists():
         raise ValueError(f"from: {from_run} is not finished; finish it with: subfour train --resume {from_run}")
     was_float = _ended_float(earlier)
-    quantization = () if was_float else ("quantizer", "weight_granularity", "batchnorm")
+    quantization: tuple[str, ...] = () if was_float else ("quantizer", "weight_granularity", "batchnorm", "skip_bits")
+    if earlier.start == "dfq" or not was_float:
+        quantization = (*quantization, "start")
     for name in ("model", "architecture", "padding", *quantization):
         if getattr(earlier, name) != getattr(config, name):
             raise ValueError(f"{name}: {getattr(config, name)} differs from {getattr(earlier, name)} in {from_run}; use the same")
@@ -184,14 +192,17 @@ def _continue_from(run: str, config: RunConfig, model: nn.Module, preprocessing:
     """
     earlier, start = _config_of(run), read_tensors(Path(run) / WEIGHTS_FILE)
     pads = [rule.pad_value for rule in make_policy(model, quantizer=earlier.quantizer, padding=earlier.padding)]
+    if _ended_float(earlier):  # it never used its quantizers, which may be others
+        load_model(model, without_quantizers(start))
+        if config.start != earlier.start:
+            equalize(model)
     if pads != [rule.pad_value for rule in convert_for(config, model, preprocessing)]:
         raise ValueError(
             f"quantizer: {config.quantizer} pads h-swish outputs in another way than {earlier.quantizer}, with which {run} "
             "trained its float network; continue one of the same padding, or use --padding zero for both"
         )
-    if _ended_float(earlier):  # it never used its quantizers, which may be others
-        start = {**model.state_dict(), **without_quantizers(start)}
-    load_model(model, start)
+    if not _ended_float(earlier):
+        load_model(model, start)
 
 
 def _config_of(run: str) -> RunConfig:

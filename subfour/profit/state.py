@@ -114,9 +114,13 @@ def load_model(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     model.load_state_dict(dict(state))
 
 
+QUANTIZERS = {"weight_quantizer", "activation_quantizer", "skip_quantizer"}
+"""Modules that conversion adds, by the last part of their names."""
+
+
 def without_quantizers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a converted model's state without its quantizers: under stock names, what any tool loads as a float network."""
-    return {name: value for name, value in state.items() if not {"weight_quantizer", "activation_quantizer"} & {*name.split(".")}}
+    return {name: value for name, value in state.items() if not QUANTIZERS & {*name.split(".")}}
 
 
 def restore_momentum(model: nn.Module, optimizer: SGD, momentum: Mapping[str, Tensor]) -> None:
