@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import tyro
 
 from subfour.convert.policy import Padding
+from subfour.data.images import Unreadable
 from subfour.data.loader import Augmentation
 from subfour.models.zoo import Architecture
 from subfour.ops import FLOAT_BITS, check_bits
@@ -64,6 +65,8 @@ class LoadingConfig:
     """Training augmentation: padded random crop (with or without flip), ImageNet's random resized crop, or nothing."""
     workers: int | None = None
     """Processes that decode images when they are not kept in memory; None: one per core, at most 8."""
+    unreadable: Unreadable = "error"
+    """An image that cannot be read ends the run, or is left out, named, and counted in result.json (skip)."""
 
     def __post_init__(self) -> None:
         """Check every field."""
