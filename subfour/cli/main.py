@@ -10,6 +10,7 @@ from importlib.metadata import version
 from urllib.error import URLError
 
 from subfour.cli.console import Messages, make_console
+from subfour.train.interruption import Terminated
 
 COMMANDS = {
     "train": "train a network down to a recipe's widths, or go on with a run",
@@ -43,9 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
         errors.print(f"subfour: {_in_one_line(error)}", style="red")
         sys.exit(2)
-    except KeyboardInterrupt as interrupt:
-        errors.print("; ".join(["subfour: interrupted", *interrupt.args]), style="red")
-        sys.exit(130)
+    except (KeyboardInterrupt, Terminated) as stop:
+        what, code = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
+        errors.print("; ".join([f"subfour: {what}", *stop.args]), style="red")
+        sys.exit(code)
 
 
 def _run(command: str, *arguments: str) -> None:

@@ -1,13 +1,18 @@
 """What every source of images gives: class names and splits of labelled images, opened one at a time."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from subfour.data.preprocess import to_rgb
+
+Unreadable = Literal["error", "skip"]
+"""What an image that cannot be read does: it ends everything, or is left out and named."""
 
 TRAINING = "train"
 
@@ -36,12 +41,14 @@ class Split(ABC):
         """Return the decoded image in RGB; see `to_rgb`.
 
         Raises:
-            ValueError: the image cannot be read; its place is named.
+            ValueError: the image cannot be read, or has more pixels than Pillow thinks safe; its place is named.
         """
         try:
-            with self.open(index) as image:
-                image.load()
-                return to_rgb(image)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                with self.open(index) as image:
+                    image.load()
+                    return to_rgb(image)
         except Exception as error:  # Pillow's decoders raise nearly every kind on a corrupt file
             reason = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
             raise ValueError(f"image: cannot read {self.where(index)} ({reason}); repair or remove it") from error

@@ -15,6 +15,7 @@ import tyro
 
 from subfour.convert.policy import Padding
 from subfour.convert.rewrite import BatchNorm
+from subfour.data.images import Unreadable
 from subfour.data.loader import Augmentation
 from subfour.models.zoo import Architecture
 from subfour.ops import FLOAT_BITS, check_bits
@@ -65,6 +66,8 @@ class LoadingConfig:
     """Training augmentation: padded random crop (with or without flip), ImageNet's random resized crop, or nothing."""
     workers: int | None = None
     """Processes that decode images when they are not kept in memory; None: one per core, at most 8."""
+    unreadable: Unreadable = "error"
+    """An image that cannot be read ends the run, or is left out, named, and counted in result.json (skip)."""
 
     def __post_init__(self) -> None:
         """Check every field."""

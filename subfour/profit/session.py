@@ -75,6 +75,11 @@ class Session:
     """A teacher that is not the network itself."""
     device: torch.device
 
+    def unreadable_images(self) -> list[str]:
+        """Return where the images are that were left out so far, because they cannot be read."""
+        loaders = (self.training, self.validation)
+        return [loader.split.where(index) for loader in loaders for index in sorted(loader.errors)]
+
 
 def prepare_session(config: RunConfig) -> Session:
     """Read the data, build and convert the network.
@@ -100,8 +105,11 @@ def prepare_session(config: RunConfig) -> Session:
         seed=config.seed,
         workers=workers,
         max_steps=config.schedule.max_steps,
+        unreadable=loading.unreadable,
     )
-    validation = EvaluationLoader(validation_images, data.preprocessing, batch_size=batch_size, workers=workers)
+    validation = EvaluationLoader(
+        validation_images, data.preprocessing, batch_size=batch_size, workers=workers, unreadable=loading.unreadable
+    )
     model = float_model.model.to(memory_format=torch.channels_last).to(device)
     if config.from_run is None:
         if config.start == "dfq":
@@ -219,7 +227,7 @@ def _preprocessing(config: RunConfig, training_images: Split, record: Preprocess
         record = DataRecord.from_json(RunDirectory.open(Path(config.from_run)).read_json(DATA_FILE)).preprocessing
     size = config.loading.image_size
     if record is None:
-        return data_preprocessing(training_images, image_size=size or USUAL_IMAGE_SIZE)
+        return data_preprocessing(training_images, image_size=size or USUAL_IMAGE_SIZE, unreadable=config.loading.unreadable)
     if size is None or size == record.image_size:
         return record
     return replace(record, image_size=size, resize_size=max(size, round(size * record.resize_size / record.image_size)))

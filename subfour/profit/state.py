@@ -16,12 +16,14 @@ from subfour.train.average import WeightAverage
 
 @dataclass(kw_only=True, slots=True)
 class RunState:
-    """Where a run stands, between two epochs."""
+    """Where a run stands, between two epochs or between two steps of one."""
 
     phase: int = 0
     """Index of the phase that comes next or goes on."""
     next_epoch: int = 0
     """Epochs of that phase that are done."""
+    underway: dict[str, Any] = field(default_factory=dict)
+    """`EpochTotals` of the epoch that goes on; empty between two epochs."""
     freeze_order: list[str] = field(default_factory=list)
     """Layers in the order they freeze, by AIWQ under PROFIT; empty before the sampling phase ends."""
     instability: dict[str, float] = field(default_factory=dict)
@@ -36,6 +38,8 @@ class RunState:
     """What the snap phase measured when it began; None before it."""
     padding_top1: dict[str, float] = field(default_factory=dict)
     """Top-1 before negative padding, after it, and after the float phase."""
+    unreadable: list[str] = field(default_factory=list)
+    """Where images were left out because they cannot be read, sorted."""
     metrics_size: int = 0
     """Bytes of metrics.jsonl that belong to this state."""
     threads: int = 1

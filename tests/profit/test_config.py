@@ -95,6 +95,7 @@ def test_options_reach_the_plan(capsys: pytest.CaptureFixture[str]):
         *((LoadingConfig, "image_size", value) for value in [0, -32]),
         (LoadingConfig, "augment", "other"),
         (LoadingConfig, "workers", -1),
+        (LoadingConfig, "unreadable", "other"),
         *((ScheduleConfig, "batch_size", value) for value in [0, -1]),
         *((ScheduleConfig, f"{kind}_epochs", -1) for kind in ["float", "finetune", "stabilize", "sample"]),
         *((ScheduleConfig, "warmup_epochs", value) for value in [-0.5, NAN, INFINITY]),
