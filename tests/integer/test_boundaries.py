@@ -74,7 +74,7 @@ def test_under_h_swish_codes_fall_before_they_rise():
     assert np.isfinite(up).all()
     assert (np.diff(up) > 0).all()
     assert np.isfinite(down).sum() == 4
-    assert ((-3 < down[:4]) & (down[:4] < -1.5)).all()
+    assert ((down[:4] > -3) & (down[:4] < -1.5)).all()
     assert up[0] == pytest.approx(-1.5 + np.sqrt(6 * 0.05))
 
 

@@ -67,9 +67,7 @@ def accumulate_double(layer: Layer, codes: torch.Tensor) -> torch.Tensor:
     weight = layer.codes.double()
     if layer.linear:
         return codes.double() @ weight.T
-    return torch.nn.functional.conv2d(
-        codes.double(), weight, None, layer.stride, layer.padding, layer.dilation, layer.groups
-    )
+    return torch.nn.functional.conv2d(codes.double(), weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
 
 
 def test_a_nonlinearity_is_torch_s_own():
