@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +39,17 @@ class Programs:
     built: Program
     """In float64, not snapped."""
     snapping: Snapping
-    snapped: Program
-    """In float64."""
-    settled: Program
+
+    @cached_property
+    def snapped(self) -> Program:
+        """In float64."""
+        with torch.no_grad():
+            return snap(self.built, self.snapping)
+
+    @cached_property
+    def settled(self) -> Program:
+        """As it is executed and exported."""
+        return settle(self.snapped, self.snapping)
 
 
 def random_pixels(count: int = 2, size: int = SIZE) -> Tensor:
@@ -53,9 +61,7 @@ def random_pixels(count: int = 2, size: int = SIZE) -> Tensor:
 def programs_of(model: nn.Module) -> Programs:
     """Return the programs of a converted network."""
     built = build_program(model, PREPROCESSING, dtype=torch.float64)
-    snapping = measure(built, [random_pixels(8)])
-    snapped = snap(built, snapping)
-    return Programs(model, built, snapping, snapped, settle(snapped, snapping))
+    return Programs(model, built, measure(built, [random_pixels(8)]))
 
 
 @cache

@@ -11,6 +11,7 @@ from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
 from subfour.data.preprocess import Preprocessing
+from subfour.integer.network import SnappedNetwork
 from subfour.layers import quant_layers
 from subfour.models import build_model
 from subfour.profit.config import RunConfig
@@ -21,6 +22,8 @@ from tests.convert.stock_networks import NORMALIZATION, random_images
 from tests.profit.conftest import FinishedRun
 from tests.profit.quantized_networks import TINY, quantized, tiny
 from tests.profit.tiny_run import write_images
+
+RESULTS = Path(__file__).parents[2] / "results" / "models"
 
 DATA = DataRecord(
     classes=tuple("0123456789"),
@@ -212,7 +215,7 @@ def test_there_is_no_such_model(tmp_path: Path, finished: FinishedRun):
 
 
 def test_a_run_and_its_file_evaluate_to_its_result(finished: FinishedRun, tmp_path: Path):
-    """The last row of result.json, exactly, from the folder or from a copy of the file alone."""
+    """The last row of result.json, that of the snapped network, exactly, from the folder or from a copy of the file alone."""
     copy = tmp_path / "elsewhere.safetensors"
     copy.write_bytes((finished.folder / MODEL_FILE).read_bytes())
     expected = finished.result["rows"][-1]["averaged"]
@@ -220,6 +223,31 @@ def test_a_run_and_its_file_evaluate_to_its_result(finished: FinishedRun, tmp_pa
         accuracy = evaluate_model(read_model(path), finished.config.data, batch_size=finished.config.schedule.batch_size)
         assert (accuracy.top1, accuracy.top5, accuracy.images) == (expected["top1"], expected["top5"], 40)
         assert accuracy.loss == expected["loss"]
+    assert finished.result["rows"][-1]["snapped"]
+    assert isinstance(read_model(copy).network, SnappedNetwork)
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.safetensors")), ids=lambda path: path.stem)
+def test_a_committed_file_can_be_read_whatever_version_wrote_it(path: Path):
+    """Earlier ones know nothing of snapping, and their network is the model."""
+    read = read_model(path)
+    if "snapping" not in contents(path)[0]:
+        assert read.snapping is None
+        assert not read.config.snap
+        assert read.network is read.model
+    with torch.no_grad():
+        size = read.data.preprocessing.image_size
+        assert read.network(random_images(2, size)).shape == (2, len(read.data.classes))
+
+
+def test_a_network_that_is_not_snapped_is_its_model(file: Path):
+    """Snapping is in the file or not at all."""
+    assert read_model(file).snapping is None
+    rewrite(file, snapping={"accumulators": {}, "largest": {}, "positions": {}})
+    read = read_model(file)
+    assert isinstance(read.network, SnappedNetwork)
+    assert not read.network.training
+    assert read.network.model is read.model
 
 
 def test_data_of_other_classes(file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
