@@ -7,11 +7,12 @@ import onnx
 from subfour.analysis.cost import model_bytes
 from subfour.export.deployed import deployed_program, measured_snapping, record_of, resized
 from subfour.export.portable import PortableWriter
+from subfour.export.qonnx_file import QonnxWriter
 from subfour.export.record import FileFormat
 from subfour.export.writer import Writer
 from subfour.profit.model_file import TrainedModel
 
-WRITERS: dict[FileFormat, type[Writer]] = {"onnx": PortableWriter}
+WRITERS: dict[FileFormat, type[Writer]] = {"onnx": PortableWriter, "qonnx": QonnxWriter}
 
 
 def export_model(

@@ -39,6 +39,8 @@ class Writer(ABC):
 
     domains: tuple[str, ...] = ()
     """Of operators that are not ONNX's own."""
+    batch: int | str = "N"
+    """Images at once; a name leaves it open."""
 
     def __init__(self, program: Program) -> None:
         """Start an empty graph.
@@ -57,7 +59,7 @@ class Writer(ABC):
         """
         for operation in self.program.operations:
             self._write(operation)
-        return self.graph.finish(record, self.program.output, domains=self.domains)
+        return self.graph.finish(record, self.program.output, domains=self.domains, batch=self.batch)
 
     @abstractmethod
     def layer(self, layer: Layer) -> None:
