@@ -5,8 +5,9 @@
 
 Padding is ordinary zero padding, because offsets are folded into addends. Scale, zero point and bit width are 0-d constants, as
 these flows ask for; batch size is 1. The step stands before the Quant node: as its scale it would have to be divided out behind,
-and products of steps and codes, divided, miss integers by the last bit (qonnx 1.0.0 on onnxruntime 1.32.0). What is checked is that qonnx's own executor computes the reference's codes; no hardware flow
-was run. Quant is an operator of its own domain: onnxruntime cannot load such a file.
+and products of steps and codes, divided, miss integers by the last bit (qonnx 1.0.0 on onnxruntime 1.32.0). What is checked is
+that qonnx's own executor computes the reference's codes; no hardware flow was run. Quant is an operator of its own domain:
+onnxruntime cannot load such a file.
 """
 
 import numpy as np
