@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from subfour.cli.arguments import parse
+from subfour.cli.compare import CompareOptions
 from subfour.cli.evaluate import EvaluateOptions
 from subfour.cli.inspect import InspectOptions
 from subfour.cli.main import COMMANDS, main
@@ -34,7 +35,13 @@ README, PAPER, CONTRIBUTING = (DOCUMENTS[name] for name in ("README.md", "PAPER.
 FOLDERS = ("subfour", "tests", "examples", "benchmarks", ".ci")
 """Of the repository: a path in a document that begins with one must exist."""
 
-PLAIN_OPTIONS = {"plan": PlanOptions, "evaluate": EvaluateOptions, "inspect": InspectOptions, "sensitivity": SensitivityOptions}
+PLAIN_OPTIONS = {
+    "plan": PlanOptions,
+    "evaluate": EvaluateOptions,
+    "inspect": InspectOptions,
+    "sensitivity": SensitivityOptions,
+    "compare": CompareOptions,
+}
 
 
 def section(document: str, title: str) -> str:
@@ -121,7 +128,7 @@ def test_a_command_in_a_document_parses(line: str, capsys: pytest.CaptureFixture
     if words[0] == "train":
         config = parse_training(words[1:])
         assert config is None or build_phases(config)
-    elif words[0] in ("evaluate", "sensitivity") or words[1:2] == ["runs/mine"]:
+    elif words[0] in ("evaluate", "sensitivity") or words[1:2] == ["runs/mine"] or words[-1].endswith(".toml"):
         parse(PLAIN_OPTIONS[words[0]], words[1:], prog="subfour")
     else:
         assert exit_code(words) == 0

@@ -16,6 +16,7 @@ COMMANDS = {
     "plan": "print a recipe's phases before anything runs",
     "inspect": "list what a network's quantized layers are and why",
     "evaluate": "accuracy of a run or of a model file",
+    "compare": "train the rows of a study one after another, and compare them",
     "sensitivity": "layers of a run by AIWQ, and when they were frozen",
     "export": "write a run as a file for integer runtimes",
     "verify": "compare an exported file with its run, code by code",

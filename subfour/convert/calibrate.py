@@ -23,12 +23,6 @@ def set_bits(model: nn.Module, weight_bits: int, activation_bits: int) -> None:
         layer.set_bits(weight_bits, activation_bits)
 
 
-def widths_of(model: nn.Module) -> tuple[int, int]:
-    """Return the widths that `set_bits` set: of weights and of activations."""
-    layers = quant_layers(model).values()
-    return next(layer.weight_quantizer.bits for layer in layers), min(layer.activation_quantizer.bits for layer in layers)
-
-
 def calibrate_weights(model: nn.Module, *, anew: bool) -> None:
     """Set the range of every weight quantizer that quantizes and has none; with `anew`, of all that quantize.
 
@@ -37,7 +31,19 @@ def calibrate_weights(model: nn.Module, *, anew: bool) -> None:
     for layer in quant_layers(model).values():
         quantizer = layer.weight_quantizer
         if quantizer.enabled and (anew or not quantizer.initialized):
-            quantizer.initialize(layer.weight.detach())
+            quantizer.initialize(layer.folded_weight().detach())
+
+
+def missing_ranges(model: nn.Module) -> list[str]:
+    """Return the names, in the state dict, of the ranges that quantize and are not set for their width."""
+    missing = []
+    for name, layer in quant_layers(model).items():
+        for part in ("weight_quantizer", "activation_quantizer"):
+            quantizer = layer.get_submodule(part)
+            if quantizer.enabled and not quantizer.initialized:
+                entries = quantizer.state_dict().items()
+                missing += [f"{name}.{part}.{entry}" for entry, value in entries if value.is_floating_point()]
+    return missing
 
 
 def needs_calibration(model: nn.Module) -> bool:

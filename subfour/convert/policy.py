@@ -20,7 +20,8 @@ from subfour.layers import EIGHT_BIT_INPUT, LayerKind
 from subfour.quantizers import METHODS, QuantizerName
 
 Padding = Literal["negative", "zero"]
-"""`negative`: with the quantizer's offset, -3/8 under DuQ's h-swish. `zero`: as the float network pads."""
+"""`negative`: with the quantizer's offset, -3/8 under DuQ's h-swish, a learned one under LSQ+ and DSQ. `zero`: as the float
+network pads."""
 
 REASONS: dict[InputDomain, str] = {
     "image": "pixels, range fixed by the normalisation",
@@ -39,7 +40,9 @@ class LayerRule:
     kind: LayerKind
     domain: InputDomain
     pad_value: float
-    """What the border is padded with; 0 where nothing is padded."""
+    """What the border is padded with; 0 where nothing is padded. A learned offset takes its place once it has a value."""
+    pads_offset: bool
+    """Whether the border is the quantizer's offset."""
     source: str
     """What feeds the layer."""
     reason: str
@@ -67,6 +70,7 @@ def make_policy(model: nn.Module, *, quantizer: QuantizerName, padding: Padding)
             kind=site.kind,
             domain=site.domain,
             pad_value=_offset(site, quantizer) if padding == "negative" and _pads(site.layer) else 0.0,
+            pads_offset=padding == "negative" and _pads(site.layer),
             source=site.source,
             reason=REASONS[site.domain] + ("; keeps 8 bits" if site.kind in EIGHT_BIT_INPUT else ""),
         )

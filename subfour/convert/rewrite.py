@@ -6,12 +6,17 @@ output is the float network's bit for bit, but for what negative padding changes
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
+from subfour.convert.batchnorm import fuse_batchnorm
 from subfour.convert.policy import LayerRule, Padding, make_policy
 from subfour.layers import QuantConv2d, QuantLinear
-from subfour.quantizers import METHODS, ImageQuantizer, Method, QuantizerName
+from subfour.quantizers import METHODS, Granularity, ImageQuantizer, Quantizer, QuantizerName, check_granularity
+
+BatchNorm = Literal["unfused", "fused"]
+"""`fused`: weights are quantized with the batch norm's gain, as it would be folded into them."""
 
 
 def convert(
@@ -19,6 +24,8 @@ def convert(
     *,
     quantizer: QuantizerName = "duq",
     padding: Padding = "negative",
+    weight_granularity: Granularity = "layer",
+    batchnorm: BatchNorm = "unfused",
     mean: Sequence[float],
     std: Sequence[float],
 ) -> list[LayerRule]:
@@ -32,6 +39,8 @@ def convert(
         model: a float network that takes normalised images [N, 3, H, W]; unchanged when an error is raised.
         quantizer: the method, see `subfour.quantizers.METHODS`.
         padding: what convolutions are padded with.
+        weight_granularity: whether weights have a range per layer or per output channel.
+        batchnorm: whether weights are quantized with the gain of the batch norm behind them.
         mean: of the image's normalisation, per channel, for pixels in 0..1.
         std: likewise.
 
@@ -39,35 +48,49 @@ def convert(
         The rule of every layer, in the model's own order.
 
     Raises:
-        ValueError: a layer cannot be placed or quantized; the message names it.
+        ValueError: a layer cannot be placed or quantized; the message names it. Or the method has no ranges per channel.
     """
     rules = make_policy(model, quantizer=quantizer, padding=padding)
-    converted = {rule.name: _quantized(model.get_submodule(rule.name), rule, METHODS[quantizer], mean, std) for rule in rules}
+    check_granularity(quantizer, weight_granularity)
+    method = METHODS[quantizer]
+    converted = {}
+    for rule in rules:
+        layer = model.get_submodule(rule.name)
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        weight = method.weight(range_shape=channel_shape(layer.weight)) if weight_granularity == "channel" else method.weight()
+        activation = ImageQuantizer(mean, std) if rule.domain == "image" else method.activation(rule.domain)
+        converted[rule.name] = _quantized(layer, rule, weight_quantizer=weight, activation_quantizer=activation)
     for name, layer in converted.items():
         model.set_submodule(name, layer, strict=True)
+    if batchnorm == "fused":
+        fuse_batchnorm(model)
     return rules
 
 
 def _quantized(
-    layer: nn.Module, rule: LayerRule, method: Method, mean: Sequence[float], std: Sequence[float]
+    layer: nn.Conv2d | nn.Linear, rule: LayerRule, *, weight_quantizer: Quantizer, activation_quantizer: Quantizer
 ) -> QuantConv2d | QuantLinear:
     """Return the quantized layer around a float layer's own parameters, on the same device."""
-    activation = ImageQuantizer(mean, std) if rule.domain == "image" else method.activation(rule.domain)
     quantized: QuantConv2d | QuantLinear
     if isinstance(layer, nn.Conv2d):
         try:
             quantized = QuantConv2d.from_float(
                 layer,
                 kind=rule.kind,
-                weight_quantizer=method.weight(),
-                activation_quantizer=activation,
+                weight_quantizer=weight_quantizer,
+                activation_quantizer=activation_quantizer,
                 pad_value=rule.pad_value,
+                pads_offset=rule.pads_offset,
             )
         except ValueError as error:
             raise ValueError(f"{rule.name}: {error}") from None
     else:
-        assert isinstance(layer, nn.Linear)
         quantized = QuantLinear.from_float(
-            layer, kind=rule.kind, weight_quantizer=method.weight(), activation_quantizer=activation
+            layer, kind=rule.kind, weight_quantizer=weight_quantizer, activation_quantizer=activation_quantizer
         )
     return quantized.to(quantized.weight.device)
+
+
+def channel_shape(weight: Tensor) -> list[int]:
+    """Return the shape [O, 1, ...] of one range per output channel of a weight."""
+    return [weight.shape[0], *[1] * (weight.dim() - 1)]

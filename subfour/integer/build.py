@@ -166,7 +166,7 @@ class _Builder:
                     name=name,
                     inputs=(source,),
                     step=params.pre_scale.to(self.dtype),
-                    offset=params.offset,
+                    offset=float(params.offset),
                     qmin=params.lowest,
                     qmax=params.highest,
                     bits=quantizer.bits,

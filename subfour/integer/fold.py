@@ -48,12 +48,12 @@ def fold(layer: QuantConv2d | QuantLinear, norm: _BatchNorm | None, *, dtype: to
     inputs, weights = layer.activation_quantizer, layer.weight_quantizer
     if not (inputs.enabled and weights.enabled):
         raise ValueError("it is still float; train it down to 8 bits or less, weights and activations")
-    if isinstance(layer, QuantConv2d) and any(layer._reversed_padding_repeated_twice) and layer.pad_value != inputs.offset:
+    if isinstance(layer, QuantConv2d) and any(layer.padding) and not layer.pads_offset and layer.pad_value != inputs.offset:
         raise ValueError(f"padding: it pads with {layer.pad_value}, which is no code of its input; train with --padding negative")
     input_params, weight_params = inputs.params(), weights.params()
-    codes = quantize_ste(layer.weight, weight_params)
+    codes = quantize_ste(layer.folded_weight(), weight_params)
     channels = codes.shape[0]
-    weight_scale = _per_channel(weight_params, dtype)
+    weight_scale = _weight_scale(layer, weight_params).to(dtype)
     gain, shift = torch.ones(channels, dtype=dtype, device=codes.device), torch.zeros(channels, dtype=dtype, device=codes.device)
     bias = shift if layer.bias is None else layer.bias.to(dtype)
     if norm is not None:
@@ -70,6 +70,7 @@ def fold(layer: QuantConv2d | QuantLinear, norm: _BatchNorm | None, *, dtype: to
     return Folded(flipped, multiplier * sign.to(dtype), addend)
 
 
-def _per_channel(params: QuantParams, dtype: torch.dtype) -> Tensor:
-    """Return the scale of a weight quantizer, one for all channels or one each, as [1] or [O]."""
-    return params.scale.to(dtype).reshape(-1)
+def _weight_scale(layer: QuantConv2d | QuantLinear, params: QuantParams) -> Tensor:
+    """Return the value of one step of the weight per channel, [O]; a fused batch norm's gain is taken out again."""
+    per_channel = layer.weight.new_ones(len(layer.weight), *[1] * (layer.weight.ndim - 1)) * params.scale
+    return layer.unfolded(per_channel).flatten()

@@ -121,11 +121,12 @@ def _thresholds(layer: Layer, reader: Reader) -> tuple[int, NDArray[np.int32], N
     """
     quantize, function = reader
     multiplier, addend = (values.double().numpy()[:, None] for values in (layer.multiplier, layer.addend))
+    passed = boundaries(quantize, function)
     up, down = (
         np.sort(np.clip(np.ceil((values[None] - addend) / multiplier), -NEVER, NEVER).astype(np.int32), axis=1)
-        for values in boundaries(quantize, function)
+        for values in passed
     )
-    always = int((up[0] == -NEVER).sum())  # boundaries below the resting value, the same ones for every channel
+    always = int(np.isneginf(passed.up).sum())  # boundaries below the resting value, which every accumulator has reached
     return resting_code(quantize) - always, up, down[:, (down < NEVER).any(axis=0)]
 
 

@@ -1,15 +1,18 @@
 """A converted network computed by its snapped program: trains through the rounding, evaluates as every executor will."""
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
-from subfour.convert.calibrate import set_bits, widths_of
+from subfour.convert.calibrate import calibrate_weights, set_bits
 from subfour.data.preprocess import Preprocessing
 from subfour.integer.build import build_program
 from subfour.integer.execute import execute
 from subfour.integer.program import Program
 from subfour.integer.settle import settle
 from subfour.integer.snap import Snapping, check_structure, snap
+from subfour.layers import quant_layers
 
 
 class SnappedNetwork(nn.Module):
@@ -69,14 +72,18 @@ def pixels_of(images: Tensor, preprocessing: Preprocessing) -> Tensor:
 
 @torch.no_grad()
 def check_snappable(model: nn.Module, preprocessing: Preprocessing) -> None:
-    """Raise, before anything trains, if a converted network cannot be snapped or exported.
+    """Raise, before anything trains, if a converted network cannot be snapped.
 
     Raises:
         ValueError: it cannot; the message names the layer or operation.
     """
-    weight_bits, activation_bits = widths_of(model)
-    set_bits(model, 8, 8)
-    try:
-        check_structure(build_program(model, preprocessing))
-    finally:
-        set_bits(model, weight_bits, activation_bits)
+    trial = copy.deepcopy(model)
+    set_bits(trial, 8, 8)
+    calibrate_weights(trial, anew=True)
+    for name, layer in quant_layers(trial).items():
+        # What a program is made of does not depend on the ranges, but it cannot be made without any.
+        layer.activation_quantizer.initialize(torch.linspace(-1, 1, 100))
+        if isinstance(layer.activation_quantizer.params().offset, Tensor):
+            kind = type(layer.activation_quantizer).__name__
+            raise ValueError(f"{name}: {kind} learns an offset, which lies on no grid; it cannot be snapped")
+    check_structure(build_program(trial, preprocessing))

@@ -1,9 +1,14 @@
 """What a deployed network means: integers, and nothing else on the path of codes. Read it as the specification.
 
-Plain numpy; neither torch nor the rest of this package is needed to run it. Accumulators are int32 (`accumulate` checks that
-they cannot overflow), values on skip paths int64.
+Plain numpy; neither torch nor the rest of this package is needed. On its own it runs a file of the `codes` format:
+
+    python reference.py MODEL.npz PIXELS.npy      logits of uint8 pixels [N, 3, H, W]
+
+Accumulators are int32 (`accumulate` checks that they cannot overflow), values on skip paths int64.
 """
 
+import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +35,13 @@ def run(
         constants |= {key.removeprefix(f"{name}."): value for key, value in arrays.items() if key.rpartition(".")[0] == name}
         values[name] = OPERATIONS[operation["op"]](*(values[source] for source in operation["inputs"]), **constants)
     return values
+
+
+def load(path: str) -> tuple[list[dict[str, Any]], dict[str, Integers]]:
+    """Return operations and arrays of a file in the `codes` format; nothing in it is executed."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    return json.loads(arrays.pop("operations").tobytes()), arrays
 
 
 def logits(arrays: Mapping[str, Integers], accumulators: Integers) -> NDArray[np.float64]:
@@ -148,3 +160,8 @@ OPERATIONS: dict[str, Callable[..., Integers]] = {
     "sum": code_sum,
     "flatten": flatten,
 }
+
+if __name__ == "__main__":
+    loaded, constants = load(sys.argv[1])
+    computed = run(loaded, constants, np.load(sys.argv[2]))
+    print(logits(constants, [*computed.values()][-1]))  # noqa: T201 (a program of its own)

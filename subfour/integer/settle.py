@@ -89,8 +89,8 @@ def _without_dead_channels(layer: Layer) -> Layer:
 def _settled_layer(layer: Layer, curved: Sequence[Reader], largest_accumulator: int) -> Layer:
     multiplier, addend = layer.multiplier.double(), layer.addend.double()
     unit = channel_grid(multiplier, largest_accumulator)
-    p, b = ((values / unit).round().long().numpy() for values in (multiplier, addend))
-    grid, reach = unit.numpy(), HEADROOM * largest_accumulator
+    p, b = ((values / unit).round().long().cpu().numpy() for values in (multiplier, addend))
+    grid, reach = unit.cpu().numpy(), HEADROOM * largest_accumulator
     bands = _bands(curved)
     for channel in range(len(p)):
         first, last = np.ceil(bands[0] / grid[channel]), np.floor(bands[1] / grid[channel])
@@ -99,7 +99,8 @@ def _settled_layer(layer: Layer, curved: Sequence[Reader], largest_accumulator: 
         if found is None:
             raise ValueError(f"{layer.name}: channel {channel} cannot be kept clear of rounding ties; export with --no-snap")
         p[channel], b[channel] = found
-    return replace(layer, multiplier=torch.from_numpy(p * grid).float(), addend=torch.from_numpy(b * grid).float())
+    multiplier, addend = (torch.from_numpy(values * grid).to(layer.multiplier) for values in (p, b))
+    return replace(layer, multiplier=multiplier, addend=addend)
 
 
 def _bands(curved: Sequence[Reader]) -> NDArray[np.float64]:

@@ -58,8 +58,9 @@ FEWEST_BITS, MOST_BITS = 4, 12
 """Of a multiplier behind which there is an h-swish, whatever the accumulators. Where accumulators pass 2^19, exactness rests on
 the executor adding up integers."""
 
-SMALLEST_MULTIPLIER = 2.0**-60
-"""A channel scaled by less is dead."""
+SMALLEST_MULTIPLIER = 2.0**-40
+"""A channel scaled by less is dead: accumulators of 2^24 would not move its value by 2^-16, and in its grid constants of ordinary
+size would leave int64."""
 
 LARGEST_INTEGER = 2.0 ** (EXACT_BITS - 1)
 """Of values on integer paths."""
@@ -237,7 +238,7 @@ class _Snapper:
                 first, second = (f"{name}.skip" if name in self.structure.coded else name for name in operation.inputs)
                 return [replace(operation, inputs=(first, second))]
             case Pool() | Multiply():
-                return [self._on_codes(operation)]
+                return self._on_codes(operation)
             case Flatten() if operation.inputs[0] in self.widened:
                 self.widened[operation.name] = self.widened[operation.inputs[0]]
         return [operation]
@@ -263,15 +264,21 @@ class _Snapper:
         grid = channel_grid(multiplier.detach(), self.snapping.accumulators[layer.name])
         return replace(layer, multiplier=_rounded(multiplier / grid) * grid, addend=_rounded(addend / grid) * grid)
 
-    def _on_codes(self, operation: Pool | Multiply) -> CodeSum | Gate:
+    def _on_codes(self, operation: Pool | Multiply) -> list[Operation]:
         """Return the sum or the product of codes in place of that of values."""
         name, source = operation.name, operation.inputs[0]
+        codes, zero = f"{source}.code", self._zero(source)
+        rewritten: list[Operation] = []
+        if zero and not any(quantize.offset for quantize, _ in readers(self.program, name)):
+            # PACT behind h-swish: the quantizer counts from 0 and not from -3/8, where these codes begin.
+            rewritten.append(Dequantize(name=f"{name}.centred", inputs=(codes,), zero=zero, factor=torch.tensor(1.0)))
+            codes, zero = f"{name}.centred", 0
         if isinstance(operation, Pool):
             self.units[name] = self.snapping.positions[name] / self.code_steps[source]
-            return CodeSum(name=name, inputs=(f"{source}.code",))
+            return [*rewritten, CodeSum(name=name, inputs=(codes,))]
         self.units[name] = LARGEST_CODE / self.code_steps[source]
-        codes = (f"{source}.code", f"{operation.inputs[1]}.code")
-        return Gate(name=name, inputs=codes, zero=self._zero(source), largest=LARGEST_CODE)
+        gate = f"{operation.inputs[1]}.code"
+        return [*rewritten, Gate(name=name, inputs=(codes, gate), zero=zero, largest=LARGEST_CODE)]
 
     def _readers(self, layer: str) -> list[Reader]:
         """Return what reads a layer's value, with the codes that pools, gates and skips will read."""

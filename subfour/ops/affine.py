@@ -5,7 +5,8 @@
 
 Ties round to even. Clipping comes before rounding: the codes are the same either way, and only this order
 has the right gradient at the ends of the range. DuQ has `pre_scale = a / L` and `scale = c / L`; LSQ and PACT have
-`pre_scale = scale`; an affine quantizer has an integer `zero_point`, as ONNX QuantizeLinear has.
+`pre_scale = scale`; LSQ+ and DSQ learn the `offset` too; an affine quantizer has an integer `zero_point`, as ONNX
+QuantizeLinear has.
 
 Padding with `offset`, the value of code `zero_point`, costs no level and adds nothing at deployment: that is negative
 padding (-3/8 under h-swish) and ordinary zero padding (offset 0) in one line.
@@ -33,8 +34,8 @@ class QuantParams:
     """Value-to-code step, positive."""
     scale: Tensor
     """Code-to-value step, positive."""
-    offset: float = 0.0
-    """Real shift: the value of code `zero_point`."""
+    offset: Tensor | float = 0.0
+    """Real shift: the value of code `zero_point`. A tensor where it is learned."""
     zero_point: int = 0
     """Integer shift, inside the grid."""
 
@@ -63,19 +64,24 @@ def quantize(values: Tensor, params: QuantParams) -> Tensor:
 def dequantize(codes: Tensor, params: QuantParams) -> Tensor:
     """Return the real value of each code."""
     values = (codes - params.zero_point if params.zero_point else codes) * params.scale
-    return values.add_(params.offset) if params.offset else values
+    return values.add_(params.offset) if _shifts(params) else values
+
+
+def bin_centres(codes: Tensor, params: QuantParams) -> Tensor:
+    """Return the value in the middle of those that get each code: `quantize` maps it back to the same code."""
+    return dequantize(codes, replace(params, scale=params.pre_scale))
 
 
 def fake_quantize(values: Tensor, params: QuantParams) -> Tensor:
     """Return `dequantize(quantize(values))`, with a gradient to train through.
 
-    Rounding passes the gradient straight through; clip, `pre_scale` and `scale` have their true gradients.
+    Rounding passes the gradient straight through; clip, `pre_scale`, `scale` and `offset` have their true gradients.
 
     >>> grid = IntegerGrid.unsigned(2)
     >>> fake_quantize(torch.tensor([-1.0, 0.4, 9.0]), QuantParams(grid, torch.tensor(1.0), torch.tensor(1.0)))
     tensor([0., 0., 3.])
     """
-    return _FakeQuantize.apply(values, params.pre_scale, params.scale, params)  # type: ignore[no-any-return]
+    return _FakeQuantize.apply(values, params, params.pre_scale, params.scale, params.offset)  # type: ignore[no-any-return]
 
 
 def quantize_ste(values: Tensor, params: QuantParams) -> Tensor:
@@ -89,9 +95,14 @@ def quantize_ste(values: Tensor, params: QuantParams) -> Tensor:
 
 def _position(values: Tensor, params: QuantParams) -> Tensor:
     """Where each value lies on the unbounded code axis, relative to `zero_point`."""
-    if not params.offset:
+    if not _shifts(params):
         return values / params.pre_scale
     return (values - params.offset).div_(params.pre_scale)
+
+
+def _shifts(params: QuantParams) -> bool:
+    """Return whether there is an offset, without a look at the value of a learned one."""
+    return isinstance(params.offset, Tensor) or params.offset != 0
 
 
 @lru_cache
@@ -110,6 +121,7 @@ class _FakeQuantize(torch.autograd.Function):
         d value / d values    = m * scale / pre_scale
         d value / d pre_scale = -m * u * scale / pre_scale
         d value / d scale     = k
+        d value / d offset    = 1 - m * scale / pre_scale
 
     Written out, and not left to autograd of the chain, because a clipped u may be infinite (a tiny range), and the
     chain would then multiply infinity by the zero of the mask; it also keeps one tensor for backward and not four.
@@ -117,13 +129,14 @@ class _FakeQuantize(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, pre_scale: Tensor, scale: Tensor, params: QuantParams) -> Tensor:
-        ctx.save_for_backward(values, pre_scale, scale)
+    def forward(ctx: Any, values: Tensor, params: QuantParams, *learned: Tensor | float) -> Tensor:
+        del learned  # pre_scale, scale and offset are inputs only so that they get their gradients
+        ctx.save_for_backward(values, params.pre_scale, params.scale)
         ctx.params = params
         return dequantize(quantize(values, params), params)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None, Tensor | None, Tensor | None]:
         values, pre_scale, scale = ctx.saved_tensors
         params: QuantParams = ctx.params
         position = _position(values, params)
@@ -131,10 +144,12 @@ class _FakeQuantize(torch.autograd.Function):
         # m * grad in one pass: hardtanh's gradient is 0 at both of its bounds and beyond
         inside: Tensor = torch.ops.aten.hardtanh_backward(grad, position, low, high)
         grad_values = inside.mul_((scale / pre_scale).clamp(max=LARGEST_RATIO))
-        grad_pre_scale = grad_scale = None
+        grad_pre_scale = grad_scale = grad_offset = None
         clipped = position.clamp_(params.lowest, params.highest)
-        if ctx.needs_input_grad[1]:
-            grad_pre_scale = -(grad_values * clipped).sum_to_size(pre_scale.shape)
         if ctx.needs_input_grad[2]:
+            grad_pre_scale = -(grad_values * clipped).sum_to_size(pre_scale.shape)
+        if ctx.needs_input_grad[3]:
             grad_scale = (grad * clipped.round_()).sum_to_size(scale.shape)
-        return grad_values, grad_pre_scale, grad_scale, None
+        if ctx.needs_input_grad[4] and isinstance(params.offset, Tensor):
+            grad_offset = (grad - grad_values).sum_to_size(params.offset.shape)
+        return grad_values, None, grad_pre_scale, grad_scale, grad_offset

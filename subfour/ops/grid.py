@@ -44,6 +44,15 @@ class IntegerGrid:
         return cls(0, 2**bits - 1)
 
     @classmethod
+    def signed(cls, bits: int) -> "IntegerGrid":
+        """Codes -2^(bits-1) .. 2^(bits-1) - 1, as LSQ has them.
+
+        >>> IntegerGrid.signed(2)
+        IntegerGrid(qmin=-2, qmax=1)
+        """
+        return cls(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+    @classmethod
     def signed_narrow(cls, bits: int) -> "IntegerGrid":
         """Codes -L .. L with L = 2^(bits-1) - 1: symmetric, so without -2^(bits-1).
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import tyro
 
 from subfour.convert.policy import Padding
+from subfour.convert.rewrite import BatchNorm
 from subfour.data.loader import Augmentation
 from subfour.models.zoo import Architecture
 from subfour.ops import FLOAT_BITS, check_bits
-from subfour.quantizers import QuantizerName
+from subfour.quantizers import Granularity, QuantizerName, check_granularity
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -143,6 +144,24 @@ class ProfitConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class OscillationConfig:
+    """The methods against oscillating weights: dampening and iterative freezing."""
+
+    dampening: float = 0.01
+    """Weight of the dampening penalty at the end; it rises from 0."""
+    threshold_start: float = 0.04
+    """Frequency of oscillation above which iterative freezing freezes a weight, at first."""
+    threshold_end: float = 0.01
+    """The same, at the end."""
+    momentum: float = 0.01
+    """Share of the present step in the running frequency and the running mean of a weight's code."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        _check(self, "oscillation.", not_negative={"dampening"}, share={"threshold_start", "threshold_end", "momentum"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DistillConfig:
     """Loss = cross entropy with the labels + `weight` * cross entropy with the teacher's softmax."""
 
@@ -192,8 +211,12 @@ class RunConfig:
     """Widths of the activations, one block of phases each; 32 is float."""
     quantizer: QuantizerName = "duq"
     """Which paper's quantizers."""
-    method: Literal["profit", "none"] = "profit"
-    """Progressive freezing, or the same phases with nothing frozen."""
+    weight_granularity: Granularity = "layer"
+    """Weight ranges per layer, or per output channel (duq, lsq, lsq-plus)."""
+    batchnorm: BatchNorm = "unfused"
+    """Whether weights are quantized with the gain of the batch norm behind them; fused statistics are not computed anew."""
+    method: Literal["profit", "none", "dampening", "iterative-freezing", "random-order", "reversed-order"] = "profit"
+    """Progressive freezing; the same phases with nothing frozen, alone or against oscillations; freezing in another order."""
     padding: Padding = "negative"
     """What convolutions fed by h-swish are padded with: -3/8, or 0."""
     snap: bool = False
@@ -220,6 +243,7 @@ class RunConfig:
     loading: LoadingConfig = field(default_factory=LoadingConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     profit: ProfitConfig = field(default_factory=ProfitConfig)
+    oscillation: OscillationConfig = field(default_factory=OscillationConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
     average: AverageConfig = field(default_factory=AverageConfig)
 
@@ -234,9 +258,19 @@ class RunConfig:
             distinct = len(set(widths)) == len(widths) or self.keep_phases
             if list(widths) != sorted(widths, reverse=True) or not distinct:
                 raise ValueError(f"{name}: {' '.join(map(str, widths))} must fall from one width to the next, such as 8 5 4")
+        if self.batchnorm == "fused" and self.method in ("dampening", "iterative-freezing"):
+            raise ValueError(
+                f"batchnorm: fused is not possible with --method {self.method}, which moves single weights; use unfused"
+            )
+        check_granularity(self.quantizer, self.weight_granularity)
         if self.profit.at_bits is not None and self.profit.at_bits not in self.weight_bits:
             widths_shown = " ".join(map(str, self.weight_bits))
             raise ValueError(f"profit.at_bits: {self.profit.at_bits} is not among weight_bits ({widths_shown})")
+
+    @property
+    def freezes_layers(self) -> bool:
+        """Whether whole layers are frozen step by step, in whatever order."""
+        return self.method in ("profit", "random-order", "reversed-order")
 
     @property
     def profit_bits(self) -> int:
@@ -255,11 +289,14 @@ class RunConfig:
             ValueError: a field is unknown or has a value that is not allowed.
         """
         values = dict(data)
+        if values:  # written before there were methods against oscillations
+            values.setdefault("oscillation", dataclasses.asdict(OscillationConfig()))
         parts = {
             "architecture": Architecture,
             "loading": LoadingConfig,
             "schedule": ScheduleConfig,
             "profit": ProfitConfig,
+            "oscillation": OscillationConfig,
             "distill": DistillConfig,
             "average": AverageConfig,
         }

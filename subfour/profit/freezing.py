@@ -10,13 +10,14 @@ from fractions import Fraction
 from math import floor
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD
 
-from subfour.layers import QuantConv2d, quant_layers
+from subfour.convert.batchnorm import batchnorm_after
+from subfour.layers import quant_layers
 from subfour.profit.config import ProfitConfig, ScheduleConfig
 from subfour.profit.phases import Phase
 from subfour.quantizers import Quantizer
+from subfour.seeding import derive_seed
 
 
 def frozen_layers(freeze_order: Sequence[str], share: Fraction) -> list[str]:
@@ -26,6 +27,22 @@ def frozen_layers(freeze_order: Sequence[str], share: Fraction) -> list[str]:
     ['a', 'b']
     """
     return list(freeze_order[: floor(share * len(freeze_order))])
+
+
+def freeze_order(ranking: Sequence[str], method: str, seed: int) -> list[str]:
+    """Return the order in which a method freezes layers.
+
+    Args:
+        ranking: the layers by AIWQ, the most unstable first: PROFIT's order.
+        method: of `RunConfig`; "reversed-order" freezes the most stable first, "random-order" draws from the seed.
+        seed: of the run.
+    """
+    order = list(ranking)
+    if method == "reversed-order":
+        order.reverse()
+    elif method == "random-order":
+        order.sort(key=lambda name: derive_seed(seed, "freeze order", name))
+    return order
 
 
 def set_trainable(model: nn.Module, phase: Phase, freeze_order: Sequence[str], config: ProfitConfig) -> list[str]:
@@ -45,7 +62,7 @@ def set_trainable(model: nn.Module, phase: Phase, freeze_order: Sequence[str], c
         for layer in layers.values():
             layer.weight.requires_grad_(False)
     frozen = frozen_layers(freeze_order, phase.frozen)
-    norms = _batchnorm_after(model) if config.covers == "weights+ranges+batchnorm" else {}
+    norms = batchnorm_after(model) if config.covers == "weights+ranges+batchnorm" else {}
     for name in frozen:
         layers[name].weight.requires_grad_(False)
         if config.covers != "weights":
@@ -90,16 +107,3 @@ def build_optimizer(model: nn.Module, phase: Phase, config: ScheduleConfig) -> S
 
 def _quantizers(model: nn.Module) -> list[Quantizer]:
     return [module for module in model.modules() if isinstance(module, Quantizer)]
-
-
-def _batchnorm_after(model: nn.Module) -> dict[str, nn.Module]:
-    """Return, per convolution, the batch norm that follows it in the order of definition."""
-    following: dict[str, nn.Module] = {}
-    last = ""
-    for name, module in model.named_modules():
-        if isinstance(module, QuantConv2d):
-            last = name
-        elif isinstance(module, _BatchNorm) and last:
-            following[last] = module
-            last = ""
-    return following

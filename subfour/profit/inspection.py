@@ -35,7 +35,7 @@ def inspect_network(
         padding: of convolutions fed by h-swish.
     """
     torch.manual_seed(0)
-    model = build_model(name, num_classes=IMAGENET_CLASSES).model
+    model = build_model(name, num_classes=IMAGENET_CLASSES).model.eval()
     rules = convert(model, quantizer=quantizer, padding=padding, mean=(0.5,) * 3, std=(0.5,) * 3)
     set_bits(model, weight_bits, activation_bits)
     calibrate_weights(model, anew=True)
@@ -45,8 +45,8 @@ def inspect_network(
 def inspect_file(path: Path) -> list[dict[str, Any]]:
     """Return one row per layer of a finished run or model file.
 
-    Keys: name, kind, weight_bits, input_bits, quantizer (of the input), pad_value, zero_share (of the weight codes; null in
-    float), source (what feeds the layer), reason.
+    Keys: name, kind, weight_bits, input_bits, quantizer (of the input), pad_value, zero_share (of the quantized
+    weights; null in float), source (what feeds the layer), reason.
     """
     trained = read_model(path)
     return _rows(trained.model, trained.rules)
@@ -59,7 +59,7 @@ def _rows(model: nn.Module, rules: list[LayerRule]) -> list[dict[str, Any]]:
     for rule in rules:
         layer = layers[rule.name]
         weight_quantizer = layer.weight_quantizer
-        codes = weight_quantizer.codes(layer.weight) if weight_quantizer.enabled else None
+        weight = layer.quantized_weight() if weight_quantizer.enabled else None
         rows.append(
             {
                 "name": rule.name,
@@ -67,8 +67,8 @@ def _rows(model: nn.Module, rules: list[LayerRule]) -> list[dict[str, Any]]:
                 "weight_bits": weight_quantizer.bits,
                 "input_bits": layer.activation_quantizer.bits,
                 "quantizer": f"{type(layer.activation_quantizer).__name__} {rule.domain}",
-                "pad_value": layer.pad_value if isinstance(layer, QuantConv2d) else 0.0,
-                "zero_share": None if codes is None else float((codes == 0).float().mean()),
+                "pad_value": layer.border if isinstance(layer, QuantConv2d) else 0.0,
+                "zero_share": None if weight is None else float((weight == 0).float().mean()),
                 "source": rule.source,
                 "reason": rule.reason,
             }

@@ -107,11 +107,14 @@ class InstabilityMeter:
         def sample(layer: QuantConv2d, inputs: tuple[Tensor], output: Tensor) -> None:
             if not layer.training:
                 return
+            # What a forward pass in training moves (running ranges), this second look leaves.
+            layer.eval()
             weight = layer.quantized_weight().clone()
             if name in self._previous:
                 output_old = layer.apply_weight(layer.quantized_input(inputs[0]), self._previous[name])
                 self._running[name].add(instability(output, output_old), self.decay)
             self._previous[name] = weight
+            layer.train()
 
         return sample
 

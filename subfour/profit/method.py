@@ -21,18 +21,21 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from subfour.convert.calibrate import calibrate, calibrate_weights, needs_calibration, set_bits
+from subfour.convert.calibrate import calibrate, calibrate_weights, missing_ranges, needs_calibration, set_bits
 from subfour.integer.build import build_program
 from subfour.integer.network import SnappedNetwork, pixels_of
 from subfour.integer.snap import Snapping, measure
 from subfour.layers import QuantConv2d, quant_layers
 from subfour.ops import FLOAT_BITS
-from subfour.profit.freezing import build_optimizer, set_trainable
+from subfour.profit.dampening import Dampening
+from subfour.profit.freezing import build_optimizer, freeze_order, set_trainable
 from subfour.profit.instability import InstabilityMeter
+from subfour.profit.iterative_freezing import IterativeFreezing
 from subfour.profit.phases import Phase, build_phases
 from subfour.profit.result import SENSITIVITY_FILE, sensitivity_table
 from subfour.profit.session import TEACHER_FILE, Session
 from subfour.profit.state import RunState, collect_tensors, load_model, part, read_tensors, restore_momentum, without_quantizers
+from subfour.profit.step_method import StepMethod, progress
 from subfour.rundir import RunDirectory
 from subfour.seeding import derive_seed
 from subfour.train.average import WeightAverage
@@ -80,17 +83,21 @@ class ProfitRun:
         self.average = WeightAverage(self.model, max(1 - 1.5 / self.steps, 0.0) if decay is None else decay)
         self.teacher: Teacher | None = session.outside_teacher
         self.store = CheckpointStore(run.path / "checkpoints")
+        self.step_method = self._step_method()
         self.momentum: dict[str, Tensor] = {}
         self.previous_weights: dict[str, Tensor] = {}
         checkpoint = self.store.load_newest()
         if checkpoint is None:
-            self.state = RunState(threads=torch.get_num_threads(), padding_top1=self._measure_padding())
+            self.state = RunState(
+                threads=torch.get_num_threads(), padding_top1=self._measure_padding(), rows=self._starting_rows()
+            )
         else:
             self.state = RunState.from_json(checkpoint.state)
             load_model(self.model, part(checkpoint.tensors, "model"))
             self.average.load(part(checkpoint.tensors, "average"))
             self.momentum = part(checkpoint.tensors, "momentum")
             self.previous_weights = part(checkpoint.tensors, "previous")
+            self.step_method.load_state(part(checkpoint.tensors, "method"))
             torch.set_num_threads(self.state.threads)
         run.truncate_metrics(self.state.metrics_size)
         self.last_time = time.monotonic()
@@ -125,12 +132,13 @@ class ProfitRun:
         trainer = Trainer(
             model=network,
             optimizer=optimizer,
-            loss=partial(distillation_loss, weight=self.config.distill.weight, temperature=self.config.distill.temperature),
+            loss=self._loss,
             teacher=self._teacher_of(phase),
             average=self.average,
             rate=self._rate(phase),
             rate_per_step=schedule.update == "step",
             device=self.session.device,
+            after_update=self.step_method.after_update,
         )
         self.observer.phase_begins(state.phase, phase, frozen, state.next_epoch)
         for epoch in range(state.next_epoch, phase.epochs):
@@ -141,7 +149,7 @@ class ProfitRun:
                     self.session.training.epoch(state.phase, epoch),
                     epoch=epoch,
                     steps=self.steps,
-                    seed_step=partial(self._seed_step, state.phase, epoch),
+                    seed_step=partial(self._begin_step, state.phase, epoch),
                     on_step=self.observer.step_done,
                 )
             record = {
@@ -162,6 +170,7 @@ class ProfitRun:
         if phase.kind != "float" and self.config.teacher == "self" and not (self.run.path / TEACHER_FILE).exists():
             self.run.write_bytes(TEACHER_FILE, self._float_network())
         set_bits(self.model, phase.weight_bits, phase.activation_bits)
+        self.average.forget(missing_ranges(self.model))
         narrower = phase.weight_bits != (before.weight_bits if before else self.config.starting_weight_bits)
         calibrate_weights(self.model, anew=narrower and phase.weight_bits < self.config.refit_below_bits)
         if needs_calibration(self.model):
@@ -201,7 +210,9 @@ class ProfitRun:
         if meter is not None:
             self.previous_weights, state.running = meter.state()
             if phase_ends:
-                state.freeze_order, state.instability, state.dropped = meter.ranking(), meter.values(), meter.dropped_shares()
+                ranking, values = meter.ranking(), meter.values()
+                state.freeze_order = freeze_order(ranking, self.config.method, self.config.seed)
+                state.instability, state.dropped = {name: values[name] for name in ranking}, meter.dropped_shares()
                 state.running, self.previous_weights = {}, {}
         following = self.phases[state.phase + 1] if state.phase + 1 < len(self.phases) else None
         now = time.monotonic()
@@ -219,7 +230,8 @@ class ProfitRun:
                 "activation_bits": phase.activation_bits,
                 "snapped": phase.kind == "snap",
             }
-            if ends_training and phase.kind != "snap" and self.config.average.reestimate_batches:
+            reestimates = self.config.average.reestimate_batches and self.config.batchnorm == "unfused"
+            if ends_training and phase.kind != "snap" and reestimates:
                 row |= {"before_reestimation": {"raw": asdict(raw), "averaged": asdict(averaged)}}
                 raw, averaged = self._reestimate_both(phase)
             state.rows.append(row | {"raw": asdict(raw), "averaged": asdict(averaged)})
@@ -230,7 +242,8 @@ class ProfitRun:
         if meter is not None and phase_ends:
             self.run.write_json(SENSITIVITY_FILE, sensitivity_table(self.session, state))
         done = sum(earlier.epochs for earlier in self.phases[: state.phase]) + state.next_epoch
-        tensors = collect_tensors(self.model, self.average, None if phase_ends else optimizer, self.previous_weights)
+        kept = None if phase_ends else optimizer
+        tensors = collect_tensors(self.model, self.average, kept, self.previous_weights, self.step_method.state())
         self.store.save(done, tensors, state.to_json())
         self.observer.epoch_done(record)
 
@@ -247,6 +260,14 @@ class ProfitRun:
         for layer, pad_value in zip(layers, pad_values, strict=True):
             layer.pad_value = pad_value
         return {"before": before.top1, "after": after.top1}
+
+    def _starting_rows(self) -> list[dict[str, Any]]:
+        """Return the row of the float network where no phase will give one: of weights that need no float phase."""
+        if self.phases[0].kind == "float" or self.config.from_run is not None:
+            return []
+        accuracy = asdict(evaluate(self.model, self.session.validation, self.session.device))
+        widths = {"widths": "A32W32", "weight_bits": FLOAT_BITS, "activation_bits": FLOAT_BITS, "snapped": False}
+        return [widths | {"raw": accuracy, "averaged": accuracy}]
 
     def _evaluate_both(self, phase: Phase) -> tuple[Accuracy, Accuracy]:
         """Return the accuracy of the raw and of the averaged weights."""
@@ -298,8 +319,21 @@ class ProfitRun:
         warmup = 0.0 if phase.kind in ("stabilize", "snap") else schedule.warmup_epochs
         return CosineSchedule(epochs=phase.epochs, warmup_epochs=warmup, final_scale=schedule.final_lr_scale).scale
 
-    def _seed_step(self, phase: int, epoch: int, step: int) -> None:
+    def _begin_step(self, phase: int, epoch: int, step: int) -> None:
         torch.manual_seed(derive_seed(self.config.seed, "step", phase, epoch, step))
+        self.step_method.progress = progress(self.config, self.phases, phase=phase, position=epoch + step / self.steps)
+
+    def _step_method(self) -> StepMethod:
+        if self.config.method == "dampening":
+            return Dampening(self.model, self.config.oscillation.dampening)
+        if self.config.method == "iterative-freezing":
+            return IterativeFreezing(self.model, self.config.oscillation)
+        return StepMethod()
+
+    def _loss(self, logits: Tensor, labels: Tensor, teacher_logits: Tensor | None) -> Tensor:
+        distill = self.config.distill
+        loss = distillation_loss(logits, labels, teacher_logits, weight=distill.weight, temperature=distill.temperature)
+        return loss + self.step_method.penalty()
 
     def _training_batches(self, purpose: str, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Return some training batches, the same ones for the same purpose."""

@@ -1,8 +1,9 @@
 """The model file of a finished run: one safetensors file that evaluates to exactly what was trained.
 
-Weights of quantized layers are stored as integer codes (int8), everything else in float32. Reading multiplies a code by the
-quantizer's `pre_scale`, which that quantizer maps back to the same code: the loaded model has the trained model's values, bit
-for bit. The metadata hold the resolved configuration, the widths, class names and preprocessing, so the file stands alone.
+Weights of quantized layers are stored as integer codes (int8, or uint8 where no code is negative), everything else in float32.
+Reading puts each code at the centre of its bin, which the quantizer maps back to the same code: the loaded model has the
+trained model's values, bit for bit. (UNIQ's codes are the numbers of its bins: a table, no arithmetic.) The metadata hold the
+resolved configuration, the widths, class names and preprocessing, so the file stands alone.
 """
 
 import json
@@ -90,8 +91,9 @@ def pack_model(
     }
     for name, layer in quant_layers(model).items():
         if layer.weight_quantizer.enabled:
-            codes = layer.weight_quantizer.codes(layer.weight)
-            tensors[f"{name}.weight"] = codes.to("cpu", torch.int8, memory_format=torch.contiguous_format)
+            codes = layer.weight_quantizer.codes(layer.folded_weight())
+            dtype = torch.uint8 if layer.weight_quantizer.grid.qmin >= 0 else torch.int8
+            tensors[f"{name}.weight"] = codes.to("cpu", dtype, memory_format=torch.contiguous_format)
     record = {
         "format": FORMAT,
         "weight_bits": weight_bits,
@@ -135,7 +137,7 @@ def read_model(path: Path) -> TrainedModel:
     set_bits(model, weight_bits, activation_bits)
     for layer in quant_layers(model).values():
         if layer.weight_quantizer.enabled:  # its weight still holds codes
-            layer.weight.mul_(layer.weight_quantizer.params().pre_scale)
+            layer.weight.copy_(layer.unfolded(layer.weight_quantizer.bin_centres(layer.weight)))
     snapping = record.get("snapping")
     return TrainedModel(
         model=model.eval(),

@@ -90,7 +90,7 @@ def _all_phases(config: RunConfig) -> Iterator[Phase]:
 def _block(config: RunConfig, weight_bits: int, activation_bits: int, *, freezing: bool) -> Iterator[Phase]:
     """Yield one width's phases; with `freezing`, sampling and the progressive freeze.
 
-    Without PROFIT (method none) and in float the same epochs run with nothing frozen: the control.
+    Where no layers are frozen (method none and others) and in float the same epochs run with nothing frozen: the control.
     """
     schedule = config.schedule
 
@@ -99,7 +99,7 @@ def _block(config: RunConfig, weight_bits: int, activation_bits: int, *, freezin
 
     yield phase("stabilize", schedule.stabilize_epochs)
     if freezing:
-        acts = config.method == "profit" and weight_bits != FLOAT_BITS
+        acts = config.freezes_layers and weight_bits != FLOAT_BITS
         yield phase("sample", schedule.sample_epochs)
         for frozen in (NOTHING, *config.profit.fractions):
             yield phase("finetune", schedule.finetune_epochs, frozen if acts else NOTHING)

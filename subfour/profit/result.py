@@ -87,5 +87,5 @@ def sensitivity_table(session: Session, state: RunState) -> list[dict[str, Any]]
             "dropped": state.dropped[name],
             "frozen_in_phase": first.get(name),
         }
-        for name in state.freeze_order
+        for name in state.instability
     ]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from subfour.convert.policy import LayerRule
+from subfour.convert.policy import LayerRule, make_policy
 from subfour.convert.rewrite import convert
 from subfour.data.images import Split, training_splits
 from subfour.data.loader import EvaluationLoader, TrainingLoader
@@ -19,7 +19,8 @@ from subfour.integer.network import check_snappable
 from subfour.models.zoo import build_model
 from subfour.ops import FLOAT_BITS
 from subfour.profit.config import RunConfig
-from subfour.profit.state import load_model, read_tensors
+from subfour.profit.phases import build_phases
+from subfour.profit.state import load_model, read_tensors, without_quantizers
 from subfour.rundir import RunDirectory
 from subfour.seeding import derive_seed
 from subfour.train.distill import Teacher, renormalization
@@ -101,11 +102,12 @@ def prepare_session(config: RunConfig) -> Session:
     )
     validation = EvaluationLoader(validation_images, data.preprocessing, batch_size=batch_size, workers=workers)
     model = float_model.model.to(memory_format=torch.channels_last).to(device)
-    convert_for(config, model, data.preprocessing)
-    if config.snap:
-        check_snappable(model, data.preprocessing)
-    if config.from_run is not None:
-        load_model(model, read_tensors(Path(config.from_run) / WEIGHTS_FILE))
+    if config.from_run is None:
+        convert_for(config, model, data.preprocessing)
+    else:
+        _continue_from(config.from_run, config, model, data.preprocessing)
+    if any(phase.kind == "snap" for phase in build_phases(config)):
+        _check_snappable(model, data.preprocessing)
     return Session(
         config=config,
         model=model,
@@ -119,7 +121,15 @@ def prepare_session(config: RunConfig) -> Session:
 
 def convert_for(config: RunConfig, model: nn.Module, preprocessing: Preprocessing) -> list[LayerRule]:
     """Convert a float network in place as a configuration asks, and return why each layer is quantized as it is."""
-    return convert(model, quantizer=config.quantizer, padding=config.padding, mean=preprocessing.mean, std=preprocessing.std)
+    return convert(
+        model,
+        quantizer=config.quantizer,
+        padding=config.padding,
+        weight_granularity=config.weight_granularity,
+        batchnorm=config.batchnorm,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+    )
 
 
 def choose_device(name: str) -> torch.device:
@@ -149,20 +159,47 @@ def continued(config: RunConfig, from_run: str) -> RunConfig:
     Raises:
         ValueError: the earlier run is not finished, is of another network, or has no float network left to teach.
     """
-    earlier = RunConfig.from_json(RunDirectory.open(Path(from_run)).read_json("config.json"))
+    earlier = _config_of(from_run)
     if not (Path(from_run) / WEIGHTS_FILE).exists():
         raise ValueError(f"from: {from_run} is not finished; finish it with: subfour train --resume {from_run}")
-    for name in ("model", "architecture", "quantizer", "padding"):
+    was_float = _ended_float(earlier)
+    quantization = () if was_float else ("quantizer", "weight_granularity", "batchnorm")
+    for name in ("model", "architecture", "padding", *quantization):
         if getattr(earlier, name) != getattr(config, name):
             raise ValueError(f"{name}: {getattr(config, name)} differs from {getattr(earlier, name)} in {from_run}; use the same")
     for name in ("weight_bits", "activation_bits"):
         reached, asked = getattr(earlier, name)[-1], getattr(config, name)[0]
         if asked > reached:
             raise ValueError(f"{name}: {asked} is wider than the {reached} bits that {from_run} ended with; name narrower ones")
-    was_float = earlier.weight_bits[-1] == earlier.activation_bits[-1] == FLOAT_BITS
     if config.teacher == "self" and not was_float and not (Path(from_run) / TEACHER_FILE).exists():
         raise ValueError(f"teacher: self is the float network, which {from_run} did not keep; use none, or another network")
     return replace(config, from_run=from_run, starting_weight_bits=earlier.weight_bits[-1], weights="none")
+
+
+def _continue_from(run: str, config: RunConfig, model: nn.Module, preprocessing: Preprocessing) -> None:
+    """Convert a network and load the final weights of the run that it continues.
+
+    Raises:
+        ValueError: a float run padded its h-swish outputs with another value than the quantizers now asked for.
+    """
+    earlier, start = _config_of(run), read_tensors(Path(run) / WEIGHTS_FILE)
+    pads = [rule.pad_value for rule in make_policy(model, quantizer=earlier.quantizer, padding=earlier.padding)]
+    if pads != [rule.pad_value for rule in convert_for(config, model, preprocessing)]:
+        raise ValueError(
+            f"quantizer: {config.quantizer} pads h-swish outputs in another way than {earlier.quantizer}, with which {run} "
+            "trained its float network; continue one of the same padding, or use --padding zero for both"
+        )
+    if _ended_float(earlier):  # it never used its quantizers, which may be others
+        start = {**model.state_dict(), **without_quantizers(start)}
+    load_model(model, start)
+
+
+def _config_of(run: str) -> RunConfig:
+    return RunConfig.from_json(RunDirectory.open(Path(run)).read_json("config.json"))
+
+
+def _ended_float(config: RunConfig) -> bool:
+    return config.weight_bits[-1] == config.activation_bits[-1] == FLOAT_BITS
 
 
 def _preprocessing(config: RunConfig, training_images: Split, record: Preprocessing | None) -> Preprocessing:
@@ -175,6 +212,13 @@ def _preprocessing(config: RunConfig, training_images: Split, record: Preprocess
     if size is None or size == record.image_size:
         return record
     return replace(record, image_size=size, resize_size=max(size, round(size * record.resize_size / record.image_size)))
+
+
+def _check_snappable(model: nn.Module, preprocessing: Preprocessing) -> None:
+    try:
+        check_snappable(model, preprocessing)
+    except ValueError as error:
+        raise ValueError(f"snap: {error}; or leave snapping out with --no-snap") from None
 
 
 def _outside_teacher(config: RunConfig, data: DataRecord, device: torch.device) -> Teacher | None:

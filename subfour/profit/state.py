@@ -23,9 +23,9 @@ class RunState:
     next_epoch: int = 0
     """Epochs of that phase that are done."""
     freeze_order: list[str] = field(default_factory=list)
-    """Layers by AIWQ, the most unstable first; empty before the sampling phase ends."""
+    """Layers in the order they freeze, by AIWQ under PROFIT; empty before the sampling phase ends."""
     instability: dict[str, float] = field(default_factory=dict)
-    """AIWQ per layer, as the order was made from."""
+    """AIWQ per layer, the most unstable first."""
     dropped: dict[str, float] = field(default_factory=dict)
     """Share of AIWQ samples dropped, per layer."""
     running: dict[str, list[float]] = field(default_factory=dict)
@@ -63,12 +63,17 @@ class RunState:
 
 
 def collect_tensors(
-    model: nn.Module, average: WeightAverage, optimizer: SGD | None, previous: Mapping[str, Tensor]
+    model: nn.Module,
+    average: WeightAverage,
+    optimizer: SGD | None,
+    previous: Mapping[str, Tensor],
+    method: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Return every tensor of a checkpoint by name: model, average, momentum, and the meter's previous weights."""
+    """Return every tensor of a checkpoint by name: model, average, momentum, the meter's previous weights, the method's own."""
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"average/{name}": value for name, value in average.state.items()}
     tensors |= {f"previous/{name}": value for name, value in previous.items()}
+    tensors |= {f"method/{name}": value for name, value in method.items()}
     if optimizer is not None:
         for name, parameter in model.named_parameters():
             buffer = optimizer.state[parameter].get("momentum_buffer") if parameter in optimizer.state else None

@@ -3,38 +3,77 @@
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+from subfour.quantizers.affine import Affine, AffineWeight
 from subfour.quantizers.base import HSWISH_MINIMUM, Domain, Quantizer, positive_percentile
+from subfour.quantizers.dsq import DSQ, DSQWeight
 from subfour.quantizers.duq import DuQ, DuQWeight
 from subfour.quantizers.image import ImageQuantizer
+from subfour.quantizers.lsq import LSQ, LSQWeight
+from subfour.quantizers.lsq_plus import LSQPlus, LSQPlusWeight
 from subfour.quantizers.pact import PACT
 from subfour.quantizers.sawb import SAWB
+from subfour.quantizers.uniq import UNIQ
 
-QuantizerName = Literal["duq", "pact-sawb"]
+QuantizerName = Literal["duq", "pact-sawb", "lsq", "lsq-plus", "dsq", "affine", "uniq"]
+
+Granularity = Literal["layer", "channel"]
+"""Weight ranges per layer, or per output channel."""
 
 
 class Method(NamedTuple):
     """How one method quantizes activations and weights."""
 
     activation: Callable[[Domain], Quantizer]
-    weight: Callable[[], Quantizer]
+    weight: Callable[..., Quantizer]
+    """Takes `range_shape` where weights may have a range per channel."""
+    per_channel: bool = False
+    """Whether weights may have a range per output channel."""
 
 
 METHODS: dict[QuantizerName, Method] = {
-    "duq": Method(DuQ, DuQWeight),
+    "duq": Method(DuQ, DuQWeight, per_channel=True),
     "pact-sawb": Method(PACT, SAWB),
+    "lsq": Method(LSQ, LSQWeight, per_channel=True),
+    "lsq-plus": Method(LSQPlus, LSQPlusWeight, per_channel=True),
+    "dsq": Method(DSQ, DSQWeight),
+    "affine": Method(Affine, AffineWeight),
+    "uniq": Method(Affine, UNIQ),
 }
 
+
+def check_granularity(quantizer: QuantizerName, granularity: Granularity) -> None:
+    """Raise unless the method can have weight ranges like that.
+
+    Raises:
+        ValueError: it has one range per layer only.
+    """
+    if granularity == "channel" and not METHODS[quantizer].per_channel:
+        able = " or ".join(name for name, method in METHODS.items() if method.per_channel)
+        raise ValueError(f"weight_granularity: {quantizer} has no ranges per channel; use layer, or --quantizer {able}")
+
+
 __all__ = [
+    "DSQ",
     "HSWISH_MINIMUM",
+    "LSQ",
     "METHODS",
     "PACT",
     "SAWB",
+    "UNIQ",
+    "Affine",
+    "AffineWeight",
+    "DSQWeight",
     "Domain",
     "DuQ",
     "DuQWeight",
+    "Granularity",
     "ImageQuantizer",
+    "LSQPlus",
+    "LSQPlusWeight",
+    "LSQWeight",
     "Method",
     "Quantizer",
     "QuantizerName",
+    "check_granularity",
     "positive_percentile",
 ]

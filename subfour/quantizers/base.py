@@ -9,13 +9,19 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from subfour.ops import FLOAT_BITS, IntegerGrid, QuantParams, check_bits, dequantize, fake_quantize, quantize
+from subfour.ops import FLOAT_BITS, IntegerGrid, QuantParams, bin_centres, check_bits, dequantize, fake_quantize, quantize
 
 Domain = Literal["unsigned", "hswish", "signed"]
 """Values a quantizer meets: ReLU outputs (>= 0), h-swish outputs (>= -3/8), or both signs (bottlenecks, weights)."""
 
 HSWISH_MINIMUM = -0.375
 """Smallest value of h-swish, x * relu6(x + 3) / 6, reached at x = -1.5."""
+
+SMALLEST_RANGE = 1e-40
+"""Added to a range or step that the optimizer may bring to 0; changes none above 1e-33."""
+
+FITTED_BELOW_BITS = 4
+"""Widths at which weight ranges minimise the squared error and not follow max|w|."""
 
 
 class Quantizer(nn.Module):
@@ -44,6 +50,7 @@ class Quantizer(nn.Module):
     def bits(self, bits: int) -> None:
         check_bits(bits, "bits")
         self._bits = bits
+        self.initialized = self.has_ranges()
 
     @property
     def enabled(self) -> bool:
@@ -52,7 +59,7 @@ class Quantizer(nn.Module):
 
     @property
     def offset(self) -> float:
-        """Value of the padding, and of code `zero_point`."""
+        """Value of the padding, and of code `zero_point`; where it is learned, what is expected until it has a value."""
         return 0.0
 
     @property
@@ -76,6 +83,11 @@ class Quantizer(nn.Module):
         """
         raise NotImplementedError
 
+    def has_ranges(self) -> bool:
+        """Return whether the ranges are set, for the present width where they belong to one."""
+        # Ranges are created as NaN: a state that was calibrated is finite, one saved before calibration is not.
+        return all(bool(torch.isfinite(value).all()) for value in self.state_dict().values())
+
     def codes(self, values: Tensor) -> Tensor:
         """Return the integer codes of values, as float."""
         return quantize(values, self.params())
@@ -83,6 +95,10 @@ class Quantizer(nn.Module):
     def values(self, codes: Tensor) -> Tensor:
         """Return the real values of codes."""
         return dequantize(codes, self.params())
+
+    def bin_centres(self, codes: Tensor) -> Tensor:
+        """Return a value for each code that this quantizer maps back to it."""
+        return bin_centres(codes, self.params())
 
     def forward(self, values: Tensor) -> Tensor:
         """Fake-quantize values at the present width.
@@ -106,8 +122,12 @@ class Quantizer(nn.Module):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        # Ranges are created as NaN: a loaded state that was calibrated is finite, one saved before calibration is not.
-        self.initialized = all(bool(torch.isfinite(value).all()) for value in self.state_dict().values())
+        self.initialized = self.has_ranges()
+
+
+def shared_dims(samples: Tensor, ranges: Tensor) -> tuple[int, ...]:
+    """Return the dimensions of the samples over which one range is shared: all, or all but the output channels' (0)."""
+    return tuple(range(1 if ranges.numel() > 1 else 0, samples.dim()))
 
 
 def positive_percentile(samples: Tensor, domain: Domain, percent: float = 95.0) -> Tensor:

@@ -15,40 +15,45 @@ does. Differs from the authors' code: the inverse of softplus does not overflow;
 should; below 4 bits the weight ranges are fitted anew (their 0.9 max|w| sets most 2-bit codes to 0).
 """
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's name)
 
 from subfour.ops import IntegerGrid, QuantParams
-from subfour.quantizers.base import HSWISH_MINIMUM, Domain, Quantizer, positive_percentile
+from subfour.quantizers.base import (
+    FITTED_BELOW_BITS,
+    HSWISH_MINIMUM,
+    SMALLEST_RANGE,
+    Domain,
+    Quantizer,
+    positive_percentile,
+    shared_dims,
+)
 
 WEIGHT_RANGE_SHARE = 0.9
 """Initial weight range over max|w| (authors' code)."""
-
-FITTED_BELOW_BITS = 4
-"""Widths at which weight ranges minimise the squared error and not follow max|w|."""
-
-
-SMALLEST_RANGE = 1e-40
-"""Added to the input range, where softplus underflows to 0 (raw below -104); changes no range above 1e-33."""
 
 
 class DuQ(Quantizer):
     """DuQ for activations: ranges from a percentile of what arrives."""
 
-    def __init__(self, domain: Domain) -> None:
+    def __init__(self, domain: Domain, range_shape: Sequence[int] = ()) -> None:
         """Make an uncalibrated quantizer.
 
         Args:
             domain: the values it will meet.
+            range_shape: of each range; it broadcasts against the values.
         """
         super().__init__(domain)
-        self.input_range_raw = nn.Parameter(torch.tensor(float("nan")))
-        self.output_range_raw = nn.Parameter(torch.tensor(float("nan")))
+        self.input_range_raw = nn.Parameter(torch.full(range_shape, float("nan")))
+        self.output_range_raw = nn.Parameter(torch.full(range_shape, float("nan")))
 
     @property
     def input_range(self) -> Tensor:
-        """The range a, positive: values beyond it are clipped."""
+        """The range a, positive also where softplus underflows to 0 (raw below -104): values beyond it are clipped."""
         return F.softplus(self.input_range_raw) + SMALLEST_RANGE
 
     @property
@@ -76,52 +81,62 @@ class DuQ(Quantizer):
         """Set the ranges in place.
 
         Args:
-            input_range: a, a positive scalar.
-            output_range: c, a positive scalar; a if left out.
+            input_range: a, positive.
+            output_range: c, positive; a if left out.
 
         Raises:
             ValueError: a range is not positive and finite.
         """
         output_range = input_range if output_range is None else output_range
         for name, value in (("input_range", input_range), ("output_range", output_range)):
-            if not (torch.isfinite(value) and value > 0):
-                raise ValueError(f"{name}: {value.item()} is not a positive finite number")
+            if wrong := [number for number in value.flatten().tolist() if not 0 < number < math.inf]:
+                raise ValueError(f"{name}: {wrong[0]} is not a positive finite number")
         self.input_range_raw.copy_(softplus_inverse(input_range))
         self.output_range_raw.copy_(softplus_inverse(output_range))
         self.initialized = True
 
 
 class DuQWeight(DuQ):
-    """DuQ for one weight tensor (per layer)."""
+    """DuQ for one weight tensor, or with ranges for each of its output channels."""
 
-    def __init__(self) -> None:
-        """Make an uncalibrated weight quantizer."""
-        super().__init__("signed")
+    def __init__(self, range_shape: Sequence[int] = ()) -> None:
+        """Make an uncalibrated weight quantizer.
+
+        Args:
+            range_shape: () for one pair of ranges; [O, 1, ...] for one per output channel.
+        """
+        super().__init__("signed", range_shape)
 
     @torch.no_grad()
     def initialize(self, samples: Tensor) -> None:
         """Set the ranges for this weight tensor at the present width.
 
-        From 4 bits up a = c = 0.9 max|w| (authors). Below, the pair with the least |w - Q(w)|^2 over a grid of a.
+        From 4 bits up a = c = 0.9 max|w| (authors). Below, the pair with the least |w - Q(w)|^2 over a grid of a. A
+        channel without a weight that is not 0 gets the largest range of all.
         """
-        largest = samples.abs().max()
+        shape, dims = self.input_range_raw.shape, shared_dims(samples, self.input_range_raw)
+        largest = samples.abs().amax(dims, keepdim=True)
+        largest = torch.where(largest > 0, largest, largest.max())
         if self.bits >= FITTED_BELOW_BITS:
-            self.set_ranges(WEIGHT_RANGE_SHARE * largest)
+            self.set_ranges((WEIGHT_RANGE_SHARE * largest).reshape(shape))
         else:
-            self.set_ranges(*_least_squares_ranges(samples, self.grid, largest))
+            input_range, output_range = _least_squares_ranges(samples, self.grid, largest, dims)
+            self.set_ranges(input_range.reshape(shape), output_range.reshape(shape))
 
 
-def _least_squares_ranges(weight: Tensor, grid: IntegerGrid, largest: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (a, c) with the least |w - Q(w)|^2: a from a grid of 100, c in closed form for each a."""
-    best_error, best = torch.tensor(float("inf")), (largest, largest)
+def _least_squares_ranges(weight: Tensor, grid: IntegerGrid, largest: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return (a, c) with the least |w - Q(w)|^2 over `dims`: a from a grid of 100, c in closed form for each a."""
+    best_error, best_input, best_output = torch.full_like(largest, math.inf), largest, largest
     for share in torch.linspace(0.01, 1.0, 100):
         input_range = share * largest
         codes = (weight * (grid.qmax / input_range)).clamp(grid.qmin, grid.qmax).round()
-        scale = (weight * codes).sum() / codes.square().sum()
-        error = (weight - scale * codes).square().sum()
-        if error < best_error:
-            best_error, best = error, (input_range, scale * grid.qmax)
-    return best
+        scale = (weight * codes).sum(dims, keepdim=True) / codes.square().sum(dims, keepdim=True)
+        error = (weight - scale * codes).square().sum(dims, keepdim=True)
+        better = error < best_error
+        best_error = torch.where(better, error, best_error)
+        best_input = torch.where(better, input_range, best_input)
+        best_output = torch.where(better, scale * grid.qmax, best_output)
+    return best_input, best_output
 
 
 def softplus_inverse(value: Tensor) -> Tensor:

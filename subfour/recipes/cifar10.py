@@ -29,7 +29,7 @@ def _cifar10(recipe: str, model: str, architecture: Architecture) -> RunConfig:
             stabilize_epochs=1,
             sample_epochs=1,
             float_lr=FLOAT_LR,
-            lr=0.04,
+            lr=0.01,
             range_lr_scale=0.1,
             warmup_epochs=0.5,
             weight_decay=5e-4,

@@ -6,7 +6,7 @@
 Every entry of the state dict takes part, so no list of names can go stale.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -43,6 +43,11 @@ class WeightAverage:
         """Take over what had no value (NaN) until now: ranges that were just calibrated."""
         for average, value in zip(self._averages, self._values, strict=True):
             average.copy_(torch.where(average.isnan(), value, average))
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Take the value of some floating point entries away until `fill`: ranges that are about to be set anew."""
+        for name in names:
+            self.state[name].fill_(float("nan"))
 
     def restart(self) -> None:
         """Set the average to the model's present state."""

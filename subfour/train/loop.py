@@ -29,6 +29,8 @@ class Trainer:
     rate_per_step: bool
     """Whether the learning rate changes every step, or once per epoch."""
     device: torch.device
+    after_update: Callable[[], None] | None = None
+    """Called when the optimizer has moved the weights, before the average follows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +79,8 @@ def train_epoch(
         trainer.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         trainer.optimizer.step()
+        if trainer.after_update is not None:
+            trainer.after_update()
         trainer.average.update()
         value = loss.item()
         if not torch.isfinite(loss):

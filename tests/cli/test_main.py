@@ -14,7 +14,7 @@ SUBFOUR = [sys.executable, "-c", "from subfour.cli.main import main; main()"]
 def test_without_a_command_it_names_all_of_them():
     usage = printed()
     assert usage == printed("--help")
-    assert all(f"\n  {command} " in usage for command in ("train", "plan", "inspect", "evaluate", "sensitivity"))
+    assert all(f"\n  {command} " in usage for command in ("train", "plan", "inspect", "evaluate", "compare", "sensitivity"))
 
 
 def test_it_knows_its_version():
@@ -23,7 +23,7 @@ def test_it_knows_its_version():
 
 def test_an_unknown_command_suggests_the_near_one():
     assert error("trainn", "digits") == "command: there is no 'trainn'; did you mean train?"
-    assert error("xyz").endswith("choose from train, plan, inspect, evaluate, sensitivity")
+    assert error("xyz").endswith("choose from train, plan, inspect, evaluate, compare, sensitivity")
 
 
 @pytest.mark.parametrize(

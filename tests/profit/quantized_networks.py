@@ -5,8 +5,8 @@ from torch import nn
 
 from subfour.convert.calibrate import calibrate, calibrate_weights, set_bits
 from subfour.convert.policy import Padding
-from subfour.convert.rewrite import convert
-from subfour.quantizers import QuantizerName
+from subfour.convert.rewrite import BatchNorm, convert
+from subfour.quantizers import Granularity, QuantizerName
 from tests.convert.stock_networks import NORMALIZATION, random_images, stock_network
 
 TINY = "subfour/tiny_mobilenet_v3"
@@ -21,6 +21,8 @@ def quantized(
     *,
     quantizer: QuantizerName = "duq",
     padding: Padding = "negative",
+    weight_granularity: Granularity = "layer",
+    batchnorm: BatchNorm = "unfused",
     image_size: int = 32,
 ) -> nn.Module:
     """Return a float network, converted in place and calibrated on random images, in evaluation mode.
@@ -31,15 +33,26 @@ def quantized(
         activation_bits: width of the activations; by default the same.
         quantizer: the method.
         padding: of convolutions fed by h-swish.
+        weight_granularity: of the ranges of weights.
+        batchnorm: fused or not.
         image_size: of the random images.
     """
-    convert(model, quantizer=quantizer, padding=padding, **NORMALIZATION)
+    kinds = {"weight_granularity": weight_granularity, "batchnorm": batchnorm}
+    convert(model, quantizer=quantizer, padding=padding, **kinds, **NORMALIZATION)
     set_bits(model, weight_bits, activation_bits or weight_bits)
     calibrate_weights(model, anew=True)
     calibrate(model, [(random_images(8, image_size), torch.zeros(8))], CPU)
     return model.eval()
 
 
-def tiny(weight_bits: int, activation_bits: int | None = None, *, quantizer: QuantizerName = "duq") -> nn.Module:
+def tiny(
+    weight_bits: int,
+    activation_bits: int | None = None,
+    *,
+    quantizer: QuantizerName = "duq",
+    weight_granularity: Granularity = "layer",
+    batchnorm: BatchNorm = "unfused",
+) -> nn.Module:
     """Return the tiny network, quantized."""
-    return quantized(stock_network(TINY), weight_bits, activation_bits, quantizer=quantizer)
+    kinds = {"weight_granularity": weight_granularity, "batchnorm": batchnorm}
+    return quantized(stock_network(TINY), weight_bits, activation_bits, quantizer=quantizer, **kinds)

@@ -8,7 +8,15 @@ import pytest
 
 from subfour.cli.main import main
 from subfour.models.zoo import Architecture
-from subfour.profit.config import AverageConfig, DistillConfig, LoadingConfig, ProfitConfig, RunConfig, ScheduleConfig
+from subfour.profit.config import (
+    AverageConfig,
+    DistillConfig,
+    LoadingConfig,
+    OscillationConfig,
+    ProfitConfig,
+    RunConfig,
+    ScheduleConfig,
+)
 from subfour.recipes import RECIPES, load_recipe
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -79,7 +87,7 @@ def test_options_reach_the_plan(capsys: pytest.CaptureFixture[str]):
         *((RunConfig, "activation_bits", widths) for widths in [(), (9,), (4, 8), (8, 8)]),
         *((RunConfig, "calibration_batches", value) for value in [0, -1]),
         *((RunConfig, "refit_below_bits", value) for value in [-1]),
-        *((RunConfig, field, "other") for field in ["quantizer", "method", "padding"]),
+        *((RunConfig, field, "other") for field in ["quantizer", "weight_granularity", "batchnorm", "method", "padding"]),
         *((LoadingConfig, "image_size", value) for value in [0, -32]),
         (LoadingConfig, "augment", "other"),
         (LoadingConfig, "workers", -1),
@@ -100,6 +108,9 @@ def test_options_reach_the_plan(capsys: pytest.CaptureFixture[str]):
         ),
         *((ProfitConfig, "decay", value) for value in [0.0, 1.0, NAN]),
         (ProfitConfig, "covers", "other"),
+        *((OscillationConfig, "dampening", value) for value in [-0.1, NAN, INFINITY]),
+        *((OscillationConfig, f"threshold_{end}", value) for end in ["start", "end"] for value in [0.0, 1.0, NAN]),
+        *((OscillationConfig, "momentum", value) for value in [0.0, 1.0, NAN]),
         *((DistillConfig, "weight", value) for value in [-1.0, NAN]),
         *((DistillConfig, "temperature", value) for value in [0.0, -1.0, NAN]),
         (DistillConfig, "teacher_mode", "other"),
@@ -116,7 +127,7 @@ def test_a_value_that_is_not_allowed_is_named(part: type, field: str, value: obj
         part(**{field: value})
     data = RunConfig().to_json()
     sections = {LoadingConfig: "loading", ScheduleConfig: "schedule", ProfitConfig: "profit", DistillConfig: "distill"}
-    sections |= {AverageConfig: "average", Architecture: "architecture"}
+    sections |= {OscillationConfig: "oscillation", AverageConfig: "average", Architecture: "architecture"}
     written = [str(share) for share in value] if field == "fractions" else value
     (data[sections[part]] if part in sections else data)[field] = written
     with pytest.raises(ValueError, match=rf"^(\w+\.)?{field}: .+"):
@@ -140,6 +151,27 @@ def test_profit_acts_at_a_width_that_is_there():
     assert RunConfig(weight_bits=(8, 4), profit=ProfitConfig(at_bits=8)).profit_bits == 8
     with pytest.raises(ValueError, match=r"profit.at_bits: 5 is not among weight_bits \(8 4\)"):
         RunConfig(weight_bits=(8, 4), profit=ProfitConfig(at_bits=5))
+
+
+@pytest.mark.parametrize("method", ["dampening", "iterative-freezing"])
+def test_methods_that_move_single_weights_need_them_unfused(method: str):
+    with pytest.raises(ValueError, match=f"batchnorm: fused is not possible with --method {method}"):
+        RunConfig(batchnorm="fused", method=method)
+
+
+@pytest.mark.parametrize("quantizer", ["pact-sawb", "dsq", "affine", "uniq"])
+def test_a_quantizer_without_ranges_per_channel_is_named(quantizer: str):
+    """With those that have them."""
+    with pytest.raises(ValueError, match=f"weight_granularity: {quantizer} has no .*--quantizer duq or lsq or lsq-plus"):
+        RunConfig(quantizer=quantizer, weight_granularity="channel")
+
+
+def test_a_configuration_from_before_the_methods_against_oscillations_is_read():
+    """Committed model files hold such."""
+    data = RunConfig().to_json()
+    for name in ("oscillation", "weight_granularity", "batchnorm"):
+        del data[name]
+    assert RunConfig.from_json(data) == RunConfig()
 
 
 def test_the_float_control_repeats_a_width():

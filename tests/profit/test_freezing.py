@@ -10,7 +10,7 @@ from subfour.convert.calibrate import set_bits
 from subfour.convert.rewrite import convert
 from subfour.layers import freezable_layers, quant_layers
 from subfour.profit.config import ProfitConfig, ScheduleConfig
-from subfour.profit.freezing import build_optimizer, frozen_layers, set_trainable
+from subfour.profit.freezing import build_optimizer, freeze_order, frozen_layers, set_trainable
 from subfour.profit.phases import Phase, PhaseKind
 from subfour.quantizers import PACT, Quantizer, QuantizerName
 from tests.convert.stock_networks import NAMES, NORMALIZATION, random_images, stock_network
@@ -56,6 +56,17 @@ def norms_behind(model: nn.Module) -> dict[str, str]:
     with torch.no_grad():
         model.eval()(random_images())
     return behind
+
+
+def test_the_order_of_each_method():
+    """AIWQ's, its reverse, or one drawn from the seed: another for another seed, the same for the same."""
+    ranking = [f"layer{number}" for number in range(20)]
+    assert freeze_order(ranking, "profit", 0) == ranking
+    assert freeze_order(ranking, "reversed-order", 0) == ranking[::-1]
+    drawn = [freeze_order(ranking, "random-order", seed) for seed in (0, 1)]
+    assert all(sorted(order) == sorted(ranking) for order in drawn)
+    assert drawn[0] != drawn[1] != ranking != drawn[0]
+    assert freeze_order(ranking[::-1], "random-order", 0) == drawn[0]  # AIWQ has no part in it
 
 
 def test_thirds_of_the_layers():

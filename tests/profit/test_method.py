@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 from subfour.layers import freezable_layers, quant_layers
 from subfour.profit.config import AverageConfig, ProfitConfig, RunConfig
 from subfour.profit.method import ProfitRun
+from subfour.profit.model_file import evaluate_model, read_model
 from subfour.profit.phases import build_phases
 from subfour.profit.session import TEACHER_FILE, WEIGHTS_FILE, continued, prepare_session
-from subfour.quantizers import DuQWeight
+from subfour.quantizers import DuQWeight, Granularity, QuantizerName
 from subfour.rundir import RunDirectory
 from subfour.train.checkpoint import CheckpointStore
 from subfour.train.evaluation import evaluate
@@ -196,6 +197,41 @@ def test_a_run_of_the_other_quantizer_without_profit(finished: FinishedRun, tmp_
     assert result["padding_top1"] == {}  # PACT has no negative codes, so nothing is padded with -3/8
     assert not (tmp_path / "run" / TEACHER_FILE).exists()
     assert all(row["frozen_in_phase"] is None for row in json.loads((tmp_path / "run" / "sensitivity.json").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "method", "granularity"),
+    [
+        ("lsq", "iterative-freezing", "channel"),
+        ("lsq-plus", "dampening", "layer"),
+        ("dsq", "random-order", "layer"),
+        ("affine", "none", "layer"),
+        ("uniq", "reversed-order", "layer"),
+    ],
+)
+def test_every_rival_trains_is_saved_and_resumes_bit_identical(
+    finished: FinishedRun, tmp_path: Path, quantizer: QuantizerName, method: str, granularity: Granularity
+):
+    """From a copy made in the middle of a phase, at the width where the method acts; the file evaluates to the result."""
+    changes = {"quantizer": quantizer, "method": method, "weight_granularity": granularity}
+    config = replace(finished.config, **changes, weight_bits=(4, 3), activation_bits=(4,))
+    config = replace(config, schedule=replace(config.schedule, float_epochs=1, finetune_epochs=1))
+    sampling = next(index for index, phase in enumerate(build_phases(config)) if phase.kind == "sample")
+    moments = {(sampling, 0): tmp_path / "within", (sampling + 1, 0): tmp_path / "after"}
+    recorders: list[Recorder] = []
+
+    def watch(run: ProfitRun) -> Recorder:
+        recorders.append(Recorder(run, moments))
+        return recorders[0]
+
+    result = train(tmp_path / "run", config, watch)
+    for folder in moments.values():
+        train(folder, config)
+        assert outcome(folder) == outcome(tmp_path / "run")
+    read = evaluate_model(read_model(tmp_path / "run"), config.data, batch_size=config.schedule.batch_size)
+    assert asdict(read) == result["rows"][-1]["averaged"]
+    frozen = [len(record.frozen) for record in recorders[0].phases if record.frozen]
+    assert frozen == ([5, 10] if method.endswith("order") else [])
 
 
 def test_a_continued_run_keeps_its_teacher_and_its_average(finished: FinishedRun, tmp_path: Path):

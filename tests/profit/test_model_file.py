@@ -16,7 +16,7 @@ from subfour.models import build_model
 from subfour.profit.config import RunConfig
 from subfour.profit.model_file import FORMAT, METADATA, MODEL_FILE, evaluate_model, pack_model, read_model
 from subfour.profit.session import DataRecord
-from subfour.quantizers import QuantizerName
+from subfour.quantizers import METHODS, Granularity, QuantizerName
 from tests.convert.stock_networks import NORMALIZATION, random_images
 from tests.profit.conftest import FinishedRun
 from tests.profit.quantized_networks import TINY, quantized, tiny
@@ -67,26 +67,49 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("quantizer", ["duq", "pact-sawb"])
+PER_CHANNEL = [name for name, method in METHODS.items() if method.per_channel]
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "granularity"),
+    [*((name, "layer") for name in METHODS), *((name, "channel") for name in PER_CHANNEL)],
+)
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
-def test_evaluation_from_codes_equals_evaluation_from_floats(tmp_path: Path, quantizer: QuantizerName, bits: int):
+def test_evaluation_from_codes_equals_evaluation_from_floats(
+    tmp_path: Path, quantizer: QuantizerName, granularity: Granularity, bits: int
+):
     """Every quantized weight and every logit, bit for bit."""
-    model = trained_a_little(tiny(bits, quantizer=quantizer))
-    (tmp_path / "model.safetensors").write_bytes(
-        pack_model(model, config_of(quantizer), DATA, weight_bits=bits, activation_bits=bits)
-    )
+    model = trained_a_little(tiny(bits, quantizer=quantizer, weight_granularity=granularity))
+    config = replace(config_of(quantizer), weight_granularity=granularity)
+    packed = pack_model(model, config, DATA, weight_bits=bits, activation_bits=bits)
+    (tmp_path / "model.safetensors").write_bytes(packed)
     read = read_model(tmp_path / "model.safetensors")
     assert (read.weight_bits, read.activation_bits) == (bits, bits)
     images = random_images(16, 32).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
-        logits = model(images)
-        assert torch.equal(read.model(images), logits)
+        assert torch.equal(read.model(images), model(images))
+        maps = model.features[:3](images)  # at 2 bits a random network may give every image the same logits
+        assert torch.equal(read.model.features[:3](images), maps)
     ours = quant_layers(read.model)
     for name, layer in quant_layers(model).items():
         assert torch.equal(ours[name].quantized_weight(), layer.quantized_weight()), name
-        assert ours[name].quantized_weight().unique().numel() <= 2**bits - 1
+        rows = ours[name].quantized_weight().flatten(1) if granularity == "channel" else [ours[name].quantized_weight()]
+        assert all(row.unique().numel() <= layer.weight_quantizer.grid.num_levels <= 2**bits for row in rows)
         assert ours[name].activation_quantizer.bits == layer.activation_quantizer.bits
-    assert not torch.equal(logits[0], logits[1])
+    assert not torch.equal(maps[0], maps[1])
+
+
+@pytest.mark.parametrize("granularity", ["layer", "channel"])
+def test_weights_with_a_fused_batch_norm_are_read_back_bit_for_bit(tmp_path: Path, granularity: Granularity):
+    """Their codes are those of the weight times the gain."""
+    model = trained_a_little(tiny(4, weight_granularity=granularity, batchnorm="fused"))
+    config = replace(config_of(), weight_granularity=granularity, batchnorm="fused")
+    (tmp_path / "model").write_bytes(pack_model(model, config, DATA, weight_bits=4, activation_bits=4))
+    read = read_model(tmp_path / "model").model
+    with torch.no_grad():
+        assert torch.equal(read(random_images()), model(random_images()))
+    for name, layer in quant_layers(read).items():
+        assert torch.equal(layer.quantized_weight(), quant_layers(model)[name].quantized_weight())
 
 
 @pytest.mark.parametrize("activation_bits", [4, 32])

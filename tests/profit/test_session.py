@@ -13,6 +13,7 @@ from subfour.models import build_model
 from subfour.models.zoo import Architecture
 from subfour.profit.config import LoadingConfig, RunConfig
 from subfour.profit.session import TEACHER_FILE, WEIGHTS_FILE, DataRecord, choose_device, continued, prepare_session
+from subfour.profit.state import without_quantizers
 from subfour.rundir import RunDirectory
 from tests.profit.conftest import FinishedRun
 from tests.profit.tiny_run import same, tiny_config, write_images
@@ -155,6 +156,22 @@ def test_self_means_the_float_network_of_the_run_that_is_continued(finished: Fin
             with pytest.raises(ValueError, match=f"teacher: self is the float network, which {earlier.path} did not keep"):
                 continued(narrower, str(earlier.path))
             continued(replace(narrower, teacher="none"), str(earlier.path))
+
+
+def test_a_float_run_is_continued_by_any_quantizer_of_its_padding(config: RunConfig, tmp_path: Path):
+    """One float network for all rows of a study; where h-swish outputs are padded in another way it is another network."""
+    floating = replace(config, weight_bits=(32,), activation_bits=(32,), quantizer="lsq")
+    session = prepare_session(floating)
+    RunDirectory.create(tmp_path / "run", floating.to_json(), {"data.json": session.data.to_json()})
+    state = {name: value.contiguous() for name, value in session.model.state_dict().items()}
+    save_file(state, tmp_path / "run" / WEIGHTS_FILE)
+    for quantizer in ("lsq", "affine", "uniq", "pact-sawb"):
+        asked = replace(config, quantizer=quantizer, weight_bits=(4,), activation_bits=(4,), seed=7)
+        begun = prepare_session(continued(asked, str(tmp_path / "run"))).model.state_dict()
+        assert all(same(begun[name], value) for name, value in without_quantizers(state).items())
+    for quantizer in ("duq", "lsq-plus", "dsq"):
+        with pytest.raises(ValueError, match=f"quantizer: {quantizer} pads h-swish outputs in another way than lsq"):
+            prepare_session(continued(replace(asked, quantizer=quantizer), str(tmp_path / "run")))
 
 
 def test_images_are_read_as_the_loading_options_say(config: RunConfig):

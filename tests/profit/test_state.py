@@ -74,7 +74,7 @@ def test_training_goes_on_as_if_never_interrupted(tmp_path: Path):
     optimizer = optimizer_of(first)
     steps(first, optimizer, range(3))
     average = WeightAverage(first, 0.9)
-    CheckpointStore(tmp_path).save(0, collect_tensors(first, average, optimizer, {"0": torch.ones(2)}), {})
+    CheckpointStore(tmp_path).save(0, collect_tensors(first, average, optimizer, {"0": torch.ones(2)}, {}), {})
     tensors = CheckpointStore(tmp_path).load_newest().tensors
 
     load_model(second, part(tensors, "model"))
@@ -93,7 +93,7 @@ def test_momentum_is_left_out_where_there_is_none():
     model = small_model()
     average = WeightAverage(model, 0.9)
     for optimizer in (None, optimizer_of(model)):
-        assert not part(collect_tensors(model, average, optimizer, {}), "momentum")
+        assert not part(collect_tensors(model, average, optimizer, {}, {}), "momentum")
 
 
 def test_the_state_of_another_model_is_refused():

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -6,7 +7,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from subfour.quantizers import PACT, SAWB, DuQ, DuQWeight, ImageQuantizer, Quantizer, positive_percentile
+from subfour.quantizers import (
+    DSQ,
+    LSQ,
+    PACT,
+    SAWB,
+    UNIQ,
+    Affine,
+    AffineWeight,
+    Domain,
+    DSQWeight,
+    DuQ,
+    DuQWeight,
+    ImageQuantizer,
+    LSQPlus,
+    LSQPlusWeight,
+    LSQWeight,
+    Quantizer,
+    positive_percentile,
+)
+
+DOMAINS: tuple[Domain, ...] = ("unsigned", "hswish", "signed")
 
 LEARNED: dict[str, Callable[[], Quantizer]] = {
     "duq-unsigned": lambda: DuQ("unsigned"),
@@ -17,10 +38,20 @@ LEARNED: dict[str, Callable[[], Quantizer]] = {
     "pact-hswish": lambda: PACT("hswish"),
     "pact-signed": lambda: PACT("signed"),
     "sawb": SAWB,
+    **{f"lsq-{domain}": partial(LSQ, domain) for domain in DOMAINS},
+    "lsq-weight": LSQWeight,
+    **{f"lsq-plus-{domain}": partial(LSQPlus, domain) for domain in DOMAINS},
+    "lsq-plus-weight": LSQPlusWeight,
+    **{f"dsq-{domain}": partial(DSQ, domain) for domain in DOMAINS},
+    "dsq-weight": DSQWeight,
+    **{f"affine-{domain}": partial(Affine, domain) for domain in DOMAINS},
+    "affine-weight": AffineWeight,
+    "uniq": UNIQ,
 }
 ALL = LEARNED | {"image": lambda: ImageQuantizer([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])}
 
 names = st.sampled_from([*ALL])
+in_one_form = st.sampled_from([name for name in ALL if name != "uniq"])
 widths = st.sampled_from([2, 3, 4, 5, 8])
 seeds = st.integers(0, 2**32)
 
@@ -67,7 +98,7 @@ def test_other_widths_are_refused(name: str, bits: int):
 @given(names, widths, seeds)
 def test_forward_is_the_one_form(name: str, bits: int, seed: int):
     """Bit for bit, codes inside the grid, larger values never with smaller codes."""
-    quantizer = initialized(name, bits, seed)
+    quantizer = initialized(name, bits, seed).eval()
     inputs = samples(seed).sort().values
     codes = quantizer.codes(inputs)
     assert quantizer(inputs).equal(quantizer.values(codes))
@@ -76,12 +107,22 @@ def test_forward_is_the_one_form(name: str, bits: int, seed: int):
     assert codes.max() <= quantizer.grid.qmax
 
 
-@given(names, widths, seeds)
-def test_the_offset_is_the_value_of_code_0(name: str, bits: int, seed: int):
-    """So that padding with it adds nothing at deployment."""
+@given(in_one_form, widths, seeds)
+def test_the_offset_is_the_value_of_the_zero_point(name: str, bits: int, seed: int):
+    """So that padding with it adds nothing at deployment. Code 0, but for affine quantizers."""
     quantizer = initialized(name, bits, seed)
-    assert quantizer.values(torch.tensor(0.0)) == quantizer.offset
-    assert quantizer.codes(torch.tensor(quantizer.offset)) == 0
+    zero_point = quantizer.params().zero_point
+    assert zero_point == 0 or name.startswith("affine")
+    assert quantizer.values(torch.tensor(float(zero_point))) == quantizer.offset
+    assert quantizer.codes(torch.tensor(quantizer.offset)) == zero_point
+
+
+@given(names, widths, seeds)
+def test_every_bin_centre_gets_its_code_back(name: str, bits: int, seed: int):
+    """What a model file relies on."""
+    quantizer = initialized(name, bits, seed)
+    codes = torch.arange(quantizer.grid.qmin, quantizer.grid.qmax + 1.0)
+    assert quantizer.codes(quantizer.bin_centres(codes)).equal(codes)
 
 
 @pytest.mark.parametrize("name", LEARNED)
@@ -109,7 +150,7 @@ def test_percentiles_by_hand(domain: str, inputs: list[float], median: float):
     assert positive_percentile(torch.tensor(inputs), domain, percent=50.0) == median
 
 
-@pytest.mark.parametrize("name", [name for name in LEARNED if name != "pact-hswish"])
+@pytest.mark.parametrize("name", [name for name in LEARNED if name not in ("pact-hswish", "lsq-hswish", "affine-hswish")])
 def test_nothing_can_be_learned_from_nothing(name: str):
     """A dead layer is an error, not a range of zero."""
     quantizer = LEARNED[name]()

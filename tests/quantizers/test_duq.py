@@ -186,3 +186,28 @@ def test_the_least_squares_fit_finds_an_exact_one():
     ours.bits = 2
     ours.initialize(ternary)
     torch.testing.assert_close(ours(ternary), ternary)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_a_range_per_channel_is_a_layer_per_channel(bits: int):
+    """The same ranges, outputs and gradients; a channel of zeros gets the largest range."""
+    weight, upstream = torch.randn(2, 5, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    weight *= torch.tensor([0.1, 1, 3, 10, 0])[:, None, None, None]
+    ours = DuQWeight(range_shape=(5, 1, 1, 1))
+    ours.bits = bits
+    ours.initialize(weight)
+    weight.requires_grad_()
+    outputs = ours(weight)
+    outputs.backward(upstream)
+    for channel in range(4):
+        alone, part = DuQWeight(), weight[channel].detach().requires_grad_()
+        alone.bits = bits
+        alone.initialize(part.detach())
+        torch.testing.assert_close(ours.input_range[channel].squeeze(), alone.input_range)
+        alone(part).backward(upstream[channel])
+        torch.testing.assert_close(outputs[channel], alone(part))
+        torch.testing.assert_close(weight.grad[channel], part.grad)
+        torch.testing.assert_close(ours.output_range_raw.grad[channel].squeeze(), alone.output_range_raw.grad)
+        torch.testing.assert_close(ours.input_range_raw.grad[channel].squeeze(), alone.input_range_raw.grad)
+    assert ours.input_range[4] >= 0.9 * ours.input_range.max()
+    assert not outputs[4].any()

@@ -1,0 +1,143 @@
+"""`subfour compare STUDY`: the runs of a study, one after another, and one table of what came out.
+
+Each run is a run directory like any other, below --out. What is finished is skipped, what was interrupted goes on, and a run
+whose loss or weights were no longer finite is a row that diverged: it does not stop the others.
+"""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from subfour.cli import train
+from subfour.cli.arguments import Switch, parse
+from subfour.cli.console import make_console
+from subfour.cli.display import duration
+from subfour.cli.study import Study, StudyRun, read_study, same_run
+from subfour.cli.tables import print_table
+from subfour.profit.comparison import compare_rows
+from subfour.profit.config import RunConfig
+from subfour.profit.result import RESULT_FILE
+from subfour.rundir import RunDirectory, write_atomically
+
+TABLE_FILE = "table.csv"
+"""Below --out: one line per row of the study."""
+
+DIVERGED_FILE = "diverged.json"
+"""In a run directory: why its training stopped for good."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """Train the rows of a study one after another, and compare them."""
+
+    study: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")]
+    """A TOML file; CONTRIBUTING.md shows one."""
+    out: Path | None = None
+    """Folder of the runs and of the table; by default runs/NAME-OF-THE-FILE."""
+    dry_run: Switch = False
+    """List the runs and how long they will take, and stop."""
+    json: Switch = False
+    """Print the table, or with --dry-run the list, as JSON; progress goes to standard error."""
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Train what is missing and print the table."""
+    options = parse(CompareOptions, arguments, prog="subfour compare")
+    out = options.out or Path("runs") / options.study.stem
+    study = read_study(options.study, out)
+    states = [_state(entry) for entry in study.runs]
+    if options.dry_run:
+        _print_plan(study, states, as_json=options.json)
+        return
+    progress = make_console(stderr=options.json)
+    for number, (entry, state) in enumerate(zip(study.runs, states, strict=True), start=1):
+        if state in ("new", "unfinished"):
+            progress.print(f"\nrun {number} of {len(study.runs)}: {entry.row}, seed {entry.seed}", style="bold")
+            _train(entry, state, quiet=options.json)
+    _print_table(study, out, as_json=options.json)
+
+
+def _state(entry: StudyRun) -> str:
+    """Return new, unfinished, finished or diverged.
+
+    Raises:
+        ValueError: its directory holds another run.
+    """
+    if not (entry.path / "config.json").exists():
+        return "new"
+    there = RunConfig.from_json(RunDirectory.open(entry.path).read_json("config.json"))
+    if not same_run(entry.config, there):
+        raise ValueError(f"study: {entry.path} holds a run with other options than row {entry.row} has now; choose another --out")
+    if (entry.path / RESULT_FILE).exists():
+        return "finished"
+    return "diverged" if (entry.path / DIVERGED_FILE).exists() else "unfinished"
+
+
+def _train(entry: StudyRun, state: str, *, quiet: bool) -> None:
+    """Begin a run, or go on with it."""
+    words = ["--resume", str(entry.path)] if state == "unfinished" else [*entry.arguments, "--out", str(entry.path)]
+    try:
+        with redirect_stdout(sys.stderr) if quiet else nullcontext():
+            train.run(words)
+    except FloatingPointError as error:
+        RunDirectory.open(entry.path).write_json(DIVERGED_FILE, {"reason": str(error)})
+
+
+def _print_plan(study: Study, states: Sequence[str], *, as_json: bool) -> None:
+    """Print every run with its state and the time that is left."""
+    timed = [_result(entry) for entry, state in zip(study.runs, states, strict=True) if state == "finished"]
+    epochs = sum(result["epochs"] for result in timed)
+    pace = sum(result["seconds"] for result in timed) / epochs if epochs else study.seconds_per_epoch
+    lines: list[dict[str, Any]] = []
+    for entry, state in zip(study.runs, states, strict=True):
+        left = entry.epochs * pace if state in ("new", "unfinished") else 0.0
+        command = f"subfour train {' '.join(entry.arguments)}"
+        lines.append(
+            {
+                "row": entry.row,
+                "seed": entry.seed,
+                "state": state,
+                "epochs": entry.epochs,
+                "seconds": left,
+                "command": command,
+            }
+        )
+    total = sum(line["seconds"] for line in lines)
+    if as_json:
+        print(json.dumps({"runs": lines, "seconds": total}, indent=2))
+        return
+    source = "timed" if epochs else "as the study says"
+    title = f"{len(lines)} runs, {duration(total)} left at {pace:.1f} s an epoch ({source})"
+    rows = [(*list(line.values())[:4], duration(line["seconds"]), line["command"]) for line in lines]
+    print_table(make_console(), title, ("row", "seed", "state", "epochs", "time left", "command"), rows)
+
+
+def _result(entry: StudyRun) -> dict[str, Any]:
+    result: dict[str, Any] = RunDirectory.open(entry.path).read_json(RESULT_FILE)
+    return result
+
+
+def _print_table(study: Study, out: Path, *, as_json: bool) -> None:
+    """Write the table, and print it."""
+    names = list(dict.fromkeys(entry.row for entry in study.runs))
+    results: dict[str, dict[int, dict[str, Any] | None]] = {name: {} for name in names}
+    for entry in study.runs:
+        results[entry.row][entry.seed] = _result(entry) if (entry.path / RESULT_FILE).exists() else None
+    rows = compare_rows(results, study.float_rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(out / TABLE_FILE, text.getvalue().encode())
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    print_table(make_console(), f"{out / TABLE_FILE}: mean over seeds", list(rows[0]), [list(row.values()) for row in rows])

@@ -1,0 +1,118 @@
+"""A study: rows of runs that are compared, read from a TOML file.
+
+    recipe = "cifar10-mobilenet-v2"         of every row that names none
+    options = "--teacher none"              of every row, before its own: those of `subfour train`
+    seconds_per_epoch = 8.0                 for the estimate, until runs have been timed
+    float_rows = ["float"]                  points are lost against the best of these, of the same seed; a row may have its own
+
+    [[row]]
+    name = "duq-w4a4"                       also the folder of its runs, OUT/NAME/seed-SEED
+    options = "--from {out}/float/seed-{seed} --weight-bits 4 --activation-bits 4"
+    seeds = [0, 1, 2]                       [0] if left out
+
+`{out}` and `{seed}` stand for the folder and the seed. A run that continues another comes after it.
+"""
+
+import shlex
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from subfour.cli.arguments import parse
+from subfour.cli.recipe_arguments import RecipeOptions, resolved
+from subfour.profit.config import RunConfig
+from subfour.profit.phases import build_phases
+from subfour.recipes import load_recipe
+
+STUDY_KEYS = {"recipe", "options", "seconds_per_epoch", "float_rows", "row"}
+ROW_KEYS = {"name", "recipe", "options", "seeds", "float_rows"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowOptions:
+    """What a row may set: every field of the recipe."""
+
+    config: RecipeOptions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyRun:
+    """One run of a study."""
+
+    row: str
+    seed: int
+    config: RunConfig
+    path: Path
+    """Its run directory."""
+    arguments: tuple[str, ...]
+    """Of `subfour train`, without --out."""
+    epochs: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Study:
+    """What is compared, in the order in which it runs."""
+
+    runs: tuple[StudyRun, ...]
+    float_rows: Mapping[str, Sequence[str]]
+    """Row -> the rows whose best it loses points against."""
+    seconds_per_epoch: float
+
+
+def read_study(file: Path, out: Path) -> Study:
+    """Read a study and resolve the configuration of each of its runs.
+
+    Args:
+        file: TOML.
+        out: folder of its runs.
+
+    Raises:
+        ValueError: the file, a key, an option or a recipe is not what it should be; names file and row.
+    """
+    try:
+        text = tomllib.loads(file.read_text())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"study: {file} is not TOML ({error})") from None
+    _check_keys(text, STUDY_KEYS, f"study: {file}")
+    rows = text.get("row", [])
+    names = [row.get("name") for row in rows]
+    if not rows or not all(isinstance(name, str) and name for name in names) or len(set(names)) != len(names):
+        raise ValueError(f"study: {file} needs at least one [[row]], each with a name of its own")
+    float_rows = {row["name"]: row.get("float_rows", text.get("float_rows", [])) for row in rows}
+    if unknown := [name for references in float_rows.values() for name in references if name not in names]:
+        raise ValueError(f"study: {file}: float_rows names {unknown[0]!r}, which is no row")
+    runs = tuple(run for row in rows for run in _runs(row, text, f"study: {file}, row {row['name']}", out))
+    return Study(runs=runs, float_rows=float_rows, seconds_per_epoch=float(text.get("seconds_per_epoch", 0)))
+
+
+def _runs(row: Mapping[str, Any], study: Mapping[str, Any], where: str, out: Path) -> Iterator[StudyRun]:
+    """Yield the runs of a row, one per seed."""
+    _check_keys(row, ROW_KEYS, where)
+    name, recipe_name = row["name"], row.get("recipe", study.get("recipe"))
+    if not isinstance(recipe_name, str):
+        raise ValueError(f"{where}: no recipe is named, neither here nor for all rows")
+    for seed in row.get("seeds", [0]):
+        options = f"{study.get('options', '')} {row.get('options', '')} --seed {seed}"
+        options = options.replace("{out}", shlex.quote(str(out))).replace("{seed}", str(seed))
+        try:
+            recipe, words = load_recipe(recipe_name), shlex.split(options)
+            parsed = parse(RowOptions, words, prog=f"subfour train {recipe_name}", default=RowOptions(config=recipe))
+            config = resolved(parsed.config, recipe)
+            epochs = sum(phase.epochs for phase in build_phases(config))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+        path = out / name / f"seed-{seed}"
+        yield StudyRun(row=name, seed=seed, config=config, path=path, arguments=(recipe_name, *words), epochs=epochs)
+
+
+def same_run(asked: RunConfig, there: RunConfig) -> bool:
+    """Return whether a run directory holds the run a study asks for; what follows from the run it continues is left out."""
+    inherited = replace(there, from_run=asked.from_run, weights=asked.weights, starting_weight_bits=asked.starting_weight_bits)
+    return inherited == asked
+
+
+def _check_keys(table: Mapping[str, Any], known: set[str], where: str) -> None:
+    if unknown := sorted(table.keys() - known):
+        raise ValueError(f"{where}: there is no key {unknown[0]!r}; there are {', '.join(sorted(known))}")

@@ -1,0 +1,131 @@
+"""DSQ, differentiable soft quantization: a staircase of tanh steps stands in for rounding in the gradient.
+
+Source: Gong et al., ICCV 2019, arXiv:1908.05033, Eq. 3-8. With D = (u - l) / (2^n - 1), i = floor((x - l) / D),
+m = l + (i + 1/2) D and k = ln(2 / alpha - 1) / D,
+
+    phi   = tanh(k (x - m)) / tanh(k D / 2)
+    value = l + D (i + (sign(phi) + 1) / 2)      forward; l below l, u above u
+    value = l + D (i + (phi + 1) / 2)            backward: autograd of this, for x, l, u and alpha
+
+so in the one form pre_scale = scale = D, offset = l. tanh(k D / 2) is 1 - alpha: the smaller alpha, the steeper the steps.
+
+Left open by the paper, or by what we know of it: alpha = sigmoid(alpha_raw) stays between 0 and 1 and starts at 0.2. Activations
+start between the domain's least value and the percentile that DuQ starts from; weights between their least and their largest,
+below 4 bits at the share of these with the least squared error. Where x is exactly m the tie goes to the even code, as
+everywhere here. The paper has no padding: the border is padded with l, the value of code 0, and gives l no gradient.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from subfour.ops import IntegerGrid, QuantParams, fake_quantize
+from subfour.quantizers.base import (
+    FITTED_BELOW_BITS,
+    HSWISH_MINIMUM,
+    Domain,
+    Quantizer,
+    positive_percentile,
+)
+
+ALPHA_START = 0.2
+
+SMALLEST_INTERVAL = 1e-30
+"""Added to u - l, which the optimizer may bring to 0: large enough that the inverse of D has a float."""
+
+
+class DSQ(Quantizer):
+    """DSQ for activations."""
+
+    def __init__(self, domain: Domain) -> None:
+        """Make an uncalibrated quantizer.
+
+        Args:
+            domain: the values it will meet.
+        """
+        super().__init__(domain)
+        self.lower = nn.Parameter(torch.tensor(float("nan")))
+        self.upper = nn.Parameter(torch.tensor(float("nan")))
+        self.alpha_raw = nn.Parameter(torch.logit(torch.tensor(ALPHA_START)))
+
+    @property
+    def grid(self) -> IntegerGrid:
+        """Codes at the present width: 0 is that of l."""
+        return IntegerGrid.unsigned(self.bits)
+
+    @property
+    def offset(self) -> float:
+        """The lower end l; before it has a value, the least of the domain."""
+        expected = HSWISH_MINIMUM if self.domain == "hswish" else 0.0
+        return self.lower.item() if self.initialized else expected
+
+    @property
+    def _interval(self) -> Tensor:
+        """D, positive."""
+        return ((self.upper - self.lower).abs() + SMALLEST_INTERVAL) / self.grid.qmax
+
+    def params(self) -> QuantParams:
+        """See the head of this file for the equation."""
+        return QuantParams(self.grid, self._interval, self._interval, self.lower)
+
+    def quantized(self, values: Tensor) -> Tensor:
+        """Quantize, with the gradients of the soft staircase."""
+        soft = self._soft(values)
+        # Adding exactly 0 keeps the value the one form's, bit for bit.
+        return self.values(self.codes(values)).detach() + (soft - soft.detach())
+
+    def _soft(self, values: Tensor) -> Tensor:
+        """Return the staircase of tanh steps, in units of D: k D does not depend on D, however small."""
+        interval, highest = self._interval, self.grid.qmax
+        clipped = self.lower + (values - self.lower).clamp(min=0)
+        clipped = torch.minimum(clipped, self.lower + highest * interval)
+        position = (clipped - self.lower) / interval
+        stair = position.detach().floor().clamp(0, highest - 1)
+        steepness = torch.log(2 / torch.sigmoid(self.alpha_raw) - 1)
+        phi = torch.tanh(steepness * (position - stair - 0.5)) / torch.tanh(steepness / 2)
+        return self.lower + interval * (stair + (phi + 1) / 2)
+
+    @torch.no_grad()
+    def initialize(self, samples: Tensor) -> None:
+        """Set both ends from the domain's least value and a percentile."""
+        reach = positive_percentile(samples, self.domain)
+        lower = {"unsigned": 0.0, "hswish": HSWISH_MINIMUM, "signed": -reach.item()}[self.domain]
+        self._set_ends(torch.full_like(reach, lower), reach + (HSWISH_MINIMUM if self.domain == "hswish" else 0.0))
+
+    def _set_ends(self, lower: Tensor, upper: Tensor) -> None:
+        self.lower.copy_(lower)
+        self.upper.copy_(upper)
+        self.initialized = True
+
+
+class DSQWeight(DSQ):
+    """DSQ for one weight tensor."""
+
+    def __init__(self) -> None:
+        """Make an uncalibrated weight quantizer."""
+        super().__init__("signed")
+
+    @torch.no_grad()
+    def initialize(self, samples: Tensor) -> None:
+        """Set both ends from the least and the largest weight.
+
+        Raises:
+            ValueError: all weights are equal.
+        """
+        ends = samples.min(), samples.max()
+        if not ends[0] < ends[1]:
+            raise ValueError("samples: no two weights differ; are they all zero?")
+        if self.bits >= FITTED_BELOW_BITS:
+            self._set_ends(*ends)
+        else:
+            self._set_ends(*_least_squares_ends(samples, self.grid, *ends))
+
+
+def _least_squares_ends(weight: Tensor, grid: IntegerGrid, lowest: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the share of both ends, of a hundred, with the least |w - Q(w)|^2."""
+    best_error, best = torch.inf, (lowest, largest)
+    for share in torch.linspace(0.01, 1.0, 100):
+        interval = share * (largest - lowest) / grid.qmax
+        error = (weight - fake_quantize(weight, QuantParams(grid, interval, interval, share * lowest))).square().sum().item()
+        if error < best_error:
+            best_error, best = error, (share * lowest, share * largest)
+    return best

@@ -1,0 +1,109 @@
+import csv
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from subfour.cli.study import read_study
+from tests.cli.command import ONE_STEP, error, printed, subfour
+
+FLOAT = "--weight-bits 32 --activation-bits 32 --padding zero"
+QUANTIZED = "--from {out}/float/seed-{seed} --weight-bits 3 --activation-bits 4 --padding zero"
+
+
+def write(file: Path, photographs: Path, rows: str, more: str = "") -> Path:
+    options = f"{shlex.join(ONE_STEP)} --data folder:{photographs}"
+    file.write_text(f'recipe = "digits"\noptions = "{options}"\nseconds_per_epoch = 30\n{more}\n{rows}')
+    return file
+
+
+def row(name: str, options: str, seeds: list[int]) -> str:
+    return f'[[row]]\nname = "{name}"\noptions = "{options}"\nseeds = {seeds}\n'
+
+
+@pytest.fixture
+def study(tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three runs: a float network for each of two seeds, and one of them quantized; 1 + 1 + 9 epochs."""
+    monkeypatch.chdir(tmp_path)
+    rows = row("float", FLOAT, [0, 1]) + row("lsq-w3a4", f"{QUANTIZED} --quantizer lsq --method dampening", [1])
+    return write(tmp_path / "small.toml", photographs, rows, 'float_rows = ["float"]')
+
+
+def test_the_plan_lists_every_run_and_its_time_and_trains_nothing(study: Path):
+    plan = json.loads(printed("compare", study, "--dry-run", "--json"))
+    assert [(run["row"], run["seed"], run["state"], run["epochs"]) for run in plan["runs"]] == [
+        ("float", 0, "new", 1),
+        ("float", 1, "new", 1),
+        ("lsq-w3a4", 1, "new", 9),
+    ]
+    assert plan["seconds"] == 30 * 11
+    assert "3 runs, 0:05:30 left at 30.0 s an epoch (as the study says)" in printed("compare", study, "--dry-run")
+    assert not Path("runs").exists()
+
+
+def test_a_study_runs_is_skipped_when_done_and_goes_on_where_it_was(study: Path):
+    """Each run is a run directory; the table has a row per row, in CSV and JSON alike."""
+    outcome = subfour("compare", study, "--out", "out", "--json")
+    assert outcome.code == 0, outcome.err
+    table = json.loads(outcome.out)
+    assert [(line["row"], line["widths"], line["seeds"]) for line in table] == [("float", "A32W32", 2), ("lsq-w3a4", "A4W3", 1)]
+    result = json.loads(Path("out/lsq-w3a4/seed-1/result.json").read_text())
+    floating = json.loads(Path("out/float/seed-1/result.json").read_text())
+    assert (result["quantizer"], result["method"], result["seed"]) == ("lsq", "dampening", 1)
+    assert table[1]["top1"] == result["rows"][-1]["averaged"]["top1"]
+    assert table[1]["lost"] == floating["rows"][-1]["averaged"]["top1"] - table[1]["top1"]
+    lines = list(csv.DictReader(Path("out/table.csv").read_text().splitlines()))
+    assert [{key: str(value) if value is not None else "" for key, value in line.items()} for line in table] == lines
+    before = Path("out/float/seed-0/metrics.jsonl").stat().st_mtime_ns
+    Path("out/lsq-w3a4/seed-1/result.json").unlink()
+    plan = json.loads(printed("compare", study, "--out", "out", "--dry-run", "--json"))
+    assert [run["state"] for run in plan["runs"]] == ["finished", "finished", "unfinished"]
+    assert 0 < plan["seconds"] < 30 * 9  # timed now
+    again = json.loads(subfour("compare", study, "--out", "out", "--json").out)
+    assert [line | {"minutes": 0} for line in again] == [line | {"minutes": 0} for line in table]
+    assert Path("out/float/seed-0/metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_a_run_that_diverges_is_a_row_and_does_not_stop_the_others(tmp_path: Path, photographs: Path):
+    rows = row("wild", "--schedule.float-lr 1e30 --schedule.max-steps 3", [0]) + row("float", FLOAT, [0])
+    study = write(tmp_path / "wild.toml", photographs, rows)
+    out = tmp_path / "out"
+    table = json.loads(subfour("compare", study, "--out", out, "--json").out)
+    assert [(line["row"], line["seeds"], line["diverged"]) for line in table] == [("wild", 0, 1), ("float", 1, 0)]
+    assert (table[0]["top1"], table[0]["widths"]) == (None, None)
+    assert "try a lower schedule.lr" in (out / "wild/seed-0/diverged.json").read_text()
+    printed("compare", study, "--out", out)  # and is not tried again
+
+
+def test_a_directory_with_other_options_is_refused(study: Path):
+    printed("compare", study, "--out", "out")
+    study.write_text(study.read_text().replace("--method dampening", "--method none"))
+    assert error("compare", study, "--out", "out").startswith("study: out/lsq-w3a4/seed-1 holds a run with other options")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[row]", "study: .* is not TOML"),
+        ('recipe = "digits"', r"needs at least one \[\[row\]\]"),
+        ('[[row]]\nname = "a"\n', "row a: no recipe is named"),
+        ('[[row]]\nrecipe = "digits"\n', "each with a name of its own"),
+        ('recipe = "digits"\n[[row]]\nname = "a"\n[[row]]\nname = "a"', "each with a name of its own"),
+        (
+            'recipe = "digits"\n[[row]]\nname = "a"\nseed = 3',
+            "row a: there is no key 'seed'; there are float_rows, name, options",
+        ),
+        ('recipes = "digits"', "there is no key 'recipes'"),
+        ('recipe = "digit"\n[[row]]\nname = "a"', "row a: recipe: there is no recipe 'digit'; did you mean digits"),
+        ('recipe = "digits"\n[[row]]\nname = "a"\noptions = "--weight-bits 9"', "row a: .*9 bits is not possible"),
+        ('recipe = "digits"\n[[row]]\nname = "a"\noptions = "--quantiser lsq"', "row a: option: .* did you mean --quantizer"),
+        ('recipe = "digits"\nfloat_rows = ["b"]\n[[row]]\nname = "a"', "float_rows names 'b', which is no row"),
+    ],
+)
+def test_a_bad_study_is_refused_before_anything_runs(tmp_path: Path, text: str, message: str):
+    (tmp_path / "study.toml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_study(tmp_path / "study.toml", tmp_path / "out")
+    assert error("compare", tmp_path / "study.toml")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,40 @@
+import pytest
+
+from subfour.profit.comparison import compare_rows
+
+
+def result(top1: float, loss: float = 1.0, seconds: float = 60.0) -> dict[str, object]:
+    rows = [{"widths": "A32W32", "averaged": {"top1": 0.0, "loss": 9.0}, "bytes": 9e9}]
+    return {"seconds": seconds, "rows": [*rows, {"widths": "A4W4", "averaged": {"top1": top1, "loss": loss}, "bytes": 2e6}]}
+
+
+def test_mean_spread_and_points_lost_by_hand():
+    """Lost: 90 - 88 and 93 - 87, paired with the better of the float rows of the seed; mean 4, error 2.83 / sqrt 2 = 2."""
+    rows = compare_rows(
+        {
+            "float": {0: result(90.0), 1: result(91.0)},
+            "control": {0: result(89.0), 1: result(93.0)},
+            "row": {0: result(88.0, loss=0.5, seconds=120), 1: result(87.0, loss=0.7), 2: None},
+        },
+        {row: ["float", "control"] for row in ("float", "control", "row")},
+    )
+    assert [row["row"] for row in rows] == ["float", "control", "row"]
+    assert rows[2] == {
+        "row": "row",
+        "widths": "A4W4",
+        "seeds": 2,
+        "diverged": 1,
+        "top1": 87.5,
+        "top1_std": pytest.approx(0.5**0.5),
+        "loss": pytest.approx(0.6),
+        "lost": 4.0,
+        "lost_error": pytest.approx(2.0),
+        "minutes": 1.5,
+        "megabytes": 2.0,
+    }
+    assert [row["lost"] for row in rows] == [1.0, 0.5, 4.0]
+
+
+def test_without_two_seeds_there_is_no_spread_and_without_float_rows_nothing_is_lost():
+    (row,) = compare_rows({"row": {0: result(88.0)}}, {"row": []})
+    assert (row["top1"], row["top1_std"], row["lost"], row["lost_error"]) == (88.0, None, None, None)
