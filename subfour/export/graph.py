@@ -43,11 +43,9 @@ class Graph:
         """Add a float32 scalar that is named after its value, and return the name."""
         return self.constant(f"float32({value!r})", np.float32(value))
 
-    def integers(self, name: str, codes: NDArray[np.int8], bits: int) -> str:
-        """Add weight codes as narrow as the file format allows, and return the name of what gives them as int8."""
-        if bits > PACKED_BITS:
-            return self.constant(name, codes)
-        return self.node("Cast", [self.constant(name, codes.astype(ml_dtypes.int4))], f"{name}.int8", to=TensorProto.INT8)
+    def packed(self, name: str, codes: NDArray[np.int8], bits: int) -> str:
+        """Add weight codes as narrow as the file format allows, and return the name."""
+        return self.constant(name, codes if bits > PACKED_BITS else codes.astype(ml_dtypes.int4))
 
     def finish(self, record: Record, output: str, *, domains: tuple[str, ...], batch: int | str) -> onnx.ModelProto:
         """Return the model, checked: uint8 pixels [N, 3, H, W] in, logits [N, classes] out.
