@@ -10,7 +10,6 @@ XNNPACK's int8 kernels where it is installed.
 import argparse
 import json
 import os
-import time
 from collections import defaultdict
 from dataclasses import asdict
 from importlib import metadata
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from subfour.data.preprocess import Preprocessing
+from subfour.data.preprocess import Preprocessing, normalize
 from subfour.export.benchmark import Run, float_file, static_int8, time_batch
 from subfour.export.deployed import deployed_program
 from subfour.export.portable import PortableWriter
@@ -28,6 +27,7 @@ from subfour.export.untrained import random_pixels, untrained_network
 from subfour.integer.build import build_program
 from subfour.integer.program import IMAGE
 from subfour.integer.snap import measure
+from subfour.models import build_model
 from subfour.rundir import environment
 
 IMAGENET = Preprocessing(
@@ -68,9 +68,6 @@ def executorch_int8(name: str, batch: int) -> Run | None:
     except ImportError as error:
         print(f"ExecuTorch is left out: {error}")
         return None
-    from subfour.data.preprocess import normalize
-    from subfour.models import build_model
-
     network = build_model(name, num_classes=1000).model.eval()
     images = normalize(random_pixels(batch, IMAGENET.image_size), IMAGENET).contiguous()
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
@@ -119,29 +116,27 @@ def main() -> None:
         f"{environment()['cpu']}, {THREADS} thread, load {os.getloadavg()[0]:.1f}, {versions}, {time.strftime('%Y-%m-%d %H:%M')}"
     )
     results = []
-    for name in options.networks:
-        record, content = exported(name)
+    for network in options.networks:
+        record, content = exported(network)
         float_model = float_file(record)
         files = {"float": float_model, "int8": static_int8(float_model, record), "subfour": content}
-        print(f"{name}: {len(content):,} bytes")
+        print(f"{network}: {len(content):,} bytes")
         for batch in options.batches:
             runs = {
                 f"{kind} in {runtime}": opened(file, THREADS)
                 for kind, file in files.items()
                 for runtime, opened in RUNTIMES.items()
             }
-            if (rival := executorch_int8(name, batch)) is not None:
+            if (rival := executorch_int8(network, batch)) is not None:
                 runs["int8 in executorch"] = rival
             for timing in time_batch(runs, record, batch=batch, repeats=options.repeats):
-                print(f"{name}  batch {batch:2}  {timing.executor:24} {timing.milliseconds:8.2f} ms  {timing.ratio:5.2f}")
-                results.append({"network": name, **asdict(timing)})
+                print(f"{network}  batch {batch:2}  {timing.executor:24} {timing.milliseconds:8.2f} ms  {timing.ratio:5.2f}")
+                results.append({"network": network, **asdict(timing)})
             if options.profile:
                 for kind in ("int8", "subfour"):
-                    print(f"{kind} in openvino, ms by kernel: {profile(files[kind], batch, options.repeats)}")
+                    print(f"{kind} in openvino, ms by kernel:", profile(files[kind], batch, options.repeats))
     if options.out:
-        options.out.write_text(
-            json.dumps({"cpu": environment()["cpu"], "versions": versions, "timings": results}, indent=2) + "\n"
-        )
+        options.out.write_text(json.dumps({**machine, "timings": results}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ class Writer(ABC):
                 # Never GlobalAveragePool: its mean is rounded before anything knows that the sum was an integer.
                 graph.node("ReduceSum", [self.numbers(inputs[0]), graph.constant("positions", POSITIONS)], name, keepdims=1)
             case Dequantize():
-                shifted = self._add(self.codes(inputs[0]), -float(operation.zero), f"{name}.shifted")
+                shifted = self._add(self.numbers(inputs[0]), -float(operation.zero), f"{name}.shifted")
                 graph.node("Mul", [shifted, graph.scalar(float(operation.factor))], name)
             case Gate():
                 # (q - zero) * g + zero * largest: the same integers in three operations
