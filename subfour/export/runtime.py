@@ -23,8 +23,8 @@ OPENVINO_OPTIONS = {
     "PERFORMANCE_HINT": "LATENCY",
     "ENABLE_CPU_PINNING": False,
 }
-"""float32 where it is free to choose: bfloat16, its own choice on some processors, loses on skip paths what makes codes exact. Not
-pinned: on a core that something else keeps busy, a run of 0.2 ms took 8 (2026.4.1)."""
+"""float32 where it is free to choose: bfloat16, its own choice on some processors, loses on skip paths what makes codes exact.
+Not pinned: on a core that something else keeps busy, a run of 0.2 ms took 8 (2026.4.1)."""
 
 
 @dataclass(frozen=True, kw_only=True)
