@@ -1,4 +1,4 @@
-# make demo    train a 4-bit MobileNet on handwritten digits: a few minutes on 2 cores, into a new folder below runs/
+# make demo    train a 4-bit MobileNet on handwritten digits and write a page about it: a few minutes on 2 cores, below runs/
 # make test    everything CI checks: lint, types, architecture, spelling, tests
 # make lint    the same without the tests
 # make clean   remove the virtual environment and caches; runs/ stays
@@ -14,7 +14,7 @@ BIN      := $(VENV)/bin
 .PHONY: demo test lint clean
 
 demo: $(VENV)/train-installed
-	$(BIN)/subfour train digits --out runs/digits-$$(date +%Y%m%d-%H%M%S)
+	run=runs/digits-$$(date +%Y%m%d-%H%M%S) && $(BIN)/subfour train digits --out $$run && $(BIN)/subfour report $$run
 
 # One thread per test process: the processes share the cores.
 test: lint

@@ -1,5 +1,16 @@
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
 
 # No deadline: the machine may be busy. Derandomized: the same commit gives the same verdict.
 settings.register_profile("subfour", deadline=None, derandomize=True)
 settings.load_profile("subfour")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what is kept between two starts out of the user's cache directory."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -12,11 +12,13 @@ import pytest
 
 from subfour.cli.arguments import parse
 from subfour.cli.compare import CompareOptions
+from subfour.cli.cost import CostOptions
 from subfour.cli.evaluate import EvaluateOptions
 from subfour.cli.inspect import InspectOptions
 from subfour.cli.main import COMMANDS, main
 from subfour.cli.plan import PlanOptions
 from subfour.cli.recipe_arguments import resolved
+from subfour.cli.report import ReportOptions
 from subfour.cli.sensitivity import SensitivityOptions
 from subfour.cli.train import Output, ResumeOptions, TrainOptions
 from subfour.models.zoo import TORCHVISION_MOBILENETS
@@ -41,6 +43,8 @@ PLAIN_OPTIONS = {
     "inspect": InspectOptions,
     "sensitivity": SensitivityOptions,
     "compare": CompareOptions,
+    "cost": CostOptions,
+    "report": ReportOptions,
 }
 
 
@@ -120,7 +124,7 @@ def names_in(file: Path) -> set[str]:
 
 @pytest.mark.parametrize("line", shell_commands())
 def test_a_command_in_a_document_parses(line: str, capsys: pytest.CaptureFixture[str]):
-    """`plan` and `inspect` of a stock network run; what would train or needs a run is parsed only."""
+    """`plan`, and `inspect` and `cost` of a stock network run; what would train or needs a run is parsed only."""
     program, *words = shlex.split(line)
     if program != "subfour":
         assert line == "source .venv/bin/activate"

@@ -70,7 +70,8 @@ class ProgressDisplay:
         self.pace.step()
         self.heading.plain = f"{self.title}, loss {loss:.3f}, top-1 {top1:.1f} %"
         for bar in (self.phase_bar, self.run_bar):
-            self._move(bar, int(self.bars.tasks[bar].completed) + 1)
+            epochs = int(self.bars.tasks[bar].completed) // self.steps
+            self._move(bar, epochs * self.steps + step + 1)  # an epoch may go on in its middle
 
     def epoch_done(self, record: dict[str, Any]) -> None:
         """Print one line."""

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from urllib.error import URLError
 
 from subfour.cli.console import Messages, make_console
+from subfour.train.interruption import Terminated
 
 COMMANDS = {
     "train": "train a network down to a recipe's widths, or go on with a run",
@@ -17,6 +18,8 @@ COMMANDS = {
     "inspect": "list what a network's quantized layers are and why",
     "evaluate": "accuracy of a run or of a model file",
     "compare": "train the rows of a study one after another, and compare them",
+    "cost": "multiplications, bit operations, size and memory of a network, a run or a model file",
+    "report": "one HTML page that shows what a run did, and why",
     "sensitivity": "layers of a run by AIWQ, and when they were frozen",
     "export": "write a run as a file for integer runtimes",
     "verify": "compare an exported file with its run, code by code",
@@ -42,9 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
         errors.print(f"subfour: {_in_one_line(error)}", style="red")
         sys.exit(2)
-    except KeyboardInterrupt as interrupt:
-        errors.print("; ".join(["subfour: interrupted", *interrupt.args]), style="red")
-        sys.exit(130)
+    except (KeyboardInterrupt, Terminated) as stop:
+        what, code = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
+        errors.print("; ".join([f"subfour: {what}", *stop.args]), style="red")
+        sys.exit(code)
 
 
 def _run(command: str, *arguments: str) -> None:

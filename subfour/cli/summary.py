@@ -37,7 +37,9 @@ def print_summary(console: Console, result: dict[str, Any], run: Path) -> None:
         console.print(f"top-1 and negative padding: {shown}")
     place = shlex.quote(str(run))
     console.print(f"\nThe run lies in {run}. Next:\n")
-    console.print(f"  subfour evaluate {place}\n  subfour inspect {place}\n  subfour sensitivity {place}\n")
+    console.print(
+        f"  subfour evaluate {place}\n  subfour inspect {place}\n  subfour sensitivity {place}\n  subfour report {place}\n"
+    )
     console.print("The same on your own photographs, in PHOTOS/train/CLASS/ and PHOTOS/val/CLASS/:\n")
     console.print("  subfour train digits --data folder:PHOTOS --loading.image-size 64")
 

@@ -20,12 +20,14 @@ from subfour.cli.recipe_arguments import RecipeOptions, resolved, split_recipe
 from subfour.cli.summary import print_summary
 from subfour.cli.tensorboard import TensorBoard
 from subfour.profit.config import RunConfig
+from subfour.profit.data_free import quantize_without_data
 from subfour.profit.method import Observer, ProfitRun
 from subfour.profit.phases import build_phases
 from subfour.profit.result import RESULT_FILE, write_result
 from subfour.profit.session import DATA_FILE, DataRecord, Session, continued, prepare_session
 from subfour.rundir import JSON, RunDirectory, environment
 from subfour.train.allocator import keep_freed_memory
+from subfour.train.interruption import Interruption, Terminated
 
 USAGE = "subfour train RECIPE [options]\n       subfour train --resume RUN"
 
@@ -46,12 +48,27 @@ class Output:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Safeguards:
+    """What a training loses when it dies, and when it gives up: it changes no number, so no configuration holds it."""
+
+    checkpoint_minutes: float = 10.0
+    """Write a checkpoint in the middle of an epoch when the last one is as old as this; inf: after each epoch only."""
+    ignore_collapse: Switch = False
+    """Go on when accuracy has fallen to chance or a range to zero; what is not finite always stops a run."""
+
+    def __post_init__(self) -> None:
+        """Check the time before anything trains."""
+        Interruption(self.checkpoint_minutes)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainOptions:
     """Train; every field of the recipe is an option."""
 
     config: RecipeOptions
     out: Path | None = None
     """Run directory; by default a new one, runs/RECIPE or runs/RECIPE-2 and so on."""
+    safeguards: Annotated[Safeguards, tyro.conf.arg(name="")] = Safeguards()
     output: Annotated[Output, tyro.conf.arg(name="")] = Output()
 
 
@@ -61,6 +78,7 @@ class ResumeOptions:
 
     resume: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     """The run directory."""
+    safeguards: Annotated[Safeguards, tyro.conf.arg(name="")] = Safeguards()
     output: Annotated[Output, tyro.conf.arg(name="")] = Output()
 
 
@@ -90,8 +108,9 @@ def _begin(arguments: Sequence[str]) -> None:
         DATA_FILE: session.data.to_json(),
     }
     directory = RunDirectory.create(out, config.to_json(), records)
-    with directory.locked(), _resumable(directory):
-        result = _train(session, directory, console, options.output)
+    interruption = Interruption(options.safeguards.checkpoint_minutes)
+    with directory.locked(), _resumable(directory), interruption.listening():
+        result = _train(session, directory, console, options, interruption)
     _show(result, directory, console, options.output)
 
 
@@ -106,11 +125,12 @@ def _resume(arguments: Sequence[str]) -> None:
         console.print(f"{directory.path} is finished; nothing is left to train.")
         result = directory.read_json(RESULT_FILE)
     else:
-        with directory.locked(), _resumable(directory):
+        interruption = Interruption(options.safeguards.checkpoint_minutes)
+        with directory.locked(), _resumable(directory), interruption.listening():
             session = _prepare(RunConfig.from_json(directory.read_json("config.json")), console)
             if session.data != DataRecord.from_json(directory.read_json(DATA_FILE)):
                 raise ValueError(f"data: {session.config.data} is not what it was when {directory.path} began; bring it back")
-            result = _train(session, directory, console, options.output)
+            result = _train(session, directory, console, options, interruption)
     _show(result, directory, console, options.output)
 
 
@@ -124,20 +144,29 @@ def _resumable(directory: RunDirectory) -> Iterator[None]:
     """Tell who interrupts how to go on."""
     try:
         yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"go on with: subfour train --resume {shlex.quote(str(directory.path))}") from None
+    except (KeyboardInterrupt, Terminated) as stop:
+        raise type(stop)(f"go on with: subfour train --resume {shlex.quote(str(directory.path))}") from None
 
 
-def _train(session: Session, directory: RunDirectory, console: Console, output: Output) -> dict[str, Any]:
+def _train(
+    session: Session,
+    directory: RunDirectory,
+    console: Console,
+    options: TrainOptions | ResumeOptions,
+    interruption: Interruption,
+) -> dict[str, Any]:
     """Train what is left of a run, and return its result."""
+    if session.config.method == "data-free":
+        return write_result(session, directory, quantize_without_data(session))
+    guard = not options.safeguards.ignore_collapse
     phases = build_phases(session.config)
     with ExitStack() as stack:
         display = ProgressDisplay(console, phases, session.training.steps_per_epoch)
         observers: list[Observer] = [display]
-        if output.tensorboard:
+        if options.output.tensorboard:
             observers.append(stack.enter_context(TensorBoard(directory.path / "tensorboard", phases)))
         with console.status("evaluating the starting weights"):
-            training = ProfitRun(session, directory, Observers(observers))
+            training = ProfitRun(session, directory, Observers(observers), interruption=interruption, collapse_guard=guard)
         stack.enter_context(display)
         return write_result(session, directory, training.train())
 

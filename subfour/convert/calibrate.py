@@ -9,8 +9,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from subfour.layers import QuantLayer, quant_layers
+from subfour.convert.skips import set_skip_bits, skip_quantizers
+from subfour.layers import quant_layers
 from subfour.ops import FLOAT_BITS
+from subfour.quantizers import Quantizer
 from subfour.seeding import derive_seed
 
 SAMPLES_PER_BATCH = 65_536
@@ -21,6 +23,7 @@ def set_bits(model: nn.Module, weight_bits: int, activation_bits: int) -> None:
     """Set the widths of every quantized layer; ranges stay as they are."""
     for layer in quant_layers(model).values():
         layer.set_bits(weight_bits, activation_bits)
+    set_skip_bits(model, activation_bits)
 
 
 def calibrate_weights(model: nn.Module, *, anew: bool) -> None:
@@ -36,19 +39,19 @@ def calibrate_weights(model: nn.Module, *, anew: bool) -> None:
 
 def missing_ranges(model: nn.Module) -> list[str]:
     """Return the names, in the state dict, of the ranges that quantize and are not set for their width."""
-    missing = []
-    for name, layer in quant_layers(model).items():
-        for part in ("weight_quantizer", "activation_quantizer"):
-            quantizer = layer.get_submodule(part)
-            if quantizer.enabled and not quantizer.initialized:
-                entries = quantizer.state_dict().items()
-                missing += [f"{name}.{part}.{entry}" for entry, value in entries if value.is_floating_point()]
-    return missing
+    quantizers = {name: module for name, module in model.named_modules() if isinstance(module, Quantizer)}
+    return [
+        f"{name}.{entry}"
+        for name, quantizer in quantizers.items()
+        if quantizer.enabled and not quantizer.initialized
+        for entry, value in quantizer.state_dict().items()
+        if value.is_floating_point()
+    ]
 
 
 def needs_calibration(model: nn.Module) -> bool:
     """Return whether an activation quantizer that quantizes has no range yet."""
-    return any(_uncalibrated(layer) for layer in quant_layers(model).values())
+    return any(_uncalibrated(quantizer) for _, quantizer in _entrances(model).values())
 
 
 @torch.no_grad()
@@ -63,34 +66,42 @@ def calibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device
     Raises:
         ValueError: a quantizer was never reached, or saw no value that tells anything.
     """
-    all_layers = quant_layers(model)
-    widths = {name: layer.activation_quantizer.bits for name, layer in all_layers.items()}
-    collectors = {name: _Collector(name) for name, layer in all_layers.items() if _uncalibrated(layer)}
-    handles = [all_layers[name].register_forward_pre_hook(collector) for name, collector in collectors.items()]
+    entrances = _entrances(model)
+    widths = {name: quantizer.bits for name, (_, quantizer) in entrances.items()}
+    collectors = {name: _Collector(name) for name, (_, quantizer) in entrances.items() if _uncalibrated(quantizer)}
+    handles = [entrances[name][0].register_forward_pre_hook(collector) for name, collector in collectors.items()]
     was_training = model.training
     model.eval()
-    for layer in all_layers.values():
-        layer.activation_quantizer.bits = FLOAT_BITS
+    for _, quantizer in entrances.values():
+        quantizer.bits = FLOAT_BITS
     try:
         for images, _ in batches:
             model(images.to(device))
     finally:
         for handle in handles:
             handle.remove()
-        for name, layer in all_layers.items():
-            layer.activation_quantizer.bits = widths[name]
+        for name, (_, quantizer) in entrances.items():
+            quantizer.bits = widths[name]
         model.train(was_training)
     for name, collector in collectors.items():
         if not collector.samples:
             raise ValueError(f"{name}: the quantizer at its input was never reached in calibration; is the layer used?")
         try:
-            all_layers[name].activation_quantizer.initialize(torch.cat(collector.samples))
+            entrances[name][1].initialize(torch.cat(collector.samples))
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
 
 
-def _uncalibrated(layer: QuantLayer) -> bool:
-    return layer.activation_quantizer.enabled and not layer.activation_quantizer.initialized
+def _entrances(model: nn.Module) -> dict[str, tuple[nn.Module, Quantizer]]:
+    """Return every module whose input is quantized, with the quantizer: layers, and blocks with a quantized skip."""
+    layers: dict[str, tuple[nn.Module, Quantizer]] = {
+        name: (layer, layer.activation_quantizer) for name, layer in quant_layers(model).items()
+    }
+    return layers | {name: (block, skip.quantizer) for name, (block, skip) in skip_quantizers(model).items()}
+
+
+def _uncalibrated(quantizer: Quantizer) -> bool:
+    return quantizer.enabled and not quantizer.initialized
 
 
 class _Collector:

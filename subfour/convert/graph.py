@@ -185,7 +185,7 @@ def _feed(node: fx.Node, module: nn.Module | None, operands: Sequence[_Feed]) ->
     if operation in SUMS and all(isinstance(argument, fx.Node) for argument in node.args):
         domains = {operand.domain for operand in operands}
         if domains <= {"unsigned", "hswish", "signed"}:
-            return _Feed("unsigned" if domains == {"unsigned"} else "signed", f"residual sum in {_scope(node)}")
+            return _Feed("unsigned" if domains == {"unsigned"} else "signed", f"residual sum in {scope_of(node)}")
     return _Feed(None, label)
 
 
@@ -244,11 +244,11 @@ def _label(node: fx.Node, module: nn.Module | None) -> str:
     if module is not None:
         return f"{type(module).__name__} {node.target}"
     if isinstance(node.target, str):
-        return f"{node.target} in {_scope(node)}"
-    return f"{node.target.__name__} in {_scope(node)}"
+        return f"{node.target} in {scope_of(node)}"
+    return f"{node.target.__name__} in {scope_of(node)}"
 
 
-def _scope(node: fx.Node) -> str:
+def scope_of(node: fx.Node) -> str:
     """Return the name of the module whose forward makes a node."""
     scopes = [*node.meta.get("nn_module_stack", {})]
     return scopes[-1] if scopes else "the model"

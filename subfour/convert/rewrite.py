@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from subfour.convert.batchnorm import fuse_batchnorm
 from subfour.convert.policy import LayerRule, Padding, make_policy
+from subfour.convert.skips import find_skips, quantize_skips
 from subfour.layers import QuantConv2d, QuantLinear
+from subfour.ops import FLOAT_BITS
 from subfour.quantizers import METHODS, Granularity, ImageQuantizer, Quantizer, QuantizerName, check_granularity
 
 BatchNorm = Literal["unfused", "fused"]
@@ -26,6 +28,7 @@ def convert(
     padding: Padding = "negative",
     weight_granularity: Granularity = "layer",
     batchnorm: BatchNorm = "unfused",
+    skip_bits: int = FLOAT_BITS,
     mean: Sequence[float],
     std: Sequence[float],
 ) -> list[LayerRule]:
@@ -40,6 +43,7 @@ def convert(
         quantizer: the method, see `subfour.quantizers.METHODS`.
         padding: what convolutions are padded with.
         weight_granularity: whether weights have a range per layer or per output channel.
+        skip_bits: width of what skip paths carry; 32 is float.
         batchnorm: whether weights are quantized with the gain of the batch norm behind them.
         mean: of the image's normalisation, per channel, for pixels in 0..1.
         std: likewise.
@@ -50,6 +54,7 @@ def convert(
     Raises:
         ValueError: a layer cannot be placed or quantized; the message names it. Or the method has no ranges per channel.
     """
+    skips = find_skips(model) if skip_bits != FLOAT_BITS else {}
     rules = make_policy(model, quantizer=quantizer, padding=padding)
     check_granularity(quantizer, weight_granularity)
     method = METHODS[quantizer]
@@ -64,6 +69,8 @@ def convert(
         model.set_submodule(name, layer, strict=True)
     if batchnorm == "fused":
         fuse_batchnorm(model)
+    domains = {rule.name: rule.domain for rule in rules if rule.domain != "image"}
+    quantize_skips(model, skips, domains, method.activation, skip_bits)
     return rules
 
 

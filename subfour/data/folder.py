@@ -1,6 +1,11 @@
-"""Image files in ImageNet's layout: PATH/train/CLASS/FILE and PATH/val/CLASS/FILE."""
+"""Image files in ImageNet's layout: PATH/train/CLASS/FILE and PATH/val/CLASS/FILE.
+
+Links are followed, to files and to folders: whoever laid them out chose the images, and a subset of a large set is often made
+of links. What is neither a file nor a link to one (a pipe, a device) is refused, for nobody knows what reading it does.
+"""
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,28 +14,32 @@ from PIL import Image
 from torch import Tensor
 
 from subfour.data.images import HELD_OUT, TRAINING, ImageData, Split
+from subfour.data.index import FileNames, FolderIndex, folder_times, index_file, pack, read_index, write_index
 
 
 @dataclass(frozen=True, eq=False)
 class FolderSplit(Split):
     """Image files, sorted by class and name."""
 
-    files: tuple[str, ...]
+    folders: tuple[str, ...]
+    """One per class."""
+    names: FileNames
     labels: Tensor
 
     def open(self, index: int) -> Image.Image:
         """Open the file."""
-        return Image.open(self.files[index])
+        return Image.open(self.where(index))
 
     def where(self, index: int) -> str:
         """Return the file's path."""
-        return self.files[index]
+        return os.path.join(self.folders[int(self.labels[index])], self.names[index])
 
 
 def load_folder(path: str) -> ImageData:
     """Return the images of a folder with `train`, `val` (or `validation`) or `test`, and in each one folder per class.
 
-    Classes are the folders' names, sorted. Hidden files and folders are ignored; nothing else is.
+    Classes are the folders' names, sorted. Hidden files and folders are ignored; nothing else is. The names are kept for the
+    next start; see `index.py`.
 
     Raises:
         ValueError: the path, a split's folder or a class is missing; a class folder is empty or holds something that is no image.
@@ -47,27 +56,45 @@ def load_folder(path: str) -> ImageData:
         if different:
             lacking = other if different[0] in found[first] else first
             raise ValueError(f"data: {root / lacking} has no class {different[0]!r}; every split needs the same class folders")
-    return ImageData(classes=tuple(found[first]), splits={name: _read_split(classes) for name, classes in found.items()})
+    folders = {name: list(classes.values()) for name, classes in found.items()}
+    index = _index(root, tuple(found[first]), folders)
+    splits = {name: _split(folders[name], index.counts[name], index.names[name]) for name in folders}
+    return ImageData(classes=index.classes, splits=splits)
+
+
+def _index(root: Path, classes: tuple[str, ...], folders: Mapping[str, Sequence[Path]]) -> FolderIndex:
+    """Return the names of all images, from the index where it still holds."""
+    file, times = index_file(root), folder_times(folders)
+    if (kept := read_index(file, times)) is not None:
+        return kept
+    packed = {split: [_image_names(folder) for folder in there] for split, there in folders.items()}
+    index = FolderIndex(
+        classes=classes,
+        counts={split: [names.count(b"\0") for names in of_classes] for split, of_classes in packed.items()},
+        names={split: FileNames(b"".join(of_classes)) for split, of_classes in packed.items()},
+    )
+    write_index(file, index, times)
+    return index
+
+
+def _split(folders: Sequence[Path], counts: Sequence[int], names: FileNames) -> FolderSplit:
+    labels = torch.repeat_interleave(torch.arange(len(folders)), torch.tensor(counts, dtype=torch.long))
+    return FolderSplit(folders=tuple(map(str, folders)), names=names, labels=labels)
 
 
 def _class_folders(split: Path) -> dict[str, Path]:
     return {entry.name: split / entry.name for entry in _visible(split) if entry.is_dir()}
 
 
-def _read_split(classes: dict[str, Path]) -> FolderSplit:
-    files: list[str] = []
-    labels: list[int] = []
-    formats = Image.registered_extensions()
-    for label, folder in enumerate(classes.values()):
-        images = _visible(folder)
-        if not images:
-            raise ValueError(f"data: class folder {folder} is empty; add images or remove the class from every split")
-        for entry in images:
-            if os.path.splitext(entry.name)[1].lower() not in formats:
-                raise ValueError(f"data: {entry.path} is not an image file; class folders hold nothing but images: remove it")
-        files += [entry.path for entry in images]
-        labels += [label] * len(images)
-    return FolderSplit(files=tuple(files), labels=torch.tensor(labels))
+def _image_names(folder: Path) -> bytes:
+    """Return the packed names of a class folder."""
+    images, formats = _visible(folder), Image.registered_extensions()
+    if not images:
+        raise ValueError(f"data: class folder {folder} is empty; add images or remove the class from every split")
+    for entry in images:
+        if os.path.splitext(entry.name)[1].lower() not in formats or not entry.is_file():
+            raise ValueError(f"data: {entry.path} is not an image file; class folders hold nothing but images: remove it")
+    return pack(entry.name for entry in images)
 
 
 def _visible(folder: Path) -> list[os.DirEntry[str]]:

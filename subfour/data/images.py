@@ -1,13 +1,18 @@
 """What every source of images gives: class names and splits of labelled images, opened one at a time."""
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from subfour.data.preprocess import to_rgb
+
+Unreadable = Literal["error", "skip"]
+"""What an image that cannot be read does: it ends everything, or is left out and named."""
 
 TRAINING = "train"
 
@@ -36,15 +41,39 @@ class Split(ABC):
         """Return the decoded image in RGB; see `to_rgb`.
 
         Raises:
-            ValueError: the image cannot be read; its place is named.
+            ValueError: the image cannot be read, or has more pixels than Pillow thinks safe; its place is named.
         """
         try:
-            with self.open(index) as image:
-                image.load()
-                return to_rgb(image)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                with self.open(index) as image:
+                    image.load()
+                    return to_rgb(image)
         except Exception as error:  # Pillow's decoders raise nearly every kind on a corrupt file
             reason = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
             raise ValueError(f"image: cannot read {self.where(index)} ({reason}); repair or remove it") from error
+
+
+class Subset(Split):
+    """Some images of a split, in the order given."""
+
+    def __init__(self, split: Split, indices: Sequence[int]) -> None:
+        """Choose images.
+
+        Args:
+            split: where they are.
+            indices: their places in it.
+        """
+        self.split, self.indices = split, indices
+        self.labels = split.labels[list(indices)]
+
+    def open(self, index: int) -> Image.Image:
+        """Return the image as stored."""
+        return self.split.open(self.indices[index])
+
+    def where(self, index: int) -> str:
+        """Return where the image is found."""
+        return self.split.where(self.indices[index])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

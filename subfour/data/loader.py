@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from subfour.data.augment import random_crop, random_flip, random_resized_crop
-from subfour.data.decode import BatchDecoder, EvaluationPixels, Place
-from subfour.data.images import Split
+from subfour.data.decode import BatchDecoder, Decoded, EvaluationPixels, Place
+from subfour.data.images import Split, Unreadable
 from subfour.data.preprocess import Preprocessing, normalize
 from subfour.seeding import derive_seed
 
@@ -37,6 +37,7 @@ class TrainingLoader:
         seed: int,
         workers: int = 0,
         max_steps: int | None = None,
+        unreadable: Unreadable = "error",
     ) -> None:
         """Decode the images, unless the augmentation needs them whole or memory is short.
 
@@ -48,6 +49,7 @@ class TrainingLoader:
             seed: of the run.
             workers: processes that decode, where images are not kept in memory; 0 decodes in this one.
             max_steps: end every epoch after so many steps.
+            unreadable: whether an image that cannot be read is an error, or is left out of its batch.
 
         Raises:
             ValueError: an option is out of range, or an image cannot be read.
@@ -63,28 +65,32 @@ class TrainingLoader:
         self.steps_per_epoch = len(split) // self.batch_size
         if max_steps is not None:
             self.steps_per_epoch = min(self.steps_per_epoch, max_steps)
-        self._views: Callable[[Place, Sequence[Tensor]], Iterator[Tensor]]
+        self._views: Callable[[Place, Sequence[Tensor]], Iterator[Decoded]]
         if augment == "resized-crop":
-            self._views = BatchDecoder(partial(_resized_crop, split, preprocessing), workers).batches
+            decoder = BatchDecoder(partial(_resized_crop, split, preprocessing), workers, unreadable)
+            self._views, self.errors = decoder.batches, decoder.errors
         else:
-            pixels = EvaluationPixels(split, preprocessing, workers)
-            self._views = lambda _, batches: pixels.batches(batches)
+            pixels = EvaluationPixels(split, preprocessing, workers, unreadable)
+            self._views, self.errors = lambda _, batches: pixels.batches(batches), pixels.errors
 
-    def epoch(self, *key: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, *key: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images, labels) of each step; the last partial batch is dropped.
 
         Args:
             *key: the epoch's place in the run, such as phase and epoch.
+            first_step: where to begin; nothing is decoded for the steps before it.
 
         Raises:
             ValueError: an image cannot be read.
         """
         order = torch.randperm(len(self.split), generator=_generator(self.seed, "order", *key))
-        batches = torch.split(order, self.batch_size)[: self.steps_per_epoch]
+        batches = torch.split(order, self.batch_size)[first_step : self.steps_per_epoch]
         views = self._views((self.seed, "crops", *key), batches)
-        for step, (indices, pixels) in enumerate(zip(batches, views, strict=True)):
-            augmented = self._augment(pixels, _generator(self.seed, "crops", *key, step))
-            yield normalize(augmented, self.preprocessing), self.split.labels[indices]
+        for step, (indices, decoded) in enumerate(zip(batches, views, strict=True), start=first_step):
+            if not len(decoded.kept):
+                raise ValueError(f"image: none of the {len(indices)} images of a step can be read; repair the data")
+            augmented = self._augment(decoded.pixels, _generator(self.seed, "crops", *key, step))
+            yield normalize(augmented, self.preprocessing), self.split.labels[indices[decoded.kept]]
 
     def _augment(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         if self.augment in ("crop", "crop-flip"):
@@ -97,7 +103,15 @@ class TrainingLoader:
 class EvaluationLoader:
     """Every image once, in order."""
 
-    def __init__(self, split: Split, preprocessing: Preprocessing, *, batch_size: int, workers: int = 0) -> None:
+    def __init__(
+        self,
+        split: Split,
+        preprocessing: Preprocessing,
+        *,
+        batch_size: int,
+        workers: int = 0,
+        unreadable: Unreadable = "error",
+    ) -> None:
         """Decode the images, if they fit into memory; see `TrainingLoader`.
 
         Raises:
@@ -105,17 +119,19 @@ class EvaluationLoader:
         """
         _check_counts(batch_size, workers)
         self.split, self.preprocessing, self.batch_size = split, preprocessing, batch_size
-        self._pixels = EvaluationPixels(split, preprocessing, workers)
+        self._pixels = EvaluationPixels(split, preprocessing, workers, unreadable)
+        self.errors = self._pixels.errors
 
     @property
     def images(self) -> int:
-        """Number of images."""
+        """Number of images, unreadable ones included."""
         return len(self.split)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         batches = torch.split(torch.arange(self.images), self.batch_size)
-        for indices, pixels in zip(batches, self._pixels.batches(batches), strict=True):
-            yield normalize(pixels, self.preprocessing), self.split.labels[indices]
+        for indices, decoded in zip(batches, self._pixels.batches(batches), strict=True):
+            if len(decoded.kept):
+                yield normalize(decoded.pixels, self.preprocessing), self.split.labels[indices[decoded.kept]]
 
 
 def _check_counts(batch_size: int, workers: int) -> None:

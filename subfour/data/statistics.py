@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from subfour.data.images import Split
+from subfour.data.images import Split, Unreadable
 from subfour.data.preprocess import Interpolation, Preprocessing, evaluation_pixels
 
 SAMPLES = 10_000
@@ -14,21 +14,31 @@ SMALLEST_STD = 0.0039
 """One grey level, 1/255: below it there is nothing to normalise."""
 
 
-def channel_statistics(split: Split, preprocessing: Preprocessing) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(
+    split: Split, preprocessing: Preprocessing, unreadable: Unreadable = "error"
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation of the red, green and blue pixels in 0..1, to 4 decimals.
 
     Args:
         split: the training images.
         preprocessing: its geometry is used, its normalisation is not.
+        unreadable: whether an image that cannot be read is an error.
 
     Raises:
-        ValueError: an image cannot be read.
+        ValueError: an image cannot be read, or none can.
     """
     histogram = np.zeros((3, 256), np.int64)  # counts are exact, so no order of summation shows in the result
     count = min(len(split), SAMPLES)
     for sample in range(count):
-        pixels = evaluation_pixels(split.image(sample * len(split) // count), preprocessing)
+        try:
+            pixels = evaluation_pixels(split.image(sample * len(split) // count), preprocessing)
+        except ValueError:
+            if unreadable == "error":
+                raise
+            continue  # the loader names it
         histogram += np.stack([np.bincount(channel.ravel(), minlength=256) for channel in pixels])
+    if not histogram.any():
+        raise ValueError(f"image: none of {count} images can be read, {split.where(0)} and others; repair the data")
     share = histogram / histogram.sum(axis=1, keepdims=True)
     levels = np.arange(256) / 255
     mean = share @ levels
@@ -37,7 +47,12 @@ def channel_statistics(split: Split, preprocessing: Preprocessing) -> tuple[tupl
 
 
 def data_preprocessing(
-    split: Split, *, image_size: int, resize_size: int | None = None, interpolation: Interpolation = "bilinear"
+    split: Split,
+    *,
+    image_size: int,
+    resize_size: int | None = None,
+    interpolation: Interpolation = "bilinear",
+    unreadable: Unreadable = "error",
 ) -> Preprocessing:
     """Return the preprocessing for a split: the given geometry, normalised by the split's own statistics.
 
@@ -46,6 +61,7 @@ def data_preprocessing(
         image_size: pixels of the network's input.
         resize_size: short side before the crop; None takes `image_size`: nothing but a longer side is cropped.
         interpolation: for resizing.
+        unreadable: whether an image that cannot be read is an error.
     """
     geometry = Preprocessing(
         image_size=image_size,
@@ -54,5 +70,5 @@ def data_preprocessing(
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),
     )
-    mean, std = channel_statistics(split, geometry)
+    mean, std = channel_statistics(split, geometry, unreadable)
     return replace(geometry, mean=mean, std=std)

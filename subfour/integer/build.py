@@ -12,6 +12,7 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from subfour.convert.graph import PRODUCTS, SUMS, module_operation, operation_of, pools_globally, trace
+from subfour.convert.skips import skip_quantizers
 from subfour.data.preprocess import Preprocessing, normalize
 from subfour.integer.fold import fold
 from subfour.integer.program import (
@@ -58,6 +59,8 @@ def build_program(model: nn.Module, preprocessing: Preprocessing, *, dtype: torc
     Raises:
         ValueError: the network has something that no program can say; the message names it.
     """
+    if skips := skip_quantizers(model):
+        raise ValueError(f"{next(iter(skips))}: its skip path is quantized, which no program can say; train with --skip-bits 32")
     builder = _Builder(model, preprocessing, dtype)
     for node in trace(model).nodes:
         builder.take(node)

@@ -48,9 +48,9 @@ def fold(layer: QuantConv2d | QuantLinear, norm: _BatchNorm | None, *, dtype: to
     inputs, weights = layer.activation_quantizer, layer.weight_quantizer
     if not (inputs.enabled and weights.enabled):
         raise ValueError("it is still float; train it down to 8 bits or less, weights and activations")
-    if isinstance(layer, QuantConv2d) and any(layer.padding) and not layer.pads_offset and layer.pad_value != inputs.offset:
-        raise ValueError(f"padding: it pads with {layer.pad_value}, which is no code of its input; train with --padding negative")
     input_params, weight_params = inputs.params(), weights.params()
+    if isinstance(layer, QuantConv2d) and any(layer.padding) and layer.border != float(input_params.offset):
+        raise ValueError(f"padding: it pads with {layer.border}, which is no code of its input; train with --padding negative")
     codes = quantize_ste(layer.folded_weight(), weight_params)
     channels = codes.shape[0]
     weight_scale = _weight_scale(layer, weight_params).to(dtype)

@@ -15,6 +15,7 @@ import tyro
 
 from subfour.convert.policy import Padding
 from subfour.convert.rewrite import BatchNorm
+from subfour.data.images import Unreadable
 from subfour.data.loader import Augmentation
 from subfour.models.zoo import Architecture
 from subfour.ops import FLOAT_BITS, check_bits
@@ -65,6 +66,8 @@ class LoadingConfig:
     """Training augmentation: padded random crop (with or without flip), ImageNet's random resized crop, or nothing."""
     workers: int | None = None
     """Processes that decode images when they are not kept in memory; None: one per core, at most 8."""
+    unreadable: Unreadable = "error"
+    """An image that cannot be read ends the run, or is left out, named, and counted in result.json (skip)."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -203,6 +206,8 @@ class RunConfig:
     """Network: torchvision/NAME, timm/NAME or subfour/NAME."""
     weights: str = "pretrained"
     """Starting weights: pretrained, none, or a .safetensors or .pth file."""
+    start: Literal["none", "dfq"] = "none"
+    """Equalize the weight ranges of the float network across layers first, as DFQ does; ReLU6 becomes ReLU."""
     data: str = "folder:imagenet"
     """Images: digits, folder:PATH, parquet:PATH or hub:NAME."""
     weight_bits: tuple[BitWidth, ...] = (8, 5, 4)
@@ -215,8 +220,11 @@ class RunConfig:
     """Weight ranges per layer, or per output channel (duq, lsq, lsq-plus)."""
     batchnorm: BatchNorm = "unfused"
     """Whether weights are quantized with the gain of the batch norm behind them; fused statistics are not computed anew."""
-    method: Literal["profit", "none", "dampening", "iterative-freezing", "random-order", "reversed-order"] = "profit"
-    """Progressive freezing; the same phases with nothing frozen, alone or against oscillations; freezing in another order."""
+    skip_bits: BitWidth = FLOAT_BITS
+    """Width of what skip paths carry, wider while the activations are; 32 is the precision highway."""
+    method: Literal["profit", "none", "dampening", "iterative-freezing", "random-order", "reversed-order", "data-free"] = "profit"
+    """Progressive freezing; the same phases with nothing frozen, alone or against oscillations; freezing in another order; or no
+    training and no data at all."""
     padding: Padding = "negative"
     """What convolutions fed by h-swish are padded with: -3/8, or 0."""
     snap: bool = False
@@ -262,6 +270,7 @@ class RunConfig:
             raise ValueError(
                 f"batchnorm: fused is not possible with --method {self.method}, which moves single weights; use unfused"
             )
+        check_bits(self.skip_bits, "skip_bits")
         check_granularity(self.quantizer, self.weight_granularity)
         if self.profit.at_bits is not None and self.profit.at_bits not in self.weight_bits:
             widths_shown = " ".join(map(str, self.weight_bits))

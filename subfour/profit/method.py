@@ -2,7 +2,8 @@
 
 Source: PROFIT, arXiv:2008.04693. For each phase of the plan: set the widths, calibrate what begins to quantize,
 freeze the most unstable layers, train with teacher and weight average; in the sampling phase measure AIWQ and keep the
-order. Everything that decides what comes next is in `RunState`, and each epoch ends with one atomic checkpoint.
+order. Everything that decides what comes next is in `RunState`, and each epoch ends with one atomic checkpoint; there are
+more between two steps, when `train/interruption.py` says so.
 """
 
 import copy
@@ -27,24 +28,30 @@ from subfour.integer.network import SnappedNetwork, pixels_of
 from subfour.integer.snap import Snapping, measure
 from subfour.layers import QuantConv2d, quant_layers
 from subfour.ops import FLOAT_BITS
+from subfour.profit.collapse import ChanceGuard, CollapseError, check_parameters, check_ranges
 from subfour.profit.dampening import Dampening
 from subfour.profit.freezing import build_optimizer, freeze_order, set_trainable
 from subfour.profit.instability import InstabilityMeter
 from subfour.profit.iterative_freezing import IterativeFreezing
 from subfour.profit.phases import Phase, build_phases
+from subfour.profit.ranges import layer_ranges
 from subfour.profit.result import SENSITIVITY_FILE, sensitivity_table
 from subfour.profit.session import TEACHER_FILE, Session
 from subfour.profit.state import RunState, collect_tensors, load_model, part, read_tensors, restore_momentum, without_quantizers
 from subfour.profit.step_method import StepMethod, progress
-from subfour.rundir import RunDirectory
+from subfour.rundir import JSON, RunDirectory
 from subfour.seeding import derive_seed
 from subfour.train.average import WeightAverage
 from subfour.train.batchnorm import reestimate_batchnorm
 from subfour.train.checkpoint import CheckpointStore
 from subfour.train.distill import Teacher, distillation_loss
 from subfour.train.evaluation import Accuracy, evaluate
-from subfour.train.loop import Trainer, train_epoch
+from subfour.train.interruption import Interruption, Terminated
+from subfour.train.loop import EpochTotals, Trainer, train_epoch
 from subfour.train.schedule import CosineSchedule, RateSchedule, constant
+
+FAILURE_FILE = "failure.json"
+"""Why training stopped, when a loss or a weight was not finite; gone when the run goes on."""
 
 
 class Observer(Protocol):
@@ -63,17 +70,28 @@ class Observer(Protocol):
 class ProfitRun:
     """A run in progress: its session, its state, and what both need between two epochs."""
 
-    def __init__(self, session: Session, run: RunDirectory, observer: Observer) -> None:
+    def __init__(
+        self,
+        session: Session,
+        run: RunDirectory,
+        observer: Observer,
+        *,
+        interruption: Interruption | None = None,
+        collapse_guard: bool = True,
+    ) -> None:
         """Begin a run, or take it up at its newest checkpoint.
 
         Args:
             session: model and data.
             run: where checkpoints and metrics go.
             observer: told of every phase, step and epoch.
+            interruption: when to write checkpoints between two steps, and when to stop; None: never.
+            collapse_guard: whether a network at chance, or a range at zero, stops the run.
 
         Raises:
             ValueError: the checkpoint is of another model or version, or every checkpoint is damaged.
         """
+        assert session.config.method != "data-free", "nothing trains: see quantize_without_data"
         self.session, self.run, self.observer = session, run, observer
         self.config, self.model = session.config, session.model
         self.phases = build_phases(self.config)
@@ -84,8 +102,12 @@ class ProfitRun:
         self.teacher: Teacher | None = session.outside_teacher
         self.store = CheckpointStore(run.path / "checkpoints")
         self.step_method = self._step_method()
+        self.interruption = interruption or Interruption()
+        self.collapse_guard = collapse_guard
+        self.chance = ChanceGuard(session.validation.split.labels, len(session.data.classes))
         self.momentum: dict[str, Tensor] = {}
         self.previous_weights: dict[str, Tensor] = {}
+        self.totals = EpochTotals()
         checkpoint = self.store.load_newest()
         if checkpoint is None:
             self.state = RunState(
@@ -99,29 +121,38 @@ class ProfitRun:
             self.previous_weights = part(checkpoint.tensors, "previous")
             self.step_method.load_state(part(checkpoint.tensors, "method"))
             torch.set_num_threads(self.state.threads)
+            self.totals = EpochTotals(**self.state.underway)
         run.truncate_metrics(self.state.metrics_size)
+        for record in run.metrics():
+            self.chance.remember(record)
         self.last_time = time.monotonic()
 
     def train(self) -> RunState:
         """Train through every phase that is not yet done; the model ends with its averaged weights, at its last widths.
 
         Raises:
-            FloatingPointError: the loss or a weight is not finite.
+            CollapseError: it can lead nowhere any more; the epochs before are kept.
+            Terminated: the process was told to end; everything is kept.
         """
+        (self.run.path / FAILURE_FILE).unlink(missing_ok=True)
         while self.state.phase < len(self.phases):
             phase = self.phases[self.state.phase]
             try:
-                self._train_phase(phase)
+                with self.interruption.deferred():
+                    self._train_phase(phase)
             except FloatingPointError as error:
+                failure: dict[str, JSON] = {"phase": self.state.phase, "epoch": self.state.next_epoch, "error": str(error)}
+                self.run.write_json(FAILURE_FILE, failure)
+                self.store.drop_steps()
                 where = f"phase {self.state.phase + 1} of {len(self.phases)} ({phase.kind} {phase.widths})"
-                raise FloatingPointError(f"{where}: {error}; the epochs before it are kept") from None
+                raise CollapseError(f"{where}: {error}; the epochs before it are kept") from None
         set_bits(self.model, self.phases[-1].weight_bits, self.phases[-1].activation_bits)
         load_model(self.model, self.average.state)
         return self.state
 
     def _train_phase(self, phase: Phase) -> None:
         state, schedule = self.state, self.config.schedule
-        if state.next_epoch == 0:
+        if state.next_epoch == 0 and not self.totals.steps:
             self._enter(phase)
         set_bits(self.model, phase.weight_bits, phase.activation_bits)
         frozen = set_trainable(self.model, phase, state.freeze_order, self.config.profit)
@@ -143,26 +174,38 @@ class ProfitRun:
         self.observer.phase_begins(state.phase, phase, frozen, state.next_epoch)
         for epoch in range(state.next_epoch, phase.epochs):
             network.train()
-            with meter or nullcontext():
-                trained = train_epoch(
-                    trainer,
-                    self.session.training.epoch(state.phase, epoch),
-                    epoch=epoch,
-                    steps=self.steps,
-                    seed_step=partial(self._begin_step, state.phase, epoch),
-                    on_step=self.observer.step_done,
-                )
-            record = {
-                "phase": state.phase,
-                **phase.to_json(),
-                "frozen_layers": len(frozen),
-                "epoch": epoch,
-                "lr": _weight_rate(optimizer),
-                "train_loss": trained.loss,
-                "train_top1": trained.top1,
-            }
+            batches = self.session.training.epoch(state.phase, epoch, first_step=self.totals.steps)
+            record: dict[str, Any] = {"phase": state.phase, **phase.to_json(), "frozen_layers": len(frozen), "epoch": epoch}
+            try:
+                with meter or nullcontext():
+                    trained = train_epoch(
+                        trainer,
+                        self.interruption.heed(batches),
+                        epoch=epoch,
+                        steps=self.steps,
+                        seed_step=partial(self._begin_step, state.phase, epoch),
+                        on_step=partial(self._step_done, optimizer, meter),
+                        totals=self.totals,
+                    )
+                record |= {"lr": _weight_rate(optimizer), "train_loss": trained.loss, "train_top1": trained.top1}
+                record |= self._evaluated(phase, epoch)
+                if self.collapse_guard:
+                    self.chance.check(record)
+            except Terminated:
+                self._save_step(optimizer, meter)
+                raise
+            except FloatingPointError as error:
+                self.run.append_metrics(record | {"collapse": str(error)})
+                raise
+            if self._reestimates(phase):  # in place, so what goes before it is kept
+                self._save_step(optimizer, meter)
             self._finish_epoch(phase, record, optimizer, meter)
         self.momentum, self.previous_weights = {}, {}
+
+    def _step_done(self, optimizer: SGD, meter: InstabilityMeter | None, step: int, loss: float, top1: float) -> None:
+        self.observer.step_done(step, loss, top1)
+        if self.interruption.checkpoint_due():
+            self._save_step(optimizer, meter)
 
     def _enter(self, phase: Phase) -> None:
         """Prepare the model for a phase that begins: ranges of what begins to quantize, and the average."""
@@ -198,14 +241,32 @@ class ProfitRun:
         assert self.state.snapping is not None
         return SnappedNetwork(self.model, self.session.data.preprocessing, Snapping.from_json(self.state.snapping))
 
-    def _finish_epoch(self, phase: Phase, record: dict[str, Any], optimizer: SGD, meter: InstabilityMeter | None) -> None:
-        """Evaluate, log, and write the one checkpoint that makes the epoch final."""
-        state = self.state
-        if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters() if parameter.requires_grad):
-            raise FloatingPointError(f"a weight is not finite after epoch {record['epoch'] + 1}; try a lower schedule.lr")
+    def _evaluated(self, phase: Phase, epoch: int) -> dict[str, Any]:
+        """Return the accuracy of both sets of weights after an epoch.
+
+        Raises:
+            CollapseError: a parameter, a range or the loss is beyond use.
+        """
+        check_parameters(self.model, epoch)
+        if self.collapse_guard:
+            check_ranges(self.model)
         raw, averaged = self._evaluate_both(phase)
         if math.isnan(raw.loss):
-            raise FloatingPointError(f"validation gives nan after epoch {record['epoch'] + 1}; try a lower schedule.lr")
+            raise CollapseError(f"validation gives nan after epoch {epoch + 1}; try a lower schedule.lr")
+        return {"raw": asdict(raw), "averaged": asdict(averaged)}
+
+    def _reestimates(self, phase: Phase) -> bool:
+        """Return whether the present epoch is the last one in which batch norm normalises, and its statistics come anew."""
+        state = self.state
+        last = state.phase + 1 == len(self.phases) or self.phases[state.phase + 1].kind == "snap"
+        ends = state.next_epoch + 1 == phase.epochs
+        wanted = self.config.average.reestimate_batches > 0 and self.config.batchnorm == "unfused"
+        return last and ends and phase.kind != "snap" and wanted
+
+    def _finish_epoch(self, phase: Phase, record: dict[str, Any], optimizer: SGD, meter: InstabilityMeter | None) -> None:
+        """Log, and write the one checkpoint that makes the epoch final."""
+        state = self.state
+        raw, averaged = record["raw"], record["averaged"]
         phase_ends = state.next_epoch + 1 == phase.epochs
         if meter is not None:
             self.previous_weights, state.running = meter.state()
@@ -215,13 +276,13 @@ class ProfitRun:
                 state.instability, state.dropped = {name: values[name] for name in ranking}, meter.dropped_shares()
                 state.running, self.previous_weights = {}, {}
         following = self.phases[state.phase + 1] if state.phase + 1 < len(self.phases) else None
-        now = time.monotonic()
-        state.seconds, self.last_time = state.seconds + now - self.last_time, now
-        record |= {"raw": asdict(raw), "averaged": asdict(averaged), "seconds": state.seconds}
+        self._count_seconds()
+        record |= {"seconds": state.seconds, "ranges": layer_ranges(self.model)}
         self.run.append_metrics(record)
+        self.chance.remember(record)
         state.metrics_size = self.run.metrics_size
         if phase.kind == "float" and phase_ends and state.padding_top1:
-            state.padding_top1["after_float"] = averaged.top1
+            state.padding_top1["after_float"] = averaged["top1"]
         ends_training = following is None or following.kind == "snap"
         if phase_ends and (following is None or ends_training or following.widths != phase.widths):
             row: dict[str, Any] = {
@@ -230,33 +291,52 @@ class ProfitRun:
                 "activation_bits": phase.activation_bits,
                 "snapped": phase.kind == "snap",
             }
-            reestimates = self.config.average.reestimate_batches and self.config.batchnorm == "unfused"
-            if ends_training and phase.kind != "snap" and reestimates:
-                row |= {"before_reestimation": {"raw": asdict(raw), "averaged": asdict(averaged)}}
-                raw, averaged = self._reestimate_both(phase)
-            state.rows.append(row | {"raw": asdict(raw), "averaged": asdict(averaged)})
+            if self._reestimates(phase):
+                row |= {"before_reestimation": {"raw": raw, "averaged": averaged}}
+                raw, averaged = map(asdict, self._reestimate_both(phase))
+            state.rows.append(row | {"raw": raw, "averaged": averaged})
         if phase_ends:
             state.phase, state.next_epoch = state.phase + 1, 0
         else:
             state.next_epoch += 1
         if meter is not None and phase_ends:
             self.run.write_json(SENSITIVITY_FILE, sensitivity_table(self.session, state))
-        done = sum(earlier.epochs for earlier in self.phases[: state.phase]) + state.next_epoch
-        kept = None if phase_ends else optimizer
-        tensors = collect_tensors(self.model, self.average, kept, self.previous_weights, self.step_method.state())
-        self.store.save(done, tensors, state.to_json())
+        self.totals, state.underway = EpochTotals(), {}
+        self._save(None if phase_ends else optimizer)
         self.observer.epoch_done(record)
+
+    def _save_step(self, optimizer: SGD, meter: InstabilityMeter | None) -> None:
+        """Write a checkpoint in the middle of an epoch; before its first step there is one already."""
+        if not self.totals.steps:
+            return
+        if meter is not None:
+            self.previous_weights, self.state.running = meter.state()
+        self.state.underway = asdict(self.totals)
+        self._count_seconds()
+        self._save(optimizer)
+
+    def _save(self, optimizer: SGD | None) -> None:
+        state = self.state
+        state.unreadable = sorted({*state.unreadable, *self.session.unreadable_images()})
+        tensors = collect_tensors(self.model, self.average, optimizer, self.previous_weights, self.step_method.state())
+        epochs = sum(earlier.epochs for earlier in self.phases[: state.phase]) + state.next_epoch
+        self.store.save(epochs, tensors, state.to_json(), step=self.totals.steps)
+        self.interruption.checkpoint_written()
+
+    def _count_seconds(self) -> None:
+        now = time.monotonic()
+        self.state.seconds, self.last_time = self.state.seconds + now - self.last_time, now
 
     def _measure_padding(self) -> dict[str, float]:
         """Return top-1 of the starting weights padded with 0, as they were trained, and with -3/8; nothing if none is."""
         layers = [layer for layer in quant_layers(self.model).values() if isinstance(layer, QuantConv2d) and layer.pad_value]
         if not layers or self.config.from_run is not None:
             return {}
-        after = evaluate(self.model, self.session.validation, self.session.device)
+        after = self._evaluate(self.model)
         pad_values = [layer.pad_value for layer in layers]
         for layer in layers:
             layer.pad_value = 0.0
-        before = evaluate(self.model, self.session.validation, self.session.device)
+        before = self._evaluate(self.model)
         for layer, pad_value in zip(layers, pad_values, strict=True):
             layer.pad_value = pad_value
         return {"before": before.top1, "after": after.top1}
@@ -272,9 +352,12 @@ class ProfitRun:
     def _evaluate_both(self, phase: Phase) -> tuple[Accuracy, Accuracy]:
         """Return the accuracy of the raw and of the averaged weights."""
         network = self._network(phase)
-        raw = evaluate(network, self.session.validation, self.session.device)
+        raw = self._evaluate(network)
         with self.average.lent_to(self.model):
-            return raw, evaluate(network, self.session.validation, self.session.device)
+            return raw, self._evaluate(network)
+
+    def _evaluate(self, network: nn.Module) -> Accuracy:
+        return evaluate(network, self.interruption.heed(self.session.validation), self.session.device)
 
     def _reestimate_both(self, phase: Phase) -> tuple[Accuracy, Accuracy]:
         """Compute batch-norm statistics anew for both sets of weights, in place, and evaluate both."""
@@ -337,7 +420,7 @@ class ProfitRun:
 
     def _training_batches(self, purpose: str, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Return some training batches, the same ones for the same purpose."""
-        yield from islice(self.session.training.epoch(derive_seed(self.config.seed, purpose)), count)
+        yield from islice(self.interruption.heed(self.session.training.epoch(derive_seed(self.config.seed, purpose))), count)
 
 
 def _weight_rate(optimizer: SGD) -> float:

@@ -175,6 +175,9 @@ def evaluate_model(
         logger.warning(
             "data: class names differ, first %r in the model and %r in the data; are they in the same order?", *different[0]
         )
-    loader = EvaluationLoader(evaluation_split(images, split), trained.data.preprocessing, batch_size=batch_size)
+    unreadable = trained.config.loading.unreadable
+    loader = EvaluationLoader(
+        evaluation_split(images, split), trained.data.preprocessing, batch_size=batch_size, unreadable=unreadable
+    )
     place = choose_device(device)
     return evaluate(trained.network.to(place), loader, place)

@@ -20,7 +20,7 @@ from typing import Literal
 from subfour.ops import FLOAT_BITS
 from subfour.profit.config import RunConfig
 
-PhaseKind = Literal["float", "stabilize", "sample", "finetune", "snap"]
+PhaseKind = Literal["float", "stabilize", "sample", "finetune", "snap", "data-free"]
 
 NOTHING = Fraction(0)
 
@@ -57,11 +57,14 @@ def build_phases(config: RunConfig) -> list[Phase]:
 
     A width of 32 has no phases of its own, unless `keep_phases` asks for a float network trained as long as a quantized one.
     A run continued from another (`from_run`) starts quantized, so it has no float phase, and its activation blocks leave
-    the weights at the width they had.
+    the weights at the width they had. The method without training has one phase without epochs.
 
     Raises:
         ValueError: no phase has an epoch, or layers are to be frozen by a measure that is never taken.
     """
+    if config.method == "data-free":
+        weight_bits, activation_bits = config.weight_bits[-1], config.activation_bits[-1]
+        return [Phase(kind="data-free", weight_bits=weight_bits, activation_bits=activation_bits, epochs=0)]
     phases = [phase for phase in _all_phases(config) if phase.epochs > 0]
     if not phases:
         raise ValueError("schedule: no phase has an epoch, so there is nothing to train; give some, or a width below 32")

@@ -47,7 +47,7 @@ def write_result(session: Session, run: RunDirectory, state: RunState) -> dict[s
     )
     run.write_bytes(MODEL_FILE, packed)
     git = run.read_json("environment.json")["git"] or {}
-    result = {
+    result: dict[str, Any] = {
         "recipe": config.recipe,
         "seed": config.seed,
         "commit": git.get("commit"),
@@ -59,6 +59,7 @@ def write_result(session: Session, run: RunDirectory, state: RunState) -> dict[s
         "activation_bits": last.activation_bits,
         "rows": [row | {"bytes": sizes[row["widths"]]} for row in state.rows],
         "padding_top1": state.padding_top1,
+        "unreadable": {"count": len(state.unreadable), "images": state.unreadable},
         "epochs": sum(phase.epochs for phase in build_phases(config)),
         "seconds": state.seconds,
         "threads": state.threads,

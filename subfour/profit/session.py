@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from subfour.convert.equalize import equalize, replace_relu6
 from subfour.convert.policy import LayerRule, make_policy
 from subfour.convert.rewrite import convert
 from subfour.data.images import Split, training_splits
@@ -74,6 +75,11 @@ class Session:
     """A teacher that is not the network itself."""
     device: torch.device
 
+    def unreadable_images(self) -> list[str]:
+        """Return where the images are that were left out so far, because they cannot be read."""
+        loaders = (self.training, self.validation)
+        return [loader.split.where(index) for loader in loaders for index in sorted(loader.errors)]
+
 
 def prepare_session(config: RunConfig) -> Session:
     """Read the data, build and convert the network.
@@ -99,10 +105,15 @@ def prepare_session(config: RunConfig) -> Session:
         seed=config.seed,
         workers=workers,
         max_steps=config.schedule.max_steps,
+        unreadable=loading.unreadable,
     )
-    validation = EvaluationLoader(validation_images, data.preprocessing, batch_size=batch_size, workers=workers)
+    validation = EvaluationLoader(
+        validation_images, data.preprocessing, batch_size=batch_size, workers=workers, unreadable=loading.unreadable
+    )
     model = float_model.model.to(memory_format=torch.channels_last).to(device)
     if config.from_run is None:
+        if config.start == "dfq":
+            equalize(model)
         convert_for(config, model, data.preprocessing)
     else:
         _continue_from(config.from_run, config, model, data.preprocessing)
@@ -121,12 +132,15 @@ def prepare_session(config: RunConfig) -> Session:
 
 def convert_for(config: RunConfig, model: nn.Module, preprocessing: Preprocessing) -> list[LayerRule]:
     """Convert a float network in place as a configuration asks, and return why each layer is quantized as it is."""
+    if config.start == "dfq":
+        replace_relu6(model)
     return convert(
         model,
         quantizer=config.quantizer,
         padding=config.padding,
         weight_granularity=config.weight_granularity,
         batchnorm=config.batchnorm,
+        skip_bits=config.skip_bits,
         mean=preprocessing.mean,
         std=preprocessing.std,
     )
@@ -163,7 +177,9 @@ def continued(config: RunConfig, from_run: str) -> RunConfig:
     if not (Path(from_run) / WEIGHTS_FILE).exists():
         raise ValueError(f"from: {from_run} is not finished; finish it with: subfour train --resume {from_run}")
     was_float = _ended_float(earlier)
-    quantization = () if was_float else ("quantizer", "weight_granularity", "batchnorm")
+    quantization: tuple[str, ...] = () if was_float else ("quantizer", "weight_granularity", "batchnorm", "skip_bits")
+    if earlier.start == "dfq" or not was_float:
+        quantization = (*quantization, "start")
     for name in ("model", "architecture", "padding", *quantization):
         if getattr(earlier, name) != getattr(config, name):
             raise ValueError(f"{name}: {getattr(config, name)} differs from {getattr(earlier, name)} in {from_run}; use the same")
@@ -184,14 +200,17 @@ def _continue_from(run: str, config: RunConfig, model: nn.Module, preprocessing:
     """
     earlier, start = _config_of(run), read_tensors(Path(run) / WEIGHTS_FILE)
     pads = [rule.pad_value for rule in make_policy(model, quantizer=earlier.quantizer, padding=earlier.padding)]
+    if _ended_float(earlier):  # it never used its quantizers, which may be others
+        load_model(model, without_quantizers(start))
+        if config.start != earlier.start:
+            equalize(model)
     if pads != [rule.pad_value for rule in convert_for(config, model, preprocessing)]:
         raise ValueError(
             f"quantizer: {config.quantizer} pads h-swish outputs in another way than {earlier.quantizer}, with which {run} "
             "trained its float network; continue one of the same padding, or use --padding zero for both"
         )
-    if _ended_float(earlier):  # it never used its quantizers, which may be others
-        start = {**model.state_dict(), **without_quantizers(start)}
-    load_model(model, start)
+    if not _ended_float(earlier):
+        load_model(model, start)
 
 
 def _config_of(run: str) -> RunConfig:
@@ -208,7 +227,7 @@ def _preprocessing(config: RunConfig, training_images: Split, record: Preprocess
         record = DataRecord.from_json(RunDirectory.open(Path(config.from_run)).read_json(DATA_FILE)).preprocessing
     size = config.loading.image_size
     if record is None:
-        return data_preprocessing(training_images, image_size=size or USUAL_IMAGE_SIZE)
+        return data_preprocessing(training_images, image_size=size or USUAL_IMAGE_SIZE, unreadable=config.loading.unreadable)
     if size is None or size == record.image_size:
         return record
     return replace(record, image_size=size, resize_size=max(size, round(size * record.resize_size / record.image_size)))

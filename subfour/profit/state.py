@@ -16,12 +16,14 @@ from subfour.train.average import WeightAverage
 
 @dataclass(kw_only=True, slots=True)
 class RunState:
-    """Where a run stands, between two epochs."""
+    """Where a run stands, between two epochs or between two steps of one."""
 
     phase: int = 0
     """Index of the phase that comes next or goes on."""
     next_epoch: int = 0
     """Epochs of that phase that are done."""
+    underway: dict[str, Any] = field(default_factory=dict)
+    """`EpochTotals` of the epoch that goes on; empty between two epochs."""
     freeze_order: list[str] = field(default_factory=list)
     """Layers in the order they freeze, by AIWQ under PROFIT; empty before the sampling phase ends."""
     instability: dict[str, float] = field(default_factory=dict)
@@ -36,6 +38,8 @@ class RunState:
     """What the snap phase measured when it began; None before it."""
     padding_top1: dict[str, float] = field(default_factory=dict)
     """Top-1 before negative padding, after it, and after the float phase."""
+    unreadable: list[str] = field(default_factory=list)
+    """Where images were left out because they cannot be read, sorted."""
     metrics_size: int = 0
     """Bytes of metrics.jsonl that belong to this state."""
     threads: int = 1
@@ -114,9 +118,13 @@ def load_model(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     model.load_state_dict(dict(state))
 
 
+QUANTIZERS = {"weight_quantizer", "activation_quantizer", "skip_quantizer"}
+"""Modules that conversion adds, by the last part of their names."""
+
+
 def without_quantizers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a converted model's state without its quantizers: under stock names, what any tool loads as a float network."""
-    return {name: value for name, value in state.items() if not {"weight_quantizer", "activation_quantizer"} & {*name.split(".")}}
+    return {name: value for name, value in state.items() if not QUANTIZERS & {*name.split(".")}}
 
 
 def restore_momentum(model: nn.Module, optimizer: SGD, momentum: Mapping[str, Tensor]) -> None:

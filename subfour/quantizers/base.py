@@ -30,6 +30,9 @@ class Quantizer(nn.Module):
     decays_ranges: ClassVar[bool] = False
     """Whether the paper applies weight decay to the range parameters."""
 
+    uniform: ClassVar[bool] = True
+    """Whether its levels are evenly spaced, so that it has `params()`."""
+
     def __init__(self, domain: Domain) -> None:
         """Make a quantizer that is float until `bits` is set below 32.
 

@@ -15,6 +15,8 @@ here all layers of a phase have it. Its activations are quantized uniformly: it 
 methods differ in the weights alone. AIWQ of its layers contains the noise.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,8 @@ from subfour.quantizers.base import Quantizer
 
 class UNIQ(Quantizer):
     """UNIQ for one weight tensor."""
+
+    uniform: ClassVar[bool] = False
 
     mean: Tensor
     std: Tensor

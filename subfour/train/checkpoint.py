@@ -1,7 +1,8 @@
 """Checkpoints that survive a kill, a full disk and a flipped bit, and that execute nothing when read.
 
 One file per checkpoint, `checkpoint-<number>-<SHA-256>.safetensors`: a plain safetensors file with the state as JSON in its
-metadata, so that tensors and state cannot be of different moments, and any safetensors reader can look inside. The
+metadata, so that tensors and state cannot be of different moments, and any safetensors reader can look inside. One that was
+made on the way to the next number, in the middle of an epoch, is `checkpoint-<number>-step-<step>-<SHA-256>.safetensors`. The
 checksum of the whole file is its name, because a file cannot hold its own: `sha256sum` checks it by hand. The rename
 that gives the file its name is the commit: before it there is no new checkpoint, after it a whole one, and the old ones
 are deleted only then. The same tensors and state always give the same bytes.
@@ -24,7 +25,7 @@ from subfour.rundir import JSON, write_atomically
 
 logger = logging.getLogger(__name__)
 
-FILE_NAME = re.compile(r"checkpoint-(\d+)-([0-9a-f]{64})\.safetensors")
+FILE_NAME = re.compile(r"checkpoint-(\d+)(?:-step-(\d+))?-([0-9a-f]{64})\.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class Checkpoint:
     """On the CPU, contiguous, no two sharing memory."""
     state: dict[str, Any]
     """As JSON gives it: tuples have become lists."""
+    step: int = 0
+    """Steps beyond that place; 0 for a checkpoint that ends an epoch."""
 
 
 class CheckpointStore:
@@ -57,21 +60,23 @@ class CheckpointStore:
         self.folder = folder
         self.keep = keep
 
-    def save(self, number: int, tensors: Mapping[str, Tensor], state: Mapping[str, JSON]) -> None:
-        """Write a checkpoint, then delete those it makes superfluous.
+    def save(self, number: int, tensors: Mapping[str, Tensor], state: Mapping[str, JSON], *, step: int = 0) -> None:
+        """Write a checkpoint, then delete those it makes superfluous; the newest that ends an epoch is always kept.
 
-        Those numbered higher go too: whoever saves again after falling back to an older one has left that future behind.
+        Those further on go too: whoever saves again after falling back to an older one has left that future behind.
 
         Args:
-            number: its place in the run, 0 or more, and higher than that of the last one saved or loaded.
+            number: its place in the run, 0 or more: number and step are beyond those of the last one saved or loaded.
             tensors: any dtype, shape and device; of the memory layout only the values are kept.
             state: anything JSON can say.
+            step: how far it is on the way to the next number.
 
         Raises:
             OSError: it cannot be written, the disk being full for one; the older ones are all kept.
         """
         data = _serialize(tensors, state)
-        file = self.folder / f"checkpoint-{number:06d}-{hashlib.sha256(data).hexdigest()}.safetensors"
+        place = f"{number:06d}-step-{step:06d}" if step else f"{number:06d}"
+        file = self.folder / f"checkpoint-{place}-{hashlib.sha256(data).hexdigest()}.safetensors"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for leftover in self.folder.glob(".*.tmp"):  # of a kill while writing
@@ -80,10 +85,18 @@ class CheckpointStore:
         except OSError as error:
             reason = f"checkpoint {number} could not be written ({error.strerror}); the older ones are kept"
             raise OSError(error.errno, reason, str(self.folder)) from error
-        older = [path for path in self._newest_first() if _number(path) < number]
-        kept = {file, *older[: self.keep - 1]}
-        for path in self._newest_first():
+        there = self._newest_first()
+        older = [path for path in there if _place(path) < (number, step)]
+        whole_epochs = [path for path in (file, *older) if not _place(path)[1]]
+        kept = {file, *older[: self.keep - 1], *whole_epochs[:1]}
+        for path in there:
             if path not in kept:
+                path.unlink()
+
+    def drop_steps(self) -> None:
+        """Delete the checkpoints in the middle of an epoch: the newest is one that ends an epoch again, or there is none."""
+        for path in self._newest_first():
+            if _place(path)[1]:
                 path.unlink()
 
     def load_newest(self) -> Checkpoint | None:
@@ -106,7 +119,7 @@ class CheckpointStore:
 
     def _newest_first(self) -> list[Path]:
         files = [file for file in self.folder.glob("checkpoint-*") if FILE_NAME.fullmatch(file.name)]
-        return sorted(files, key=lambda file: (_number(file), file.name), reverse=True)
+        return sorted(files, key=lambda file: (_place(file), file.name), reverse=True)
 
 
 def _serialize(tensors: Mapping[str, Tensor], state: Mapping[str, JSON]) -> bytes:
@@ -121,8 +134,11 @@ def _read(file: Path) -> Checkpoint:
         raise ValueError("its content does not have the checksum in its name")
     # safetensors gives the metadata of a file only, and the bytes are here: 8 bytes of length, then a JSON header.
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    return Checkpoint(_number(file), load(data), json.loads(header["__metadata__"]["state"]))
+    number, step = _place(file)
+    return Checkpoint(number, load(data), json.loads(header["__metadata__"]["state"]), step)
 
 
-def _number(file: Path) -> int:
-    return int(file.name.split("-")[1])
+def _place(file: Path) -> tuple[int, int]:
+    """Return the number and the step in a file's name."""
+    number, step = re.findall(r"checkpoint-(\d+)(?:-step-(\d+))?", file.name)[0]
+    return int(number), int(step or 0)

@@ -42,6 +42,21 @@ class EpochResult:
     """Percent."""
 
 
+@dataclass(kw_only=True, slots=True)
+class EpochTotals:
+    """What an epoch has summed up so far: with it, and batches from the next step on, an epoch goes on."""
+
+    steps: int = 0
+    loss: float = 0.0
+    """Sum over the images."""
+    hits: int = 0
+    images: int = 0
+
+    def result(self) -> EpochResult:
+        """Return the means over the images."""
+        return EpochResult(loss=self.loss / self.images, top1=100 * self.hits / self.images)
+
+
 def train_epoch(
     trainer: Trainer,
     batches: Iterable[tuple[Tensor, Tensor]],
@@ -50,25 +65,27 @@ def train_epoch(
     steps: int,
     seed_step: Callable[[int], None],
     on_step: Callable[[int, float, float], None],
+    totals: EpochTotals | None = None,
 ) -> EpochResult:
-    """Train for one epoch.
+    """Train for one epoch, or for what is left of it.
 
     Args:
         trainer: model, optimizer, loss and schedule.
-        batches: images [N, 3, H, W] and labels [N].
+        batches: images [N, 3, H, W] and labels [N], from the first step that is not done.
         epoch: number of epochs of this phase that are already done.
-        steps: number of batches, for a rate that changes every step.
+        steps: number of batches of a whole epoch, for a rate that changes every step.
         seed_step: called with the step's number before each step: sets the random state that dropout uses.
         on_step: called after each step with its number, loss and the epoch's running top-1 in percent.
+        totals: of the steps already done, moved on in place with every step; None: the epoch begins.
 
     Raises:
         FloatingPointError: the loss is not finite.
     """
     model, device = trainer.model, trainer.device
-    total_loss = 0.0
-    hits = seen = 0
-    _set_rate(trainer.optimizer, trainer.rate(epoch))
-    for step, (images, labels) in enumerate(batches):
+    totals = totals or EpochTotals()
+    last_step = max(totals.steps - 1, 0)
+    _set_rate(trainer.optimizer, trainer.rate(epoch + last_step / steps if trainer.rate_per_step else epoch))
+    for step, (images, labels) in enumerate(batches, start=totals.steps):
         if trainer.rate_per_step:
             _set_rate(trainer.optimizer, trainer.rate(epoch + step / steps))
         seed_step(step)
@@ -85,11 +102,12 @@ def train_epoch(
         value = loss.item()
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {value} in epoch {epoch + 1}, step {step + 1}; try a lower schedule.lr")
-        total_loss += value * len(labels)
-        hits += int((logits.detach().argmax(dim=1) == labels_there).sum())
-        seen += len(labels)
-        on_step(step, value, 100 * hits / seen)
-    return EpochResult(loss=total_loss / seen, top1=100 * hits / seen)
+        totals.loss += value * len(labels)
+        totals.hits += int((logits.detach().argmax(dim=1) == labels_there).sum())
+        totals.images += len(labels)
+        totals.steps = step + 1
+        on_step(step, value, totals.result().top1)
+    return totals.result()
 
 
 def _set_rate(optimizer: Optimizer, scale: float) -> None:

@@ -23,7 +23,8 @@ def test_it_knows_its_version():
 
 def test_an_unknown_command_suggests_the_near_one():
     assert error("trainn", "digits") == "command: there is no 'trainn'; did you mean train?"
-    assert error("xyz").endswith("choose from train, plan, inspect, evaluate, compare, sensitivity")
+    choices = "train, plan, inspect, evaluate, compare, cost, report, sensitivity, export, verify, predict"
+    assert error("xyz").endswith(f"choose from {choices}")
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,26 @@ def test_the_keyboard_and_kill_9_can_do_no_harm(uninterrupted: Path, tmp_path: P
     assert same_outcome(run, uninterrupted)
 
 
+def test_sigterm_says_how_to_go_on_and_exits_with_143(uninterrupted: Path, tmp_path: Path):
+    """As a scheduler does it that takes the machine away, and from another checkpoint every moment before that."""
+    run = tmp_path / "run"
+    words = ["train", "digits", *ONE_STEP, *TEN_PHASES, "--out", str(run), "--checkpoint-minutes", "0"]
+    with subprocess.Popen([*SUBFOUR, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        while not list(run.glob("checkpoints/checkpoint-000001-step-*")):
+            assert process.poll() is None, "it ended before it could be stopped"
+            time.sleep(0.01)
+        process.terminate()
+        _, err = process.communicate()
+    assert (process.returncode, err) == (143, f"subfour: terminated; go on with: subfour train --resume {run}\n")
+    printed("train", "--resume", run, "--checkpoint-minutes", "inf")
+    assert same_outcome(run, uninterrupted)
+
+
+def test_a_time_that_is_none_is_refused(unfinished: Path):
+    for words in (["train", "digits"], ["train", "--resume", unfinished]):
+        assert error(*words, "--checkpoint-minutes", -1).startswith("checkpoint_minutes: -1.0 is not possible; use 0 or more")
+
+
 def test_tensorboard_counts_on(unfinished: Path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -118,6 +118,19 @@ def test_variants_of_a_recipe_train_to_the_end(options: str, expected: list[str]
     assert widths(train("--data", f"folder:{photographs}", *shlex.split(options))) == expected
 
 
+def test_a_network_is_quantized_without_training_and_without_data(here: Path, photographs: Path):
+    """DFQ from a float run: two rows, a model file, nothing trained; resuming it says that it is finished."""
+    network = ["--data", f"folder:{photographs}", "--model", "subfour/mobilenet_v1", "--loading.image-size", 64]
+    printed("train", "digits", *ONE_STEP, *network, "--weight-bits", 32, "--activation-bits", 32, "--out", "float")
+    words = ["train", "digits", *network, "--from", "float", "--start", "dfq", "--method", "data-free", "--quantizer", "affine"]
+    result = json.loads(printed(*words, *TEN_PHASES, "--out", "dfq", "--json"))
+    assert (widths(result), result["epochs"], result["method"]) == (["A32W32", "A4W4"], 0, "data-free")
+    assert not Path("dfq/metrics.jsonl").exists()
+    evaluated = json.loads(printed("evaluate", "dfq", "--json"))
+    assert evaluated == result["rows"][-1]["averaged"]
+    assert "nothing is left to train" in printed("train", "--resume", "dfq")
+
+
 def test_a_run_continues_another(finished_run: Path, here: Path):
     result = json.loads(
         printed("train", "digits", *ONE_STEP, "--from", finished_run, "--weight-bits", 3, "--activation-bits", 3, "--json")

@@ -16,35 +16,35 @@ Operation = Callable[[Tensor], Tensor]
 class Network(nn.Module):
     """Two convolutions; a test decides what lies between them."""
 
-    def __init__(self, between: nn.Module) -> None:  # noqa: D107
+    def __init__(self, between: nn.Module) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 8, 3)
         self.between = between
         self.last = nn.Conv2d(8, 8, 1)
 
-    def forward(self, images: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, images: Tensor) -> Tensor:
         return self.last(self.between(self.stem(images)))
 
 
 class Function(nn.Module):
     """A function in the clothes of a module, so that torch.fx looks inside."""
 
-    def __init__(self, function: Operation) -> None:  # noqa: D107
+    def __init__(self, function: Operation) -> None:
         super().__init__()
         self.function = function
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Tensor) -> Tensor:
         return self.function(x)
 
 
 class SqueezeExcite(nn.Module):
     """Squeeze-and-excitation from whatever parts."""
 
-    def __init__(self, pool: Operation, reduce: nn.Module, expand: nn.Module, gate: Operation) -> None:  # noqa: D107
+    def __init__(self, pool: Operation, reduce: nn.Module, expand: nn.Module, gate: Operation) -> None:
         super().__init__()
         self.pool, self.reduce, self.expand, self.gate = pool, reduce, expand, gate
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Tensor) -> Tensor:
         gates = self.gate(self.expand(F.relu(self.reduce(self.pool(x)))))
         return x * gates.view(x.shape[0], 8, 1, 1)
 
@@ -218,7 +218,7 @@ def test_a_layer_never_called_is_an_error_that_names_it():
 class Branching(nn.Module):
     """Control flow on the values: torch.fx cannot trace it."""
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Tensor) -> Tensor:
         return x if x.sum() > 0 else -x
 
 

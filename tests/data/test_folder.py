@@ -1,9 +1,11 @@
+import os
 import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from subfour.data.images import evaluation_split, training_splits
 from subfour.data.sources import load_images
@@ -65,6 +67,34 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | No
     split = load_images(f"folder:{tmp_path}").splits["train"]
     with pytest.raises(ValueError, match=rf"image: cannot read {re.escape(str(file))} \(.+\); repair or remove it"):
         split.image(1)
+
+
+@pytest.mark.parametrize("side", [10_000, 20_000])
+def test_a_decompression_bomb_is_named(tmp_path: Path, side: int):
+    """From Pillow's limit on, not only from its double; the file itself is small."""
+    write_folder(tmp_path)
+    file = tmp_path / "train" / "cat" / "0.png"
+    Image.new("1", (side, side)).save(file)
+    assert file.stat().st_size < 100_000
+    with pytest.raises(ValueError, match=rf"image: cannot read {re.escape(str(file))} \(Image size .+ decompression bomb"):
+        load_images(f"folder:{tmp_path}").splits["train"].image(0)
+
+
+def test_links_are_followed_and_what_is_no_file_is_refused(tmp_path: Path):
+    """A subset made of links is a folder like any other; a pipe would be read for ever, a broken link never."""
+    write_folder(tmp_path / "all")
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tmp_path / "some" / split / name).mkdir(parents=True)
+            (tmp_path / "some" / split / name / "0.png").symlink_to(tmp_path / "all" / split / name / "0.png")
+    train = load_images(f"folder:{tmp_path / 'some'}").splits["train"]
+    assert np.array_equal(np.asarray(train.image(1)), np.asarray(picture(seed=10)))
+    pipe = tmp_path / "some" / "train" / "cat" / "1.png"
+    for make in (lambda: os.mkfifo(pipe), lambda: pipe.symlink_to(tmp_path / "nowhere.png"), pipe.mkdir):
+        make()
+        with pytest.raises(ValueError, match=re.escape(f"data: {pipe} is not an image file")):
+            load_images(f"folder:{tmp_path / 'some'}")
+        pipe.rmdir() if pipe.is_dir() else pipe.unlink()
 
 
 def test_an_image_of_16_bits_is_named(tmp_path: Path):

@@ -3,7 +3,7 @@ import re
 import pytest
 import torch
 
-from subfour.data.images import ImageData, evaluation_split, training_splits
+from subfour.data.images import ImageData, Subset, evaluation_split, training_splits
 
 from .builders import ArraySplit, array_split, noise
 
@@ -76,3 +76,13 @@ def test_one_class_is_refused(classes: tuple[str, ...], message: str):
     """There is nothing to tell apart."""
     with pytest.raises(ValueError, match=f"classes: {message} training needs two or more"):
         ImageData(classes=classes, splits={})
+
+
+def test_a_subset_has_the_images_labels_and_places_of_its_split():
+    split = array_split(10)
+    subset = Subset(split, [7, 3])
+    assert len(subset) == 2
+    for index, place in enumerate([7, 3]):
+        assert subset.image(index).tobytes() == split.image(place).tobytes()
+        assert subset.labels[index] == split.labels[place]
+        assert subset.where(index) == split.where(place)

@@ -1,6 +1,6 @@
 import re
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 from subfour.data import decode
 from subfour.data.loader import Augmentation, EvaluationLoader, TrainingLoader
 from subfour.data.sources import load_images
+from subfour.seeding import derive_seed
 
 from .builders import ArraySplit, array_split, geometry, noise, write_folder
 
@@ -51,6 +52,65 @@ def test_an_epoch_is_a_function_of_seed_and_key(augment: Augmentation):
     assert same(list(again.epoch(2, 5)), first)
     for other in (again.epoch(2, 6), again.epoch(3, 5), loader(augment=augment, seed=1).epoch(2, 5)):
         assert not same(list(other), first)
+
+
+@pytest.mark.parametrize("augment", get_args(Augmentation))
+def test_an_epoch_can_begin_at_any_step(augment: Augmentation):
+    """With the batches that the whole one has from there on."""
+    whole = list(loader(70, augment=augment).epoch(3, 1))
+    for step in range(len(whole) + 1):
+        assert same(list(loader(70, augment=augment).epoch(3, 1, first_step=step)), whole[step:])
+
+
+def spoil(folder: Path, *images: str) -> None:
+    for image in images:
+        (folder / image).write_bytes(b"no image")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("augment", ["none", "resized-crop"])
+def test_an_unreadable_image_is_left_out_of_its_batch(tmp_path: Path, augment: Augmentation, workers: int):
+    """All other images keep their places and views; who was left out is known, and warned of once."""
+    write_folder(tmp_path, images=4)
+    options: dict[str, Any] = {"batch_size": 4, "augment": augment, "seed": 0, "workers": workers, "unreadable": "skip"}
+    whole = TrainingLoader(load_images(f"folder:{tmp_path}").splits["train"], geometry(8), **options)
+    expected = list(whole.epoch(0))
+    assert not whole.errors
+    spoil(tmp_path, "train/cat/1.png", "train/dog/0.png")
+    split = load_images(f"folder:{tmp_path}").splits["train"]
+    damaged = TrainingLoader(split, geometry(8), **options)
+    found = list(damaged.epoch(0))
+    assert {Path(split.where(index)).relative_to(tmp_path).as_posix() for index in damaged.errors} == {
+        "train/cat/1.png",
+        "train/dog/0.png",
+    }
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(derive_seed(0, "order", 0)))
+    for indices, (images, labels), (all_images, all_labels) in zip(torch.split(order, 4), found, expected, strict=True):
+        kept = torch.tensor([index not in damaged.errors for index in indices.tolist()])
+        assert torch.equal(images, all_images[kept])
+        assert torch.equal(labels, all_labels[kept])
+
+
+@pytest.mark.parametrize("memory", [decode.MEMORY_BYTES, 0])
+def test_evaluation_counts_what_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int):
+    """Also where a whole batch cannot be."""
+    monkeypatch.setattr(decode, "MEMORY_BYTES", memory)
+    write_folder(tmp_path, images=2)
+    spoil(tmp_path, "val/cat/0.png", "val/cat/1.png", "val/dog/1.png")
+    split = load_images(f"folder:{tmp_path}").splits["val"]
+    evaluation = EvaluationLoader(split, geometry(8), batch_size=2, unreadable="skip")
+    for _ in range(2):
+        assert [labels.tolist() for _, labels in evaluation] == [[1]]
+    assert [Path(split.where(index)).name for index in evaluation.errors] == ["0.png", "1.png", "1.png"]
+
+
+def test_a_step_without_any_readable_image_is_an_error(tmp_path: Path):
+    write_folder(tmp_path, images=1)
+    spoil(tmp_path, "train/cat/0.png", "train/dog/0.png")
+    split = load_images(f"folder:{tmp_path}").splits["train"]
+    training = TrainingLoader(split, geometry(8), batch_size=2, augment="none", seed=0, unreadable="skip")
+    with pytest.raises(ValueError, match="image: none of the 2 images of a step can be read; repair the data"):
+        list(training.epoch(0))
 
 
 @pytest.mark.parametrize("augment", get_args(Augmentation))

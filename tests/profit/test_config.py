@@ -85,12 +85,17 @@ def test_options_reach_the_plan(capsys: pytest.CaptureFixture[str]):
     [
         *((RunConfig, "weight_bits", widths) for widths in [(), (9,), (1,), (4, 8), (4, 4), (0,), (8, 33)]),
         *((RunConfig, "activation_bits", widths) for widths in [(), (9,), (4, 8), (8, 8)]),
+        *((RunConfig, "skip_bits", value) for value in [0, 1, 9]),
         *((RunConfig, "calibration_batches", value) for value in [0, -1]),
         *((RunConfig, "refit_below_bits", value) for value in [-1]),
-        *((RunConfig, field, "other") for field in ["quantizer", "weight_granularity", "batchnorm", "method", "padding"]),
+        *(
+            (RunConfig, field, "other")
+            for field in ["start", "quantizer", "weight_granularity", "batchnorm", "method", "padding"]
+        ),
         *((LoadingConfig, "image_size", value) for value in [0, -32]),
         (LoadingConfig, "augment", "other"),
         (LoadingConfig, "workers", -1),
+        (LoadingConfig, "unreadable", "other"),
         *((ScheduleConfig, "batch_size", value) for value in [0, -1]),
         *((ScheduleConfig, f"{kind}_epochs", -1) for kind in ["float", "finetune", "stabilize", "sample"]),
         *((ScheduleConfig, "warmup_epochs", value) for value in [-0.5, NAN, INFINITY]),
@@ -169,7 +174,7 @@ def test_a_quantizer_without_ranges_per_channel_is_named(quantizer: str):
 def test_a_configuration_from_before_the_methods_against_oscillations_is_read():
     """Committed model files hold such."""
     data = RunConfig().to_json()
-    for name in ("oscillation", "weight_granularity", "batchnorm"):
+    for name in ("oscillation", "weight_granularity", "batchnorm", "start", "skip_bits"):
         del data[name]
     assert RunConfig.from_json(data) == RunConfig()
 

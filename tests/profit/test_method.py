@@ -7,6 +7,7 @@ import signal
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,11 +15,11 @@ from safetensors.torch import load_file
 
 from subfour.layers import freezable_layers, quant_layers
 from subfour.profit.config import AverageConfig, ProfitConfig, RunConfig
-from subfour.profit.method import ProfitRun
+from subfour.profit.method import FAILURE_FILE, ProfitRun
 from subfour.profit.model_file import evaluate_model, read_model
 from subfour.profit.phases import build_phases
 from subfour.profit.session import TEACHER_FILE, WEIGHTS_FILE, continued, prepare_session
-from subfour.quantizers import DuQWeight, Granularity, QuantizerName
+from subfour.quantizers import DuQWeight, QuantizerName
 from subfour.rundir import RunDirectory
 from subfour.train.checkpoint import CheckpointStore
 from subfour.train.evaluation import evaluate
@@ -199,22 +200,23 @@ def test_a_run_of_the_other_quantizer_without_profit(finished: FinishedRun, tmp_
     assert all(row["frozen_in_phase"] is None for row in json.loads((tmp_path / "run" / "sensitivity.json").read_text()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("quantizer", "method", "granularity"),
+    ("quantizer", "method", "changes"),
     [
-        ("lsq", "iterative-freezing", "channel"),
-        ("lsq-plus", "dampening", "layer"),
-        ("dsq", "random-order", "layer"),
-        ("affine", "none", "layer"),
-        ("uniq", "reversed-order", "layer"),
+        ("lsq", "iterative-freezing", {"weight_granularity": "channel"}),
+        ("lsq-plus", "dampening", {"skip_bits": 5}),
+        ("dsq", "random-order", {"start": "dfq"}),
+        ("affine", "none", {}),
+        ("uniq", "reversed-order", {}),
+        ("duq", "none", {"weight_granularity": "channel", "batchnorm": "fused"}),
     ],
 )
 def test_every_rival_trains_is_saved_and_resumes_bit_identical(
-    finished: FinishedRun, tmp_path: Path, quantizer: QuantizerName, method: str, granularity: Granularity
+    finished: FinishedRun, tmp_path: Path, quantizer: QuantizerName, method: str, changes: dict[str, Any]
 ):
     """From a copy made in the middle of a phase, at the width where the method acts; the file evaluates to the result."""
-    changes = {"quantizer": quantizer, "method": method, "weight_granularity": granularity}
-    config = replace(finished.config, **changes, weight_bits=(4, 3), activation_bits=(4,))
+    config = replace(finished.config, quantizer=quantizer, method=method, **changes, weight_bits=(4, 3), activation_bits=(4,))
     config = replace(config, schedule=replace(config.schedule, float_epochs=1, finetune_epochs=1))
     sampling = next(index for index, phase in enumerate(build_phases(config)) if phase.kind == "sample")
     moments = {(sampling, 0): tmp_path / "within", (sampling + 1, 0): tmp_path / "after"}
@@ -349,3 +351,18 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(finished: FinishedRun, tm
     train(folder, finished.config)
     assert outcome(folder) == outcome(finished.folder)
     assert len(RunDirectory(folder).metrics()) == 32
+
+
+def test_a_run_that_stops_at_a_loss_that_is_not_finite_leaves_word_until_it_goes_on(finished: FinishedRun, tmp_path: Path):
+    """The next try finds the first phase done or not; either way the word of the last one is gone before it trains."""
+    folder = tmp_path / "run"
+    wild = replace(finished.config, schedule=replace(finished.config.schedule, float_lr=1e30))
+    for _ in range(2):
+        with pytest.raises(FloatingPointError, match="phase 1 of 22"):
+            train(folder, wild)
+        failure = RunDirectory(folder).read_json(FAILURE_FILE)
+        assert (failure["phase"], failure["epoch"]) == (0, 0)
+        assert "try a lower schedule.lr" in failure["error"]
+    RunDirectory(folder).write_json("config.json", finished.config.to_json())
+    train(folder, finished.config)
+    assert not (folder / FAILURE_FILE).exists()

@@ -1,6 +1,7 @@
 """A whole run in seconds, in a process of its own where it is to be killed: 22 phases, two steps an epoch, 200 digits."""
 
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -23,6 +24,7 @@ from subfour.profit.session import DATA_FILE, prepare_session
 from subfour.recipes import load_recipe
 from subfour.rundir import RunDirectory, environment
 from subfour.train.checkpoint import CheckpointStore
+from subfour.train.interruption import Interruption
 
 SAMPLING, FIRST_FROZEN, SECOND_FROZEN = 17, 19, 20
 """Phases of a tiny run, which has 0..21."""
@@ -128,12 +130,13 @@ class Recorder(Silent):
 
 @dataclass(frozen=True)
 class Killer(Silent):
-    """Kills its own process with SIGKILL at one moment."""
+    """Kills its own process at one moment."""
 
     phase: int
     epoch: int
     step: int | None = None
     """None: when the epoch is done and its checkpoint written."""
+    signal: int = signal.SIGKILL
     now: list[int] = field(default_factory=lambda: [0, 0])
 
     def phase_begins(self, index: int, phase: Phase, frozen: list[str], next_epoch: int) -> None:
@@ -143,12 +146,12 @@ class Killer(Silent):
     def step_done(self, step: int, loss: float, top1: float) -> None:
         """Die in the middle of an epoch."""
         if (self.now, step) == ([self.phase, self.epoch], self.step):
-            die()
+            die(self.signal)
 
     def epoch_done(self, record: dict[str, Any]) -> None:
         """Die at the end of one."""
         if (self.now, self.step) == ([self.phase, self.epoch], None):
-            die()
+            die(self.signal)
         self.now[1] += 1
 
 
@@ -171,8 +174,8 @@ class KillerBeforeSaving(Killer):
         CheckpointStore.save = waylaid  # type: ignore[method-assign]  # this process will not survive it
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def die(number: int = signal.SIGKILL) -> None:
+    os.kill(os.getpid(), number)
 
 
 def same(one: Tensor, other: Tensor) -> bool:
@@ -180,7 +183,12 @@ def same(one: Tensor, other: Tensor) -> bool:
     return torch.equal(one.nan_to_num(nan=1e30), other.nan_to_num(nan=1e30))
 
 
-def train(folder: Path, config: RunConfig, watch: Callable[[ProfitRun], Silent] = lambda _: Silent()) -> dict[str, Any]:
+def train(
+    folder: Path,
+    config: RunConfig,
+    watch: Callable[[ProfitRun], Silent] = lambda _: Silent(),
+    interruption: Interruption | None = None,
+) -> dict[str, Any]:
     """Begin a run, or go on with it, with one thread; return its result."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -193,25 +201,25 @@ def train(folder: Path, config: RunConfig, watch: Callable[[ProfitRun], Silent] 
             directory.write_json("environment.json", environment())
         session = prepare_session(config)
         directory.write_json(DATA_FILE, session.data.to_json())
-        run = ProfitRun(session, directory, Silent())
+        run = ProfitRun(session, directory, Silent(), interruption=interruption)
         run.observer = watch(run)
         return write_result(session, directory, run.train())
     finally:
         torch.set_num_threads(threads)
 
 
-def start(folder: Path, config: RunConfig, killer: Silent) -> BaseProcess:
+def start(folder: Path, config: RunConfig, killer: Silent, checkpoint_minutes: float = math.inf) -> BaseProcess:
     """Begin a run, or go on with it, in a new process."""
     # Forked from a server that has imported torch and done nothing with it: no thread pool is lost in the fork.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    process = context.Process(target=_child, args=(folder, config, killer))
+    process = context.Process(target=_child, args=(folder, config, killer, checkpoint_minutes))
     process.start()
     return process
 
 
-def _child(folder: Path, config: RunConfig, killer: Silent) -> None:
-    train(folder, config, lambda _: killer)
+def _child(folder: Path, config: RunConfig, killer: Silent, checkpoint_minutes: float) -> None:
+    train(folder, config, lambda _: killer, Interruption(checkpoint_minutes))
 
 
 def outcome(folder: Path) -> dict[str, Any]:

@@ -183,6 +183,32 @@ def test_a_full_disk_costs_only_the_new_checkpoint(store: CheckpointStore, monke
     assert newest(store) == 2
 
 
+def test_steps_on_the_way_never_push_out_the_last_whole_epoch(store: CheckpointStore):
+    """Of those in the middle of an epoch the newest two stay; the end of the epoch makes them superfluous."""
+    for number, step in ((1, 0), (2, 0), (2, 3), (2, 10), (2, 11)):
+        store.save(number, {"weight": torch.full((64,), float(number))}, {"number": number}, step=step)
+        checkpoint = store.load_newest()
+        assert (checkpoint.number, checkpoint.step) == (number, step)
+    places = sorted(file.name[: len("checkpoint-000002-step-000010")] for file in store.folder.iterdir())
+    assert places[1:] == ["checkpoint-000002-step-000010", "checkpoint-000002-step-000011"]
+    assert numbers(store) == [2, 2, 2]
+    (newest_file,) = store.folder.glob("checkpoint-000002-step-000011-*")
+    newest_file.write_bytes(b"damaged")
+    assert store.load_newest().step == 10
+    save(store, 3)
+    assert numbers(store) == [2, 3]
+
+
+def test_steps_on_the_way_can_be_dropped(store: CheckpointStore):
+    """What an epoch that failed has left behind."""
+    save(store, 1)
+    for step in (1, 2):
+        store.save(1, {}, {}, step=step)
+    store.drop_steps()
+    assert numbers(store) == [1]
+    assert newest(store) == 1
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("last", range(1, 8))
 def test_a_kill_at_any_system_call_leaves_a_usable_checkpoint(store: CheckpointStore, last: int):

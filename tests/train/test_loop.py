@@ -8,7 +8,7 @@ from torch.optim import SGD
 
 from subfour.train.average import WeightAverage
 from subfour.train.distill import Teacher, distillation_loss
-from subfour.train.loop import EpochResult, Trainer, train_epoch
+from subfour.train.loop import EpochResult, EpochTotals, Trainer, train_epoch
 
 CPU = torch.device("cpu")
 
@@ -107,6 +107,25 @@ def test_every_step_is_seeded_and_reported():
     assert watch.seeded == [step for step, _, _ in watch.steps] == [0, 1, 2]
     assert watch.steps[-1][2] == result.top1
     assert sum(loss * size for (_, loss, _), size in zip(watch.steps, (4, 8, 5), strict=True)) / 17 == pytest.approx(result.loss)
+
+
+@pytest.mark.parametrize("rate_per_step", [False, True])
+def test_an_epoch_goes_on_after_any_step(rate_per_step: bool):
+    """With the totals so far and the batches that are left: the same steps, rates, weights and result."""
+    straight = Watch(trainer_of(linear_model(), rate_per_step=rate_per_step))
+    expected = straight.run(epoch=2)
+    for done in range(4):
+        watch, totals = Watch(trainer_of(linear_model(), rate_per_step=rate_per_step)), EpochTotals()
+        for batches in (some_batches()[:done], some_batches()[done:]):
+            if not batches and not totals.steps:
+                continue
+            result = train_epoch(
+                watch.trainer, batches, epoch=2, steps=3, seed_step=watch.seeded.append, on_step=watch._step_done, totals=totals
+            )
+        assert result == expected
+        assert (watch.seeded, watch.steps, watch.rates) == (straight.seeded, straight.steps, straight.rates)
+        assert torch.equal(watch.trainer.model.weight, straight.trainer.model.weight)
+        assert [group["lr"] for group in watch.trainer.optimizer.param_groups] == list(straight.rates[-1])
 
 
 def test_the_teacher_is_asked_and_stays_as_it_is():

@@ -1,0 +1,157 @@
+"""A run as its directory tells it, finished or not."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from subfour.analysis.cost import Cost, Profile, network_cost
+from subfour.analysis.workload import Workload
+from subfour.ops import FLOAT_BITS
+from subfour.profit.config import RunConfig
+from subfour.profit.method import FAILURE_FILE
+from subfour.profit.phases import Phase, build_phases
+from subfour.profit.result import RESULT_FILE, SENSITIVITY_FILE
+from subfour.profit.session import DATA_FILE, DataRecord
+from subfour.profit.subject import run_workload
+from subfour.rundir import RunDirectory
+
+Status = Literal["finished", "not finite", "cut off", "not begun"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WidthResult:
+    """What a run reached at one pair of widths, with averaged weights."""
+
+    weight_bits: int
+    activation_bits: int
+    top1: float
+    top5: float
+    loss: float
+    raw_top1: float
+    snapped: bool
+    """Whether it was reached with the constants of deployment."""
+
+    @property
+    def is_float(self) -> bool:
+        """Whether nothing was quantized."""
+        return self.weight_bits == self.activation_bits == FLOAT_BITS
+
+    @property
+    def name(self) -> str:
+        """The widths by name."""
+        widths = "float" if self.is_float else f"A{self.activation_bits}W{self.weight_bits}"
+        return f"{widths} snapped" if self.snapped else widths
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """Everything in a run directory that the report reads."""
+
+    path: Path
+    config: RunConfig
+    phases: list[Phase]
+    metrics: list[dict[str, Any]]
+    """One record per epoch."""
+    environment: dict[str, Any]
+    data: DataRecord | None
+    result: dict[str, Any] | None
+    sensitivity: list[dict[str, Any]]
+    """Layers by AIWQ; empty before sampling ends."""
+    failure: dict[str, Any] | None
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.resolve().name
+
+    @property
+    def status(self) -> Status:
+        """How far the run came."""
+        if self.result is not None:
+            return "finished"
+        if self.failure is not None:
+            return "not finite"
+        return "cut off" if self.metrics else "not begun"
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the whole plan."""
+        return sum(phase.epochs for phase in self.phases)
+
+    @cached_property
+    def widths(self) -> list[WidthResult]:
+        """The result at each pair of widths whose last epoch is done, in order."""
+        if self.result is not None:
+            return [_width_result(row) for row in self.result["rows"]]
+        ends = {}
+        for index, phase in enumerate(self.phases):
+            following = self.phases[index + 1] if index + 1 < len(self.phases) else None
+            if following is None or following.kind == "snap" or following.widths != phase.widths:
+                ends[index, phase.epochs - 1] = phase
+        return [_width_result(record) for record in self.metrics if (record["phase"], record["epoch"]) in ends]
+
+    @property
+    def float_result(self) -> WidthResult | None:
+        """The end of the float phase."""
+        return next((row for row in self.widths if row.is_float), None)
+
+    @property
+    def last_result(self) -> WidthResult | None:
+        """The result at the narrowest widths reached."""
+        return self.widths[-1] if self.widths else None
+
+    @cached_property
+    def workload(self) -> Workload | None:
+        """What the network computes; None where the run does not know its data."""
+        return None if self.data is None else run_workload(self.config, self.data)
+
+    @property
+    def fixed_ranges(self) -> set[str]:
+        """Names of the layers whose input range is not learned: those fed by the image."""
+        return set() if self.workload is None else {layer.name for layer in self.workload.layers if layer.kind == "stem"}
+
+    def cost(self, weight_bits: int, activation_bits: int, profile: Profile = "ours") -> Cost | None:
+        """Return the cost at a pair of widths."""
+        if self.workload is None:
+            return None
+        return network_cost(self.workload, weight_bits=weight_bits, activation_bits=activation_bits, profile=profile)
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read a run directory.
+
+    Raises:
+        ValueError: it is none, or a file in it is damaged.
+    """
+    run = RunDirectory.open(path)
+
+    def optional(name: str) -> Any:
+        return run.read_json(name) if (path / name).exists() else None
+
+    config = RunConfig.from_json(run.read_json("config.json"))
+    data = optional(DATA_FILE)
+    return RunRecord(
+        path=path,
+        config=config,
+        phases=build_phases(config),
+        metrics=run.metrics(),
+        environment=optional("environment.json") or {},
+        data=None if data is None else DataRecord.from_json(data),
+        result=optional(RESULT_FILE),
+        sensitivity=optional(SENSITIVITY_FILE) or [],
+        failure=optional(FAILURE_FILE),
+    )
+
+
+def _width_result(row: dict[str, Any]) -> WidthResult:
+    averaged = row["averaged"]
+    return WidthResult(
+        weight_bits=row["weight_bits"],
+        activation_bits=row["activation_bits"],
+        top1=averaged["top1"],
+        top5=averaged["top5"],
+        loss=averaged["loss"],
+        raw_top1=row["raw"]["top1"],
+        snapped=row.get("snapped", row.get("kind") == "snap"),
+    )

@@ -1,0 +1,59 @@
+import math
+import re
+from collections.abc import Callable
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from subfour.analysis import figures
+from subfour.analysis.curves import Curve
+from subfour.analysis.figures import COLOURS, Histogram, Panel, Point, Span, inline
+
+CURVES = [Curve(label=label, epochs=[1, 2, 3], training=[3, math.nan, 1], validation=[3, 2, 1]) for label in ("a", "b")]
+SPANS = [Span("float", 0, 1), Span("A4W4", 1, 3)]
+FIGURES: dict[str, Callable[[str], str]] = {
+    "loss": lambda name: figures.loss_figure(CURVES, SPANS, [1], name),
+    "histogram": lambda name: figures.histogram_figure(
+        [
+            Histogram(title="levels", values=[0.0, 0.5, 0.9], levels=[0.0, 1.0], ends=(0.0, 1.0)),
+            Histogram(title="extent", values=[], levels=[], ends=(0.0, 0.0)),
+        ],
+        name,
+    ),
+    "tradeoff": lambda name: figures.tradeoff_figure({"cost": ([Point("us", 1, 50, "(4, 4)")], [Point("net", 2, 60)])}, name),
+    "layers": lambda name: figures.layer_figure(
+        ["one", "two"], ["depthwise", "se"], [Panel("p", [0.1, 0.0], log=True), Panel("q", [1, 2])], name, [Span("band", 0, 1)]
+    ),
+    "ranges": lambda name: figures.range_figure({"panel": {"one": [math.nan, 1, 1.1]}}, {"one": "depthwise"}, name),
+    "freezing": lambda name: figures.freeze_figure(["one", "two"], [[Span("one", 1, 3)], []], SPANS, name),
+}
+
+
+@pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
+def test_a_figure_is_an_svg_file_with_text_and_the_same_every_time(draw: Callable[[str], str]):
+    svg = draw("name")
+    texts = [element.text for element in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+    assert any(texts)
+    assert svg == draw("name")
+
+
+@pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
+def test_in_a_page_every_colour_is_a_variable(draw: Callable[[str], str]):
+    """So that the page's dark colours reach all of it; black is what SVG draws where nothing is said."""
+    page = inline(draw("name"))
+    left = set(re.findall(r"#[0-9a-f]{6}\b", re.sub(r"var\(--[\w-]+, #[0-9a-f]{6}\)", "", page)))
+    assert left <= {f"#{identity}" for identity in re.findall(r'id="(\w{6})', page)}
+    assert set(re.findall(r"var\(--([\w-]+)", page)) <= set(COLOURS)
+
+
+def test_figures_in_one_page_share_no_id():
+    pages = [inline(draw(name)) for name, draw in FIGURES.items()]
+    ids = [identity for page in pages for identity in set(re.findall(r' id="([^"]+)"', page))]
+    assert len(ids) == len(set(ids))
+    assert all(reference in page for page in pages for reference in re.findall(r'href="#([^"]+)"', page))
+
+
+def test_a_label_cannot_break_out_of_a_figure():
+    svg = figures.layer_figure(["<script>x</script>"], ["se"], [Panel("<b>", [1])], "name")
+    assert "<script>" not in inline(svg)
+    assert "&lt;script&gt;" in inline(svg)

@@ -1,0 +1,205 @@
+"""A training that can lead nowhere stops; one that only suffers from a narrower width does not."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from subfour.profit.collapse import ChanceGuard, CollapseError, check_parameters, check_ranges
+from subfour.profit.method import ProfitRun
+from subfour.quantizers import PACT, DuQ, DuQWeight, Quantizer
+from subfour.rundir import RunDirectory
+from subfour.train.interruption import Interruption
+from tests.profit.conftest import FinishedRun
+from tests.profit.tiny_run import Silent, outcome, train
+
+
+def record(train_top1: float, raw: float, kind: str = "finetune", bits: int = 4, **changes: int) -> dict[str, Any]:
+    widths = {"activation_bits": 4, "weight_bits": bits}
+    return {"kind": kind, **widths, "epoch": 0, "epochs": 3, "train_top1": train_top1, "raw": {"top1": raw}, **changes}
+
+
+def verdicts(*records: dict[str, Any], classes: int = 10) -> list[bool]:
+    """Return of each epoch whether the guard stops it."""
+    guard, found = ChanceGuard(torch.arange(10 * classes) % classes, classes), []
+    for entry in records:
+        try:
+            guard.check(entry)
+            found.append(False)
+        except CollapseError:
+            found.append(True)
+        guard.remember(entry)
+    return found
+
+
+def test_chance_after_better_at_the_same_widths_is_a_collapse():
+    assert verdicts(record(60, 55), record(10.5, 10), record(10, 11.7, epoch=1)) == [False, True, True]
+
+
+def test_one_accuracy_at_chance_is_none():
+    """Statistics that lag spoil validation, augmentation spoils training; neither alone says that nothing is left."""
+    assert verdicts(record(60, 55), record(60, 10), record(9, 40), record(10, 12)) == [False] * 4
+
+
+def test_a_network_that_had_learned_little_may_fall_back():
+    """As in the first epochs of a float phase."""
+    assert verdicts(record(30, 25, "float", 32), record(10, 10, "float", 32)) == [False, False]
+
+
+def test_a_narrower_width_may_begin_at_chance():
+    """As long as the phase that trains its weights mends it."""
+    begins = [
+        record(90, 88, bits=4),
+        record(10, 10, "stabilize", 2, epochs=1),
+        record(10, 10, bits=2),
+        record(11, 10, bits=2, epoch=1),
+    ]
+    assert verdicts(*begins, record(40, 30, bits=2, epoch=2)) == [False] * 5
+    assert verdicts(*begins, record(10, 10, bits=2, epoch=2)) == [False] * 4 + [True]
+
+
+def test_chance_is_the_share_of_the_commonest_class():
+    """A network that always gives one answer is at chance, however common that class is."""
+    guard = ChanceGuard(torch.tensor([0] * 6 + [1] * 2 + [2] * 2), 3)
+    assert guard.chance == 60
+    guard.remember(record(90, 90))
+    with pytest.raises(CollapseError, match=r"fell from 90.0 % to chance, 60.0 %, in epoch 1; .+ a lower schedule.lr"):
+        guard.check(record(60, 60))
+    with pytest.raises(CollapseError, match=r"a lower schedule.snap-lr"):
+        guard.check(record(60, 60, "snap"))
+
+
+def test_no_real_run_is_stopped(finished: FinishedRun):
+    """Neither digits with all their widths, nor the runs in `results/`; see the log there for larger ones."""
+    metrics = RunDirectory(finished.folder).metrics()
+    guard = ChanceGuard(torch.arange(40) % 10, 10)
+    for entry in metrics:
+        guard.check(entry)
+        guard.remember(entry)
+
+
+def calibrated(quantizer: Quantizer) -> nn.Module:
+    quantizer.bits = 4
+    quantizer.initialize(torch.linspace(-1, 2, 60).reshape(3, 20))
+    return nn.ModuleDict({"layer": quantizer})
+
+
+def set_alpha(quantizer: Any) -> None:
+    quantizer.alpha.data.fill_(-1e-3)
+
+
+def set_raw(quantizer: Any) -> None:
+    quantizer.output_range_raw.data.fill_(-1e4)
+
+
+def set_nan(quantizer: Any) -> None:
+    quantizer.input_range_raw.data.view(-1)[0] = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("make", "spoil", "message"),
+    [
+        (lambda: PACT("unsigned"), set_alpha, "the range of layer is at zero"),
+        (lambda: DuQ("hswish"), set_raw, "the range of layer is at zero"),
+        (lambda: DuQWeight((3, 1)), set_raw, "the range of layer is at zero"),
+        (lambda: DuQWeight((3, 1)), set_nan, "the range of layer is not finite"),
+    ],
+)
+def test_a_range_at_zero_or_not_finite_is_named(make: Callable[[], Quantizer], spoil: Callable[[Quantizer], None], message: str):
+    model = calibrated(make())
+    check_ranges(model)
+    spoil(model["layer"])
+    with pytest.raises(CollapseError, match=f"{message}; try a lower schedule.range-lr-scale"):
+        check_ranges(model)
+    model["layer"].bits = 32
+    check_ranges(model)  # it does not quantize
+
+
+def test_one_dead_channel_is_no_collapse():
+    """Weight decay empties some of every MobileNet."""
+    model = calibrated(DuQWeight((3, 1)))
+    model["layer"].output_range_raw.data[0] = -1e4
+    check_ranges(model)
+
+
+def test_a_parameter_that_is_not_finite_is_named_unless_it_rests():
+    model = nn.Linear(2, 2)
+    model.weight.data[0, 0] = float("inf")
+    with pytest.raises(CollapseError, match=r"weight is not finite after epoch 3; try a lower schedule.lr"):
+        check_parameters(model, 2)
+    model.weight.requires_grad_(False)
+    check_parameters(model, 2)
+
+
+class Saboteur(Silent):
+    """Spoils the network after one step."""
+
+    def __init__(self, run: ProfitRun, phase: int, spoil: Callable[[ProfitRun], None]) -> None:
+        """Wait for the second epoch of a phase."""
+        self.run, self.phase, self.spoil = run, phase, spoil
+
+    def step_done(self, step: int, loss: float, top1: float) -> None:
+        """Do it."""
+        state = self.run.state
+        if (state.phase, state.next_epoch, step) == (self.phase, 1, 0):
+            self.spoil(self.run)
+
+
+def fill(value: float) -> Callable[[ProfitRun], None]:
+    def spoil(run: ProfitRun) -> None:
+        for name, parameter in run.model.named_parameters():
+            if name == "classifier.3.weight":
+                parameter.data.fill_(value)
+
+    return spoil
+
+
+def pretend_it_was_good(run: ProfitRun) -> None:
+    """Leave nothing but chance, after an accuracy that the tiny run never reaches."""
+    fill(0.0)(run)
+    run.chance.best[32, 32] = 90.0
+    run.totals.hits = 0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (fill(float("nan")), "the loss is nan in epoch 2, step 2; try a lower schedule.lr"),
+        (pretend_it_was_good, r"accuracy fell from 90.0 % to chance, 1\d\.\d %, in epoch 2"),
+    ],
+)
+def test_a_collapse_keeps_the_last_good_checkpoint_and_says_why(
+    finished: FinishedRun, tmp_path: Path, spoil: Callable[[ProfitRun], None], message: str
+):
+    """Not that of a step on the way; metrics.jsonl ends with what was seen, until the run goes on."""
+    folder = tmp_path / "run"
+    with pytest.raises(CollapseError, match=rf"^phase 1 of 23 \(float A32W32\): {message}.*; the epochs before it are kept$"):
+        train(folder, finished.config, lambda run: Saboteur(run, 0, spoil), Interruption(0))
+    (kept,) = (folder / "checkpoints").iterdir()
+    assert kept.name.startswith("checkpoint-000001-")
+    assert "step" not in kept.name
+    good, last = RunDirectory(folder).metrics()
+    assert (last["phase"], last["epoch"], "collapse" in good) == (0, 1, False)
+    assert last["collapse"].startswith(message[:20].replace("\\", ""))
+    train(folder, finished.config)
+    assert outcome(folder) == outcome(finished.folder)
+
+
+def test_the_guard_can_be_told_to_let_go(finished: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Chance goes on; what is not finite never does."""
+    monkeypatch.setattr(
+        "tests.profit.tiny_run.ProfitRun", lambda *args, **kwargs: ProfitRun(*args, **kwargs, collapse_guard=False)
+    )
+    config = replace(
+        finished.config, schedule=replace(finished.config.schedule, finetune_epochs=0, stabilize_epochs=0, sample_epochs=0)
+    )
+    config = replace(config, teacher="none", method="none", snap=False)
+    train(tmp_path / "chance", config, lambda run: Saboteur(run, 0, pretend_it_was_good))
+    assert json.loads((tmp_path / "chance" / "result.json").read_text())["rows"]
+    with pytest.raises(CollapseError, match="the loss is nan"):
+        train(tmp_path / "nan", config, lambda run: Saboteur(run, 0, fill(float("nan"))))
