@@ -11,17 +11,9 @@ import tyro
 from subfour.cli.arguments import Switch, parse
 from subfour.cli.console import make_console
 from subfour.cli.tables import print_table
-from subfour.export.formats import export_model, file_sizes
-from subfour.export.record import METADATA, FileFormat, Record
+from subfour.export.formats import export_model
+from subfour.export.record import FileFormat
 from subfour.profit.model_file import read_model
-
-PARTS = {
-    "file": "the file",
-    "weights": "packed weights",
-    "constants": "other constants",
-    "graph": "graph and metadata",
-    "cost_model": "weights and constants by the cost model",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +25,7 @@ class ExportOptions:
     out: Path
     """The file to write."""
     format: FileFormat = "onnx"
-    """onnx for onnxruntime and OpenVINO, qonnx for FPGA flows, qdq for compilers of integer hardware."""
+    """onnx for onnxruntime and OpenVINO, qonnx for FPGA flows, qdq for compilers of integer hardware, codes for firmware."""
     snap: Switch = False
     """Put the constants where every executor gives the same codes, though the network was not trained there."""
     no_snap: Switch = False
@@ -52,7 +44,7 @@ def run(arguments: Sequence[str]) -> None:
     if options.snap and options.no_snap:
         raise ValueError("snap: --snap and --no-snap exclude each other; leave one out")
     trained = read_model(options.model)
-    model = export_model(
+    exported = export_model(
         trained,
         options.model,
         file_format=options.format,
@@ -60,15 +52,23 @@ def run(arguments: Sequence[str]) -> None:
         image_size=options.resolution,
         data=options.data,
     )
-    options.out.write_bytes(model.SerializeToString())
-    sizes = file_sizes(model, trained)
-    record = Record.from_json(next(entry.value for entry in model.metadata_props if entry.key == METADATA))
+    options.out.write_bytes(exported.content)
+    record, size = exported.record, len(exported.content)
+    graph = None if exported.constant_bytes is None else size - exported.constant_bytes
     if options.json:
-        print(
-            json.dumps({"file": str(options.out), "format": options.format, "snapped": record.snapped, "bytes": sizes}, indent=2)
-        )
+        sizes = {"file": size, "constants": exported.constant_bytes, "graph": graph, "cost_model": exported.cost_bytes}
+        result = {"file": str(options.out), "format": options.format, "snapped": record.snapped, "bytes": sizes}
+        print(json.dumps(result, indent=2))
         return
     widths = f"A{record.activation_bits}W{record.weight_bits}"
-    size = record.preprocessing.image_size
-    title = f"{options.out}: {record.network}, {widths}, {'snapped' if record.snapped else 'not snapped'}, {size}x{size} pixels"
-    print_table(make_console(), title, ("part", "bytes"), [(PARTS[part], count) for part, count in sizes.items()])
+    pixels = record.preprocessing.image_size
+    title = (
+        f"{options.out}: {record.network}, {widths}, {'snapped' if record.snapped else 'not snapped'}, {pixels}x{pixels} pixels"
+    )
+    parts = {
+        "weights and constants": exported.constant_bytes,
+        "graph and metadata": graph,
+        "the file": size,
+        "weights and constants by the cost model": exported.cost_bytes,
+    }
+    print_table(make_console(), title, ("part", "bytes"), [(part, count) for part, count in parts.items() if count is not None])

@@ -23,6 +23,7 @@ COMMANDS = {
     "sensitivity": "layers of a run by AIWQ, and when they were frozen",
     "export": "write a run as a file for integer runtimes",
     "verify": "compare an exported file with its run, code by code",
+    "benchmark": "time an exported file beside float and int8 of the same network",
     "predict": "classify images with an exported file; needs no torch",
 }
 """Command -> what it does; each is a module of this package with `run(arguments)`."""

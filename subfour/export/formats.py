@@ -1,17 +1,31 @@
-"""Every format that is an ONNX file, and the export of a trained model in one of them."""
+"""Every format, and the export of a trained model in one of them."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
-
 from subfour.analysis.cost import model_bytes
+from subfour.export.codes import codes_file
 from subfour.export.deployed import deployed_program, measured_snapping, record_of, resized
 from subfour.export.portable import PortableWriter
-from subfour.export.record import FileFormat
+from subfour.export.qdq_file import QdqWriter
+from subfour.export.qonnx_file import QonnxWriter
+from subfour.export.record import FileFormat, Record
 from subfour.export.writer import Writer
 from subfour.profit.model_file import TrainedModel
 
-WRITERS: dict[FileFormat, type[Writer]] = {"onnx": PortableWriter}
+ONNX_WRITERS: dict[FileFormat, type[Writer]] = {"onnx": PortableWriter, "qonnx": QonnxWriter, "qdq": QdqWriter}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exported:
+    """A file not yet written."""
+
+    content: bytes
+    record: Record
+    constant_bytes: int | None
+    """Of the content: packed weights and all other constants. None where they are compressed."""
+    cost_bytes: int
+    """What the cost model says that weights and constants need."""
 
 
 def export_model(
@@ -22,7 +36,7 @@ def export_model(
     snap: bool | None = None,
     image_size: int | None = None,
     data: str | None = None,
-) -> onnx.ModelProto:
+) -> Exported:
     """Return a trained model in a format, checked.
 
     Args:
@@ -44,18 +58,11 @@ def export_model(
         snapping = measured_snapping(trained.model, preprocessing, data or trained.config.data)
     program = deployed_program(trained.model, preprocessing, snapping)
     record = record_of(trained, file_format=file_format, preprocessing=preprocessing, snapping=snapping, source=source)
-    return WRITERS[file_format](program).write(record)
-
-
-def file_sizes(model: onnx.ModelProto, trained: TrainedModel) -> dict[str, int]:
-    """Return the bytes of a file and of its parts, and what the cost model says that weights and constants need."""
-    tensors = {tensor.name: len(tensor.raw_data) for tensor in model.graph.initializer}
-    weights = sum(size for name, size in tensors.items() if name.endswith(".weight"))
-    total, constants = model.ByteSize(), sum(tensors.values()) - weights
-    return {
-        "file": total,
-        "weights": weights,
-        "constants": constants,
-        "graph": total - weights - constants,
-        "cost_model": model_bytes(trained.model),
-    }
+    constant_bytes = None
+    if file_format == "codes":
+        content = codes_file(program, record)
+    else:
+        model = ONNX_WRITERS[file_format](program).write(record)
+        content = model.SerializeToString()
+        constant_bytes = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    return Exported(content=content, record=record, constant_bytes=constant_bytes, cost_bytes=model_bytes(trained.model))

@@ -43,23 +43,22 @@ class Graph:
         """Add a float32 scalar that is named after its value, and return the name."""
         return self.constant(f"float32({value!r})", np.float32(value))
 
-    def integers(self, name: str, codes: NDArray[np.int8], bits: int) -> str:
-        """Add weight codes as narrow as the file format allows, and return the name of what gives them as int8."""
-        if bits > PACKED_BITS:
-            return self.constant(name, codes)
-        return self.node("Cast", [self.constant(name, codes.astype(ml_dtypes.int4))], f"{name}.int8", to=TensorProto.INT8)
+    def packed(self, name: str, codes: NDArray[np.int8], bits: int) -> str:
+        """Add weight codes as narrow as the file format allows, and return the name."""
+        return self.constant(name, codes if bits > PACKED_BITS else codes.astype(ml_dtypes.int4))
 
-    def finish(self, record: Record, output: str, *, domains: tuple[str, ...] = ()) -> onnx.ModelProto:
+    def finish(self, record: Record, output: str, *, domains: tuple[str, ...], batch: int | str) -> onnx.ModelProto:
         """Return the model, checked: uint8 pixels [N, 3, H, W] in, logits [N, classes] out.
 
         Args:
             record: for the metadata; its preprocessing has the image size.
             output: name of the logits.
             domains: of operators that are not ONNX's own; such a model's shapes cannot be inferred by the checker.
+            batch: images at once; a name leaves it open.
         """
         size = record.preprocessing.image_size
-        image = helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, ["N", 3, size, size])
-        logits = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", len(record.classes)])
+        image = helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, [batch, 3, size, size])
+        logits = helper.make_tensor_value_info(output, TensorProto.FLOAT, [batch, len(record.classes)])
         graph = helper.make_graph(self._nodes, "subfour", [image], [logits], list(self._constants.values()))
         opsets = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(domain, 1) for domain in domains)]
         model = helper.make_model(

@@ -20,6 +20,7 @@ Measured with onnxruntime 1.32.0 and OpenVINO 2026.4.1 on MobileNet-v2 at 224 pi
 import numpy as np
 from onnx import TensorProto
 
+from subfour.export.graph import PACKED_BITS
 from subfour.export.writer import Writer, array, per_channel, window
 from subfour.integer.program import Layer, Lookup, Quantize
 
@@ -39,7 +40,9 @@ class PortableWriter(Writer):
             codes = codes.T  # as MatMul takes it
         else:
             multiplier = multiplier.reshape(-1, 1, 1, 1)
-        integers = graph.integers(f"{name}.weight", codes, layer.weight_bits)
+        integers = graph.packed(f"{name}.weight", codes, layer.weight_bits)
+        if layer.weight_bits <= PACKED_BITS:
+            integers = graph.node("Cast", [integers], f"{name}.weight.int8", to=TensorProto.INT8)
         scaled = graph.node(
             "Mul",
             [

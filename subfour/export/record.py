@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from subfour.data.preprocess import Preprocessing
 
-FileFormat = Literal["onnx", "qonnx", "qdq"]
-"""The formats that are ONNX files; see README."""
+FileFormat = Literal["onnx", "qonnx", "qdq", "codes"]
+"""See README for what each is good for."""
 
 METADATA = "subfour"
 """Key in the file's metadata."""

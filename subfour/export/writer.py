@@ -39,6 +39,8 @@ class Writer(ABC):
 
     domains: tuple[str, ...] = ()
     """Of operators that are not ONNX's own."""
+    batch: int | str = "N"
+    """Images at once; a name leaves it open."""
 
     def __init__(self, program: Program) -> None:
         """Start an empty graph.
@@ -57,7 +59,7 @@ class Writer(ABC):
         """
         for operation in self.program.operations:
             self._write(operation)
-        return self.graph.finish(record, self.program.output, domains=self.domains)
+        return self.graph.finish(record, self.program.output, domains=self.domains, batch=self.batch)
 
     @abstractmethod
     def layer(self, layer: Layer) -> None:
@@ -88,7 +90,7 @@ class Writer(ABC):
             case Activate():
                 self._activate(operation)
             case Add():
-                graph.node("Add", inputs, name)
+                self.add(operation)
             case Multiply():
                 graph.node("Mul", inputs, name)
             case Pool():
@@ -97,16 +99,32 @@ class Writer(ABC):
                 graph.node("Flatten", [self.codes(inputs[0])], self.codes(name), axis=1)
             case CodeSum():
                 # Never GlobalAveragePool: its mean is rounded before anything knows that the sum was an integer.
-                graph.node("ReduceSum", [self.codes(inputs[0]), graph.constant("positions", POSITIONS)], name, keepdims=1)
+                graph.node("ReduceSum", [self.numbers(inputs[0]), graph.constant("positions", POSITIONS)], name, keepdims=1)
             case Dequantize():
-                shifted = self._add(self.codes(inputs[0]), -float(operation.zero), f"{name}.shifted")
+                shifted = self._add(self.numbers(inputs[0]), -float(operation.zero), f"{name}.shifted")
                 graph.node("Mul", [shifted, graph.scalar(float(operation.factor))], name)
             case Gate():
                 # (q - zero) * g + zero * largest: the same integers in three operations
-                values, gates = (self.codes(source) for source in inputs)
+                values, gates = (self.numbers(source) for source in inputs)
                 shifted = self._add(values, -float(operation.zero), f"{name}.shifted")
                 rest = float(operation.zero * operation.largest)
                 graph.node("Add", [graph.node("Mul", [shifted, gates], f"{name}.product"), graph.scalar(rest)], name)
+
+    def numbers(self, name: str) -> str:
+        """Return the name under which codes, or what was made of them, are integers in float, for sums and products of codes."""
+        return self.codes(name) if isinstance(self.program.named(name), Quantize) else name
+
+    def add(self, add: Add) -> None:
+        """Write a sum."""
+        self.graph.node("Add", list(add.inputs), add.name)
+
+    def quantizer_of(self, layer: Layer) -> Quantize | Lookup:
+        """Return where a layer's codes come from."""
+        source = self.program.named(layer.inputs[0])
+        if isinstance(source, Flatten):
+            source = self.program.named(source.inputs[0])
+        assert isinstance(source, Quantize | Lookup)
+        return source
 
     def _add(self, name: str, constant: float, output: str) -> str:
         """Add a constant to a value, unless it is 0, and return the sum's name."""

@@ -1,0 +1,67 @@
+"""`subfour benchmark FILE`: how fast an exported file runs here, beside float and standard int8 of the same network."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from subfour.cli.arguments import Switch, parse
+from subfour.cli.console import make_console
+from subfour.cli.tables import print_table
+from subfour.export.benchmark import benchmark
+from subfour.export.runtime import RUNTIMES, RuntimeName, read_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions:
+    """Time an exported file, and float and int8 files of the same network, interleaved."""
+
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """Written by subfour export."""
+    runtimes: tuple[RuntimeName, ...] = tuple(RUNTIMES)
+    """Which to run them in."""
+    batches: tuple[int, ...] = (1, 16)
+    """Images at once."""
+    threads: int = 1
+    """Of each runtime."""
+    repeats: int = 30
+    """Timed runs of each, of which the median counts."""
+    json: Switch = False
+    """Print a JSON list."""
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Print one row per executor and batch size."""
+    options = parse(BenchmarkOptions, arguments, prog="subfour benchmark")
+    for name in ("batches", "threads", "repeats"):
+        value = getattr(options, name)
+        smallest = min(value) if isinstance(value, tuple) else value
+        if smallest < 1:
+            raise ValueError(f"{name}: {smallest} is not possible; use 1 or more")
+    record, content = read_file(options.file)
+    timings = benchmark(
+        content,
+        record,
+        runtimes=options.runtimes,
+        batches=options.batches,
+        threads=options.threads,
+        repeats=options.repeats,
+    )
+    if options.json:
+        print(json.dumps([asdict(timing) for timing in timings], indent=2))
+        return
+    rows = [
+        (
+            timing.executor,
+            timing.batch,
+            f"{timing.milliseconds:.2f}",
+            f"{timing.ratio:.2f}",
+            f"{timing.images_per_second:.0f}",
+        )
+        for timing in timings
+    ]
+    title = f"{options.file}: medians of {options.repeats} interleaved runs, {options.threads} thread"
+    print_table(make_console(), title, ("executor", "batch", "ms", "over float", "images/s"), rows)
