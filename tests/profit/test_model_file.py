@@ -15,8 +15,9 @@ from subfour.integer.network import SnappedNetwork
 from subfour.layers import quant_layers
 from subfour.models import build_model
 from subfour.profit.config import RunConfig
-from subfour.profit.model_file import FORMAT, METADATA, MODEL_FILE, evaluate_model, pack_model, read_model
+from subfour.profit.model_file import FORMAT, MODEL_FILE, evaluate_model, pack_model, read_model
 from subfour.profit.session import DataRecord
+from subfour.profit.tensor_file import DIGEST, METADATA, pack_tensors
 from subfour.quantizers import METHODS, Granularity, QuantizerName
 from tests.convert.stock_networks import NORMALIZATION, random_images
 from tests.profit.conftest import FinishedRun
@@ -59,7 +60,8 @@ def contents(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def rewrite(file: Path, tensors: Mapping[str, Tensor] = {}, **changes: object) -> None:
     """Write a file again with other metadata or further tensors."""
     record, own = contents(file)
-    save_file({**own, **tensors}, file, {METADATA: json.dumps(record | changes)})
+    del record[DIGEST]
+    file.write_bytes(pack_tensors({**own, **tensors}, record | changes))
 
 
 @pytest.fixture
@@ -162,6 +164,33 @@ def test_every_truncation_is_a_value_error(file: Path):
         file.write_bytes(whole[:size])
         with pytest.raises(ValueError, match=r"model: .*model.safetensors is damaged or not a safetensors file"):
             read_model(file)
+
+
+def test_every_flipped_bit_is_a_value_error(file: Path):
+    """In the header, in the metadata and in the codes, where nothing else would notice."""
+    whole = file.read_bytes()
+    for place in [*range(0, 2000, 61), *range(2000, len(whole), 997), len(whole) - 1]:
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match=r"model: .*model.safetensors"):
+            read_model(file)
+
+
+def test_a_file_from_before_there_was_a_checksum_is_read(file: Path):
+    """As those in `results/` are; but not one whose checksum has lost its name."""
+    record, tensors = contents(file)
+    digest = record.pop(DIGEST)
+    save_file(tensors, file, {METADATA: json.dumps(record)})
+    assert read_model(file).weight_bits == 4
+    save_file(tensors, file, {METADATA: json.dumps(record | {"sha356": digest})})
+    with pytest.raises(ValueError, match=r"its metadata have \['sha356'\], which this version does not know"):
+        read_model(file)
+
+
+def test_a_network_too_large_for_its_file_is_never_built(file: Path):
+    """A few bytes could ask for more memory than there is."""
+    rewrite(file, config=replace(config_of(), architecture=replace(config_of().architecture, width=500.0)).to_json())
+    with pytest.raises(ValueError, match=r"does not hold what it should \(its network has \d+ parameters, the file holds \d+"):
+        read_model(file)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04K\x01.", b"PK\x03\x04 a zip, as torch.save writes", b"{}", b"\xff" * 100])

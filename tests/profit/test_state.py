@@ -33,6 +33,7 @@ def steps(model: nn.Module, optimizer: SGD, numbers: range) -> None:
 def full_state() -> RunState:
     """Return a state with something in every field."""
     return RunState(
+        config="0123abcd",
         phase=3,
         next_epoch=1,
         underway={"steps": 3, "loss": 0.1 + 0.2, "hits": 7, "images": 96},
