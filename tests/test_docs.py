@@ -17,7 +17,7 @@ from subfour.cli.inspect import InspectOptions
 from subfour.cli.main import COMMANDS, main
 from subfour.cli.plan import PlanOptions
 from subfour.cli.sensitivity import SensitivityOptions
-from subfour.cli.train import Output, ResumeOptions, TrainOptions
+from subfour.cli.train import Output, ResumeOptions, Safeguards, TrainOptions
 from subfour.models.zoo import TORCHVISION_MOBILENETS
 from subfour.profit.config import RunConfig
 from subfour.profit.phases import build_phases
@@ -95,7 +95,9 @@ def options_of(part: Any, prefix: str = "--") -> dict[str, Any]:
 
 
 RUN_OPTIONS = options_of(RunConfig())
-OTHER_OPTIONS = {name for part in (TrainOptions, Output, ResumeOptions, *PLAIN_OPTIONS.values()) for name in options_of(part)}
+OTHER_OPTIONS = {
+    name for part in (TrainOptions, Output, Safeguards, ResumeOptions, *PLAIN_OPTIONS.values()) for name in options_of(part)
+}
 
 
 @cache
