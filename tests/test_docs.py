@@ -23,7 +23,7 @@ from subfour.cli.predict import PredictOptions
 from subfour.cli.recipe_arguments import resolved
 from subfour.cli.report import ReportOptions
 from subfour.cli.sensitivity import SensitivityOptions
-from subfour.cli.train import Output, ResumeOptions, TrainOptions
+from subfour.cli.train import Output, ResumeOptions, Safeguards, TrainOptions
 from subfour.cli.verify import VerifyOptions
 from subfour.models.zoo import TORCHVISION_MOBILENETS
 from subfour.profit.config import RunConfig
@@ -111,7 +111,9 @@ def options_of(part: Any, prefix: str = "--") -> dict[str, Any]:
 
 
 RUN_OPTIONS = options_of(RunConfig())
-OTHER_OPTIONS = {name for part in (TrainOptions, Output, ResumeOptions, *PLAIN_OPTIONS.values()) for name in options_of(part)}
+OTHER_OPTIONS = {
+    name for part in (TrainOptions, Output, Safeguards, ResumeOptions, *PLAIN_OPTIONS.values()) for name in options_of(part)
+}
 
 
 @cache
