@@ -51,7 +51,7 @@ HEADROOM = 2
 """Accumulators and skip values may grow to this times the largest one that calibration saw."""
 
 CODE_BITS = 8
-LARGEST_CODE = 2**CODE_BITS - 1
+LARGEST_CODE: int = 2**CODE_BITS - 1
 """Codes of pooled and gated tensors, and of gates."""
 
 FEWEST_BITS, MOST_BITS = 4, 12
