@@ -29,6 +29,12 @@ NAMES = (
 )
 """ReLU, ReLU6 and h-swish; hard-sigmoid and sigmoid gates; skips; pooling before and behind the last convolution."""
 
+WIDTHS = (
+    *((name, 4) for name in NAMES),
+    *((name, bits) for name in ("subfour/tiny_mobilenet_v3", "torchvision/mobilenet_v2") for bits in (2, 8)),
+)
+"""All of them at 4 bits, and one with and one without h-swish at the ends of what can be trained."""
+
 
 @dataclass(frozen=True)
 class Programs:

@@ -8,13 +8,8 @@ from subfour.integer import reference
 from subfour.integer.execute import accumulate, execute
 from subfour.integer.lower import NEVER, lower
 from subfour.integer.program import Layer, Program
-from tests.integer.programs import NAMES, Programs, programs_of, random_pixels, stock_programs
+from tests.integer.programs import WIDTHS, Programs, programs_of, random_pixels, stock_programs
 from tests.integer.test_settle import network_with_gains
-
-WIDTHS = [
-    *((name, 4) for name in NAMES),
-    *((name, bits) for name in ("subfour/tiny_mobilenet_v3", "torchvision/mobilenet_v2") for bits in (2, 8)),
-]
 
 
 def compare(programs: Programs) -> None:

@@ -12,7 +12,17 @@ from subfour.integer.execute import accumulate, compute, execute
 from subfour.integer.program import IMAGE, Activate, Layer, Lookup, Operation, Program, Quantize
 from subfour.integer.settle import DEAD_MULTIPLIER, settle
 from subfour.integer.snap import Snapping
-from tests.integer.programs import NAMES, codes_of, computed, differing, normed, programs_of, random_pixels, stock_programs
+from tests.integer.programs import (
+    NAMES,
+    WIDTHS,
+    codes_of,
+    computed,
+    differing,
+    normed,
+    programs_of,
+    random_pixels,
+    stock_programs,
+)
 from tests.profit.quantized_networks import quantized
 
 NOISE = 2.0**-22
@@ -63,13 +73,10 @@ def shuffled(generator: torch.Generator) -> object:
     return through
 
 
-@pytest.mark.parametrize("bits", [4, 8, 2])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "bits"), WIDTHS)
 @torch.no_grad()
 def test_every_executor_gets_the_same_codes(name: str, bits: int):
     """In float32 and in float64, with errors in the nonlinearities, with products and sums in another order."""
-    if bits != 4 and name not in ("subfour/tiny_mobilenet_v3", "torchvision/mobilenet_v2"):
-        pytest.skip("the other widths on two networks are enough")
     program, pixels = stock_programs(name, bits).settled, random_pixels(8)
     values = execute(program, pixels)
     codes = codes_of(program, values)

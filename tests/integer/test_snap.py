@@ -88,8 +88,9 @@ def with_given_codes(program: Program, given: dict[str, Tensor], pixels: Tensor)
     return results
 
 
-@pytest.mark.parametrize("quantizer", ["duq", "pact-sawb"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "quantizer"), [*((name, "duq") for name in NAMES), (TINY, "pact-sawb"), ("torchvision/mobilenet_v2", "pact-sawb")]
+)
 def test_a_snapped_block_computes_what_the_block_computed(name: str, quantizer: QuantizerName):
     """Given the same codes, few of its codes differ, and by one; behind pools, values by the two steps and that of a code."""
     programs, pixels = stock_programs(name, 4, quantizer), random_pixels(4)
