@@ -35,6 +35,7 @@ class ProgressDisplay:
         """
         self.console, self.phases, self.steps = console, phases, steps_per_epoch
         self.title = ""
+        self.phase_begun = False
         self.heading = Text("", style="bold", no_wrap=True, overflow="ellipsis")
         self.bars = Progress(
             TextColumn("{task.description}"),
@@ -61,6 +62,7 @@ class ProgressDisplay:
         """Show which phase this is, and how far it and the run have come."""
         self.title = f"phase {index + 1} of {len(self.phases)}: {phase.kind} {phase.widths}, {len(frozen)} layers frozen"
         self.heading.plain = self.title
+        self.phase_begun = True
         self.bars.update(self.phase_bar, total=phase.epochs * self.steps)
         self._move(self.phase_bar, next_epoch * self.steps)
         self._move(self.run_bar, (_epochs(self.phases[:index]) + next_epoch) * self.steps)
@@ -69,9 +71,10 @@ class ProgressDisplay:
         """Advance both bars."""
         self.pace.step()
         self.heading.plain = f"{self.title}, loss {loss:.3f}, top-1 {top1:.1f} %"
+        done = step + 1 if self.phase_begun else 1  # a run that goes on may begin in the middle of an epoch
+        self.phase_begun = False
         for bar in (self.phase_bar, self.run_bar):
-            epochs = int(self.bars.tasks[bar].completed) // self.steps
-            self._move(bar, epochs * self.steps + step + 1)  # an epoch may go on in its middle
+            self._move(bar, int(self.bars.tasks[bar].completed) + done)
 
     def epoch_done(self, record: dict[str, Any]) -> None:
         """Print one line."""

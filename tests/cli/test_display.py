@@ -101,6 +101,15 @@ def test_a_resumed_run_shows_what_was_done_before(clock: Clock):
     assert [line.split("epoch ")[1] for line in drawn(shown)[1:]] == ["2/2 0:00:16 left", "5/5 0:00:16 left"]
 
 
+def test_a_run_that_goes_on_within_an_epoch_shows_its_steps(clock: Clock):
+    """Those of the epoch that were done before count too."""
+    shown, _ = make_display()
+    shown.phase_begins(0, PHASES[0], [], 1)
+    shown.step_done(STEPS - 2, 1.0, 0.0)
+    shown.step_done(STEPS - 1, 1.0, 0.0)
+    assert [shown.bars.tasks[bar].completed for bar in (shown.phase_bar, shown.run_bar)] == [2 * STEPS, 2 * STEPS]
+
+
 def test_a_finished_run_has_nothing_left(clock: Clock):
     shown, _ = make_display()
     for index, phase in enumerate(PHASES):

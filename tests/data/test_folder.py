@@ -69,6 +69,18 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | No
         split.image(1)
 
 
+def test_a_program_is_no_image(tmp_path: Path):
+    """Pillow would have Ghostscript run an EPS file, whatever its name."""
+    write_folder(tmp_path)
+    file = tmp_path / "train" / "cat" / "0.png"
+    file.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n")
+    with pytest.raises(ValueError, match=r"0.png \(its format is not known\)"):
+        load_images(f"folder:{tmp_path}").splits["train"].image(0)
+    file.rename(file.with_suffix(".eps"))
+    with pytest.raises(ValueError, match=r"0\.eps is not an image file"):
+        load_images(f"folder:{tmp_path}")
+
+
 @pytest.mark.parametrize("side", [10_000, 20_000])
 def test_a_decompression_bomb_is_named(tmp_path: Path, side: int):
     """From Pillow's limit on, not only from its double; the file itself is small."""

@@ -163,3 +163,33 @@ def test_real_cifar10_is_read():
     assert (len(train), len(validation)) == (50_000, 5_000)
     assert train.image(49_999).size == (32, 32)
     assert sorted(set(train.labels.tolist())) == list(range(10))
+
+
+def write_paths(file: Path, *paths: str) -> None:
+    rows = pa.array([{"bytes": None, "path": path} for path in paths], pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    parquet.write_table(pa.table({"image": rows, "label": list(range(len(paths)))}), file)
+
+
+def test_a_path_counts_from_the_folder_of_the_file_and_cannot_leave_it(tmp_path: Path):
+    """Neither upwards, nor from the root, nor through a link: a table from elsewhere does not choose what is read here."""
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    for folder in (tmp_path, inside):
+        picture().save(folder / "image.png")
+    (inside / "link.png").symlink_to(tmp_path / "image.png")
+    paths = ["image.png", str(inside / "image.png"), "../image.png", str(tmp_path / "image.png"), "link.png"]
+    write_paths(inside / "train.parquet", *paths)
+    split = load_images(f"parquet:{inside}").splits["train"]
+    for index in (0, 1):
+        assert split.image(index).size == picture().size
+    for index in (2, 3, 4):
+        with pytest.raises(ValueError, match=r"image: cannot read row \d of train in parquet:.+ \(its path .+ leaves .+inside\)"):
+            split.image(index)
+
+
+@pytest.mark.parametrize("metadata", [b"{", b"[]", b'{"info": 3}', b'{"info": {"features": [1]}}'])
+def test_metadata_that_make_no_sense_are_as_good_as_none(tmp_path: Path, metadata: bytes):
+    write_parquet(tmp_path / "train.parquet")
+    table = parquet.read_table(tmp_path / "train.parquet").replace_schema_metadata({"huggingface": metadata})
+    parquet.write_table(table, tmp_path / "train.parquet")
+    assert load_images(f"parquet:{tmp_path}").classes == ("0", "1")

@@ -1,5 +1,6 @@
 """A run that is told to end, or dies, in the middle of an epoch goes on at that very step."""
 
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,7 +16,7 @@ from subfour.rundir import RunDirectory
 from subfour.train.checkpoint import Checkpoint, CheckpointStore
 from subfour.train.interruption import Interruption, Terminated
 from tests.profit.conftest import FinishedRun
-from tests.profit.tiny_run import FIRST_FROZEN, SAMPLING, SECOND_FROZEN, Killer, Silent, outcome, start, train
+from tests.profit.tiny_run import FIRST_FROZEN, SAMPLING, SECOND_FROZEN, Killer, Silent, outcome, start, train, write_images
 
 SNAP = 22
 
@@ -45,7 +46,7 @@ class TermWhileEvaluating(Silent):
         self.left = evaluation
         loader = run.session.validation
         run.session.__dict__["validation"] = self
-        self.loader, self.split = loader, loader.split
+        self.loader, self.split, self.errors = loader, loader.split, loader.errors
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the images."""
@@ -81,6 +82,35 @@ def test_a_run_told_to_end_in_every_kind_of_phase_ends_bit_identical(finished: F
         assert len(RunDirectory(folder).metrics()) == sum(p.epochs for p in phases[: killer.phase]) + killer.epoch
     train(folder, finished.config)
     assert outcome(folder) == outcome(finished.folder)
+
+
+def test_a_run_does_not_go_on_with_another_config(finished: FinishedRun, tmp_path: Path):
+    """One flipped bit of a learning rate would be another run."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished.copies[SAMPLING, 0], folder)
+    changed = replace(finished.config, schedule=replace(finished.config.schedule, lr=0.06))
+    RunDirectory(folder).write_json("config.json", changed.to_json())
+    with pytest.raises(ValueError, match=r"config: .+config.json is not what it was when the run began; bring it back"):
+        train(folder, changed)
+
+
+def test_images_left_out_are_counted_in_the_result(finished: FinishedRun, tmp_path: Path):
+    """Of training and validation, named, also after a resume."""
+    images, folder = tmp_path / "images", tmp_path / "run"
+    write_images(images)
+    bad = [next((images / split / "3").iterdir()) for split in ("train", "val")]
+    for file in bad:
+        file.write_bytes(b"no image")
+    schedule = replace(finished.config.schedule, finetune_epochs=0, sample_epochs=0, stabilize_epochs=0)
+    config = replace(finished.config, schedule=schedule, teacher="none", method="none", snap=False, data=f"folder:{images}")
+    with pytest.raises(ValueError, match="image: cannot read"):
+        train(folder, config)
+    config = replace(config, loading=replace(config.loading, unreadable="skip"))
+    terminated(tmp_path / "skipped", config, lambda _: Killer(phase=0, epoch=0, step=0, signal=TERM))
+    result = train(tmp_path / "skipped", config)
+    assert result["unreadable"] == {"count": 2, "images": sorted(map(str, bad))}
+    assert result["rows"][-1]["raw"]["images"] == 39
+    assert finished.result["unreadable"] == {"count": 0, "images": []}
 
 
 @pytest.mark.slow

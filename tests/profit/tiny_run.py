@@ -167,10 +167,10 @@ class KillerBeforeSaving(Killer):
         super().phase_begins(index, phase, frozen, next_epoch)
         save = CheckpointStore.save
 
-        def waylaid(store: CheckpointStore, *arguments: Any) -> None:
+        def waylaid(store: CheckpointStore, *arguments: Any, **options: Any) -> None:
             if self.now == [self.phase, self.epoch]:
                 die()
-            save(store, *arguments)
+            save(store, *arguments, **options)
 
         CheckpointStore.save = waylaid  # type: ignore[method-assign]  # this process will not survive it
 
