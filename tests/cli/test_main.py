@@ -23,7 +23,7 @@ def test_it_knows_its_version():
 
 def test_an_unknown_command_suggests_the_near_one():
     assert error("trainn", "digits") == "command: there is no 'trainn'; did you mean train?"
-    choices = "train, plan, inspect, evaluate, compare, cost, report, sensitivity, export, verify, predict"
+    choices = "train, plan, inspect, evaluate, compare, cost, report, sensitivity, export, verify, benchmark, predict"
     assert error("xyz").endswith(f"choose from {choices}")
 
 
