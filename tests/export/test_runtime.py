@@ -23,7 +23,7 @@ def file(tmp_path: Path) -> Path:
 
 def message(path: Path) -> str:
     """Return why a file is refused."""
-    with pytest.raises(ValueError, match="^model: ") as refused:
+    with pytest.raises(ValueError, match=r"^model: ") as refused:
         read_file(path)
     assert "\n" not in str(refused.value)
     return str(refused.value)
