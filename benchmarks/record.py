@@ -29,10 +29,15 @@ def rows_of(name: str, run: Path) -> list[dict[str, Any]]:
     shared |= {"torch": environment["packages"]["torch"], "command": command_of(environment["command"])}
     return [
         shared
-        | {"widths": row["widths"], "bytes": row["bytes"], "raw_top1": f"{row['raw']['top1']:.2f}"}
+        | {"widths": label(row), "bytes": row["bytes"], "raw_top1": f"{row['raw']['top1']:.2f}"}
         | {key: f"{row['averaged'][key]:.{digits}f}" for key, digits in (("top1", 2), ("top5", 2), ("loss", 4))}
         for row in result["rows"]
     ]
+
+
+def label(row: dict[str, Any]) -> str:
+    """Return a row's widths, and whether it was snapped."""
+    return f"{row['widths']} snapped" if row.get("snapped") else str(row["widths"])
 
 
 def command_of(command: str) -> str:

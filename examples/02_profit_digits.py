@@ -50,7 +50,8 @@ def main(out: str) -> None:
     records = {"environment.json": environment(), DATA_FILE: session.data.to_json()}
     run = RunDirectory.create(Path(out), config.to_json(), records)
     for row in write_result(session, run, ProfitRun(session, run, Watcher()).train())["rows"]:
-        print(f"{row['widths']}: top-1 {row['averaged']['top1']:.2f} %, {row['bytes'] / 1e6:.3f} MB")
+        widths = f"{row['widths']} snapped" if row["snapped"] else row["widths"]
+        print(f"{widths}: top-1 {row['averaged']['top1']:.2f} %, {row['bytes'] / 1e6:.3f} MB")
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ class RunDirectory:
             return json.loads(file.read_bytes())
         except FileNotFoundError:
             raise ValueError(f"{file}: missing from the run directory") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{file}: damaged, not JSON ({error})") from None
 
     @property
@@ -172,7 +172,7 @@ class RunDirectory:
         for number, line in enumerate(lines, start=1):
             try:
                 records.append(json.loads(line))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{self._metrics_file}: line {number} is damaged ({error})") from None
         return records
 

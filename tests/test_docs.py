@@ -11,16 +11,20 @@ from typing import Any
 import pytest
 
 from subfour.cli.arguments import parse
+from subfour.cli.benchmark import BenchmarkOptions
 from subfour.cli.compare import CompareOptions
 from subfour.cli.cost import CostOptions
 from subfour.cli.evaluate import EvaluateOptions
+from subfour.cli.export import ExportOptions
 from subfour.cli.inspect import InspectOptions
 from subfour.cli.main import COMMANDS, main
 from subfour.cli.plan import PlanOptions
+from subfour.cli.predict import PredictOptions
 from subfour.cli.recipe_arguments import resolved
 from subfour.cli.report import ReportOptions
 from subfour.cli.sensitivity import SensitivityOptions
-from subfour.cli.train import Output, ResumeOptions, TrainOptions
+from subfour.cli.train import Output, ResumeOptions, Safeguards, TrainOptions
+from subfour.cli.verify import VerifyOptions
 from subfour.models.zoo import TORCHVISION_MOBILENETS
 from subfour.profit.config import RunConfig
 from subfour.profit.phases import build_phases
@@ -45,7 +49,14 @@ PLAIN_OPTIONS = {
     "compare": CompareOptions,
     "cost": CostOptions,
     "report": ReportOptions,
+    "export": ExportOptions,
+    "verify": VerifyOptions,
+    "predict": PredictOptions,
+    "benchmark": BenchmarkOptions,
 }
+
+NEED_FILES = {"evaluate", "sensitivity", "verify", "predict", "benchmark"}
+"""Commands that read what others have written."""
 
 
 def section(document: str, title: str) -> str:
@@ -100,7 +111,9 @@ def options_of(part: Any, prefix: str = "--") -> dict[str, Any]:
 
 
 RUN_OPTIONS = options_of(RunConfig())
-OTHER_OPTIONS = {name for part in (TrainOptions, Output, ResumeOptions, *PLAIN_OPTIONS.values()) for name in options_of(part)}
+OTHER_OPTIONS = {
+    name for part in (TrainOptions, Output, Safeguards, ResumeOptions, *PLAIN_OPTIONS.values()) for name in options_of(part)
+}
 
 
 @cache
@@ -132,7 +145,11 @@ def test_a_command_in_a_document_parses(line: str, capsys: pytest.CaptureFixture
     if words[0] == "train":
         config = parse_training(words[1:])
         assert config is None or build_phases(config)
-    elif words[0] in ("evaluate", "sensitivity") or words[1:2] == ["runs/mine"] or words[-1].endswith(".toml"):
+    elif (
+        words[0] in ("evaluate", "sensitivity", "verify", "predict", "benchmark")
+        or words[1:2] == ["runs/mine"]
+        or words[-1].endswith(".toml")
+    ):
         parse(PLAIN_OPTIONS[words[0]], words[1:], prog="subfour")
     else:
         assert exit_code(words) == 0
@@ -148,7 +165,7 @@ def test_an_option_in_a_document_exists_and_takes_the_value_shown(name: str):
     for span in spans(DOCUMENTS[name]):
         if span.startswith("--"):
             words = shlex.split(span)
-            assert words[0] in {*RUN_OPTIONS, *OTHER_OPTIONS}, span
+            assert words[0].replace("--no-", "--") in {*RUN_OPTIONS, *OTHER_OPTIONS}, span
             if len(words) > 1:
                 parse_training(["digits", *words])
 

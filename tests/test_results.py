@@ -36,6 +36,6 @@ def test_a_committed_model_is_small(file: Path):
 def test_a_committed_model_reaches_its_row(file: Path):
     """Within 0.5 point: another machine may sum in another order."""
     trained = read_model(file)
-    widths = f"A{trained.activation_bits}W{trained.weight_bits}"
+    widths = f"A{trained.activation_bits}W{trained.weight_bits}" + (" snapped" if trained.snapping else "")
     row = next(row for row in rows() if row["name"] == file.stem and row["widths"] == widths)
     assert evaluate_model(trained, f"parquet:{CIFAR10}").top1 == pytest.approx(float(row["top1"]), abs=0.5)

@@ -1,20 +1,22 @@
 """Images in an Arrow table, in the Hugging Face layout: what a parquet file and a data set of the hub have in common.
 
 The image column is a struct of `bytes` (an encoded file) and `path`; the label column holds integers. Which columns these are,
-and the class names, stand in the schema's "huggingface" metadata.
+and the class names, stand in the schema's "huggingface" metadata. A path counts from the folder the data lie in and must stay
+in it, links resolved: a table from elsewhere does not choose which files of this machine are read.
 """
 
 import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import torch
 from PIL import Image
 from torch import Tensor
 
-from subfour.data.images import ImageData, Split
+from subfour.data.images import ImageData, Split, open_image
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -27,14 +29,19 @@ class ArrowSplit(Split):
     name: str
     column: pa.ChunkedArray
     labels: Tensor
+    folders: tuple[Path, ...]
+    """Where the files that rows name must lie; their paths count from the first."""
 
     def open(self, index: int) -> Image.Image:
         """Open the encoded file, or the file its path names."""
         row = self.column[index].as_py() or {}
         if row.get("bytes") is not None:
-            return Image.open(io.BytesIO(row["bytes"]))
+            return open_image(io.BytesIO(row["bytes"]))
         if row.get("path") is not None:
-            return Image.open(row["path"])
+            file = (self.folders[0] / row["path"]).resolve()
+            if not any(file.is_relative_to(folder.resolve()) for folder in self.folders):
+                raise ValueError(f"its path {row['path']!r} leaves {self.folders[0]}")
+            return open_image(file)
         raise ValueError("it has neither bytes nor path")
 
     def where(self, index: int) -> str:
@@ -59,12 +66,13 @@ def find_columns(schema: pa.Schema, name: str) -> tuple[str, str]:
     return image, label
 
 
-def table_images(tables: Mapping[str, pa.Table], source: str) -> ImageData:
+def table_images(tables: Mapping[str, pa.Table], source: str, *folders: Path) -> ImageData:
     """Return the images of one table per split.
 
     Args:
         tables: by name of the split.
         source: named in messages.
+        *folders: where the files that rows name must lie; their paths count from the first.
 
     Raises:
         ValueError: see `find_columns`; or the tables' class names differ.
@@ -75,10 +83,10 @@ def table_images(tables: Mapping[str, pa.Table], source: str) -> ImageData:
         place = f"{name} in {source}"
         image, label = find_columns(table.schema, place)
         labels = table[label].fill_null(-1).cast(pa.int64()).to_numpy()
-        splits[name] = ArrowSplit(name=place, column=table[image], labels=torch.tensor(labels))
+        splits[name] = ArrowSplit(name=place, column=table[image], labels=torch.tensor(labels), folders=folders)
         names = _features(table.schema).get(label, {}).get("names")
         if isinstance(names, list):
-            classes[name] = tuple(names)
+            classes[name] = tuple(map(str, names))
     if len(set(classes.values())) > 1:
         raise ValueError(f"classes: {' and '.join(classes)} in {source} have different class names; they must be the same")
     if classes:
@@ -103,6 +111,9 @@ def _find_column(schema: pa.Schema, name: str, *, feature: str, usual: tuple[str
 
 
 def _features(schema: pa.Schema) -> dict[str, dict[str, object]]:
-    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = metadata.get("info", {}).get("features") or {}
-    return {column: properties for column, properties in features.items() if isinstance(properties, dict)}
+    """Return what the metadata say of each column; nothing where they are not what `datasets` writes."""
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        return {column: properties for column, properties in features.items() if isinstance(properties, dict)}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {}

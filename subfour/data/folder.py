@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from subfour.data.images import HELD_OUT, TRAINING, ImageData, Split
+from subfour.data.images import FORMATS, HELD_OUT, TRAINING, ImageData, Split, open_image
 from subfour.data.index import FileNames, FolderIndex, folder_times, index_file, pack, read_index, write_index
 
 
@@ -28,7 +28,7 @@ class FolderSplit(Split):
 
     def open(self, index: int) -> Image.Image:
         """Open the file."""
-        return Image.open(self.where(index))
+        return open_image(self.where(index))
 
     def where(self, index: int) -> str:
         """Return the file's path."""
@@ -88,11 +88,12 @@ def _class_folders(split: Path) -> dict[str, Path]:
 
 def _image_names(folder: Path) -> bytes:
     """Return the packed names of a class folder."""
-    images, formats = _visible(folder), Image.registered_extensions()
+    images = _visible(folder)
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS}
     if not images:
         raise ValueError(f"data: class folder {folder} is empty; add images or remove the class from every split")
     for entry in images:
-        if os.path.splitext(entry.name)[1].lower() not in formats or not entry.is_file():
+        if os.path.splitext(entry.name)[1].lower() not in endings or not entry.is_file():
             raise ValueError(f"data: {entry.path} is not an image file; class folders hold nothing but images: remove it")
     return pack(entry.name for entry in images)
 

@@ -1,5 +1,7 @@
 """Images of a data set on the Hugging Face hub, or of a local folder that `datasets` can read."""
 
+from pathlib import Path
+
 from subfour.data.arrow import table_images
 from subfour.data.images import ImageData
 
@@ -17,4 +19,7 @@ def load_hub(name: str) -> ImageData:
     except Exception as error:  # the network, the hub, a builder and a file may each fail in their own way
         reason = " ".join(str(error).split())
         raise ValueError(f"data: cannot load {name!r} through datasets ({reason}); check the name and the connection") from error
-    return table_images({str(split): dataset.data.table for split, dataset in splits.items()}, f"hub:{name}")
+    local = Path(name).expanduser()
+    caches = (Path(datasets.config.HF_CACHE_HOME), Path(datasets.config.HF_DATASETS_CACHE))
+    folders = (local,) if local.is_dir() else caches
+    return table_images({str(split): dataset.data.table for split, dataset in splits.items()}, f"hub:{name}", *folders)

@@ -4,7 +4,8 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import IO, Literal
 
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
@@ -13,6 +14,9 @@ from subfour.data.preprocess import to_rgb
 
 Unreadable = Literal["error", "skip"]
 """What an image that cannot be read does: it ends everything, or is left out and named."""
+
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""What is read, as Pillow calls it. Of its other formats EPS is a program, which Pillow has Ghostscript run."""
 
 TRAINING = "train"
 
@@ -89,6 +93,11 @@ class ImageData:
         """Check that there is something to tell apart."""
         if len(self.classes) < 2:
             raise ValueError(f"classes: the data has only {', '.join(self.classes) or 'none'}; training needs two or more")
+
+
+def open_image(file: str | Path | IO[bytes]) -> Image.Image:
+    """Open an image of one of the `FORMATS`, whatever its name says; it is not decoded yet."""
+    return Image.open(file, formats=FORMATS)
 
 
 def training_splits(data: ImageData) -> tuple[Split, Split]:

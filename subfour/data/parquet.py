@@ -21,12 +21,19 @@ def load_parquet(path: str) -> ImageData:
     files = [root] if root.is_file() else sorted(root.glob("*.parquet"))
     if not files:
         raise ValueError(f"data: {root} holds no .parquet file; it should hold train.parquet and validation.parquet")
-    return table_images({file.stem: _read(file) for file in files}, f"parquet:{path}")
+    folder = root.parent if root.is_file() else root
+    return table_images({file.stem: _read(file) for file in files}, f"parquet:{path}", folder)
 
 
 def _read(file: Path) -> pa.Table:
     try:
         schema = parquet.read_schema(file)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(f"data: {file} is not a parquet file ({error}); replace it") from error
-    return parquet.read_table(file, columns=list(find_columns(schema, str(file))))
+    columns = list(find_columns(schema, str(file)))
+    try:
+        table = parquet.read_table(file, columns=columns, page_checksum_verification=True)
+        table.validate(full=True)  # offsets that lead nowhere would be read as memory that is not there
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        raise ValueError(f"data: {file} is damaged ({error}); replace it") from error
+    return table

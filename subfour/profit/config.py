@@ -5,6 +5,8 @@ values; recipes change them. Every field is an option of `subfour train`.
 """
 
 import dataclasses
+import hashlib
+import json
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -275,6 +277,11 @@ class RunConfig:
         if self.profit.at_bits is not None and self.profit.at_bits not in self.weight_bits:
             widths_shown = " ".join(map(str, self.weight_bits))
             raise ValueError(f"profit.at_bits: {self.profit.at_bits} is not among weight_bits ({widths_shown})")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all of it: what a checkpoint remembers."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
     @property
     def freezes_layers(self) -> bool:

@@ -1,4 +1,4 @@
-"""Iterative weight freezing: a weight whose code flips to and fro too often is frozen at the code it spends most time near.
+"""Iterative weight freezing: a weight whose code flips back and forth too often is frozen at the code it spends most time near.
 
 Source: Nagel et al., "Overcoming Oscillations in Quantization-Aware Training", ICML 2022, arXiv:2203.11086, Alg. 1. After
 each update, for the code k of each weight,

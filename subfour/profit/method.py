@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import SGD
 
@@ -39,6 +38,7 @@ from subfour.profit.result import SENSITIVITY_FILE, sensitivity_table
 from subfour.profit.session import TEACHER_FILE, Session
 from subfour.profit.state import RunState, collect_tensors, load_model, part, read_tensors, restore_momentum, without_quantizers
 from subfour.profit.step_method import StepMethod, progress
+from subfour.profit.tensor_file import pack_tensors
 from subfour.rundir import JSON, RunDirectory
 from subfour.seeding import derive_seed
 from subfour.train.average import WeightAverage
@@ -89,7 +89,7 @@ class ProfitRun:
             collapse_guard: whether a network at chance, or a range at zero, stops the run.
 
         Raises:
-            ValueError: the checkpoint is of another model or version, or every checkpoint is damaged.
+            ValueError: the checkpoint is of another model, config or version, or every checkpoint is damaged.
         """
         assert session.config.method != "data-free", "nothing trains: see quantize_without_data"
         self.session, self.run, self.observer = session, run, observer
@@ -111,7 +111,10 @@ class ProfitRun:
         checkpoint = self.store.load_newest()
         if checkpoint is None:
             self.state = RunState(
-                threads=torch.get_num_threads(), padding_top1=self._measure_padding(), rows=self._starting_rows()
+                config=self.config.digest,
+                threads=torch.get_num_threads(),
+                padding_top1=self._measure_padding(),
+                rows=self._starting_rows(),
             )
         else:
             self.state = RunState.from_json(checkpoint.state)
@@ -120,6 +123,8 @@ class ProfitRun:
             self.momentum = part(checkpoint.tensors, "momentum")
             self.previous_weights = part(checkpoint.tensors, "previous")
             self.step_method.load_state(part(checkpoint.tensors, "method"))
+            if self.state.config != self.config.digest:
+                raise ValueError(f"config: {run.path / 'config.json'} is not what it was when the run began; bring it back")
             torch.set_num_threads(self.state.threads)
             self.totals = EpochTotals(**self.state.underway)
         run.truncate_metrics(self.state.metrics_size)
@@ -382,7 +387,7 @@ class ProfitRun:
         inherited = Path(self.config.from_run) / TEACHER_FILE if self.config.from_run is not None else None
         if inherited is not None and inherited.exists():
             return inherited.read_bytes()
-        return save({name: value.contiguous() for name, value in without_quantizers(self.average.state).items()})
+        return pack_tensors(without_quantizers(self.average.state))
 
     def _teacher_of(self, phase: Phase) -> Teacher | None:
         """Return the teacher; the network cannot teach itself before it has learned."""

@@ -6,15 +6,13 @@ trained model's values, bit for bit. (UNIQ's codes are the numbers of its bins: 
 resolved configuration, the widths, class names and preprocessing, so the file stands alone.
 """
 
-import json
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from subfour.convert.calibrate import set_bits
@@ -29,6 +27,7 @@ from subfour.models.zoo import build_model
 from subfour.profit.config import RunConfig
 from subfour.profit.session import DataRecord, choose_device, convert_for
 from subfour.profit.state import load_model
+from subfour.profit.tensor_file import pack_tensors, unpack_tensors
 from subfour.rundir import RunDirectory
 from subfour.train.evaluation import Accuracy, evaluate
 
@@ -39,8 +38,11 @@ MODEL_FILE = "model.safetensors"
 
 FORMAT = "subfour model 1"
 
-METADATA = "subfour"
-"""The one entry of the metadata: safetensors writes several in random order, and the same model should give the same file."""
+LARGEST_EXCESS = 16
+"""A file that asks for a network so many times its own size is not built to see what does not fit."""
+
+RECORD = {"format", "weight_bits", "activation_bits", "snapping", "data", "config"}
+"""What the metadata hold. Another name there is damage, or of a later version."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,14 +88,12 @@ def pack_model(
         activation_bits: final width of the activations.
         snapping: of a snapped network, as JSON.
     """
-    tensors: dict[str, Tensor] = {
-        name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in model.state_dict().items()
-    }
+    tensors: dict[str, Tensor] = dict(model.state_dict())
     for name, layer in quant_layers(model).items():
         if layer.weight_quantizer.enabled:
             codes = layer.weight_quantizer.codes(layer.folded_weight())
             dtype = torch.uint8 if layer.weight_quantizer.grid.qmin >= 0 else torch.int8
-            tensors[f"{name}.weight"] = codes.to("cpu", dtype, memory_format=torch.contiguous_format)
+            tensors[f"{name}.weight"] = codes.to(dtype)
     record = {
         "format": FORMAT,
         "weight_bits": weight_bits,
@@ -102,7 +102,7 @@ def pack_model(
         "data": data.to_json(),
         "config": config.to_json(),
     }
-    return save(tensors, {METADATA: json.dumps(record)})
+    return pack_tensors(tensors, record)
 
 
 @torch.no_grad()
@@ -121,16 +121,30 @@ def read_model(path: Path) -> TrainedModel:
     if not path.is_file():
         raise ValueError(f"model: there is no file {path}")
     try:
-        with safe_open(path, framework="pt") as file:
-            record: dict[str, Any] = json.loads((file.metadata() or {}).get(METADATA, "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except SafetensorError as error:
-        raise ValueError(f"model: {path} is damaged or not a safetensors file ({error})") from None
+        tensors, record = unpack_tensors(path)
+    except ValueError as error:
+        raise ValueError(f"model: {path} is {error}") from None
     if record.get("format") != FORMAT:
         raise ValueError(f"model: {path} was not written by subfour; its format is {record.get('format')!r}, not {FORMAT!r}")
+    try:
+        return _rebuild(tensors, record)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"model: {path} does not hold what it should ({error})") from None
+
+
+def _rebuild(tensors: dict[str, Tensor], record: dict[str, Any]) -> TrainedModel:
+    """Return the model that the content of a file describes; whatever is wrong with the content raises something."""
+    if unknown := record.keys() - RECORD:
+        raise ValueError(f"its metadata have {sorted(unknown)}, which this version does not know")
     config, data = RunConfig.from_json(record["config"]), DataRecord.from_json(record["data"])
     weight_bits, activation_bits = record["weight_bits"], record["activation_bits"]
-    model = build_model(config.model, num_classes=len(data.classes), weights="none", architecture=config.architecture).model
+    network = partial(build_model, config.model, num_classes=len(data.classes), weights="none", architecture=config.architecture)
+    with torch.device("meta"):  # a small file may ask for a network larger than the memory
+        asked = sum(parameter.numel() for parameter in network().model.parameters())
+    held = sum(value.numel() for value in tensors.values())
+    if asked > LARGEST_EXCESS * held:
+        raise ValueError(f"its network has {asked} parameters, the file holds {held} values")
+    model = network().model
     rules = convert_for(config, model, data.preprocessing)
     model = model.to(memory_format=torch.channels_last)
     load_model(model, tensors)

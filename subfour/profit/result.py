@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from safetensors.torch import save
-
 from subfour.analysis.cost import model_bytes
 from subfour.convert.calibrate import set_bits
 from subfour.layers import quant_layers
@@ -12,6 +10,7 @@ from subfour.profit.model_file import MODEL_FILE, pack_model
 from subfour.profit.phases import build_phases
 from subfour.profit.session import WEIGHTS_FILE, Session
 from subfour.profit.state import RunState
+from subfour.profit.tensor_file import pack_tensors
 from subfour.rundir import RunDirectory
 
 RESULT_FILE = "result.json"
@@ -35,8 +34,7 @@ def write_result(session: Session, run: RunDirectory, state: RunState) -> dict[s
         set_bits(model, row["weight_bits"], row["activation_bits"])
         sizes[row["widths"]] = model_bytes(model)
     set_bits(model, last.weight_bits, last.activation_bits)
-    tensors = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-    run.write_bytes(WEIGHTS_FILE, save(tensors))
+    run.write_bytes(WEIGHTS_FILE, pack_tensors(model.state_dict()))
     packed = pack_model(
         model,
         config,

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import SGD
 
+from subfour.profit.tensor_file import unpack_tensors
 from subfour.train.average import WeightAverage
 
 
@@ -18,6 +17,8 @@ from subfour.train.average import WeightAverage
 class RunState:
     """Where a run stands, between two epochs or between two steps of one."""
 
+    config: str = ""
+    """`RunConfig.digest` of the run."""
     phase: int = 0
     """Index of the phase that comes next or goes on."""
     next_epoch: int = 0
@@ -99,9 +100,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ValueError: the file is damaged.
     """
     try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path}: damaged, not a safetensors file ({error}); restore it") from None
+        return unpack_tensors(path)[0]
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; restore it") from None
 
 
 def load_model(model: nn.Module, state: Mapping[str, Tensor]) -> None:

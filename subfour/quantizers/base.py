@@ -89,7 +89,8 @@ class Quantizer(nn.Module):
     def has_ranges(self) -> bool:
         """Return whether the ranges are set, for the present width where they belong to one."""
         # Ranges are created as NaN: a state that was calibrated is finite, one saved before calibration is not.
-        return all(bool(torch.isfinite(value).all()) for value in self.state_dict().values())
+        # One without memory (meta, to count costs) has none.
+        return all(not value.is_meta and bool(torch.isfinite(value).all()) for value in self.state_dict().values())
 
     def codes(self, values: Tensor) -> Tensor:
         """Return the integer codes of values, as float."""

@@ -9,12 +9,13 @@ from subfour.cli.main import main
 
 ONE_STEP = shlex.split(
     "--schedule.max-steps 1 --schedule.float-epochs 1 --schedule.finetune-epochs 1 --schedule.stabilize-epochs 1 "
-    "--schedule.sample-epochs 1 --average.reestimate-batches 1 --calibration-batches 1 --loading.workers 0"
+    "--schedule.sample-epochs 1 --schedule.snap-epochs 1 --average.reestimate-batches 1 "
+    "--calibration-batches 1 --loading.workers 0"
 )
 """Options that make every phase of a recipe one epoch of one step."""
 
 TEN_PHASES = ["--weight-bits", "4", "--activation-bits", "4"]
-"""Options that leave a recipe one width: float, A4W32, A4W4."""
+"""Options that leave a recipe one width: float, A4W32, A4W4; ten phases, and an eleventh that snaps."""
 
 
 class Outcome(NamedTuple):

@@ -47,11 +47,21 @@ def test_options_change_the_plan():
 
 
 def test_the_float_control_has_the_epochs_of_the_quantized_run():
-    """A lone 32 stands for as many widths as the recipe has."""
+    """A lone 32 stands for as many widths as the recipe has; there are no constants to snap in float."""
     control = json.loads(printed("plan", "digits", "--weight-bits", 32, "--activation-bits", 32, "--keep-phases", "--json"))
-    phases = json.loads(printed("plan", "digits", "--json"))
+    phases = json.loads(printed("plan", "digits", "--no-snap", "--json"))
     assert [(phase["kind"], phase["epochs"]) for phase in control] == [(phase["kind"], phase["epochs"]) for phase in phases]
     assert {phase["weight_bits"] for phase in control} == {phase["activation_bits"] for phase in control} == {32}
+
+
+def test_the_snap_phase_is_an_option():
+    """On in this recipe, off in the paper's; it comes last and once."""
+    kinds = [phase["kind"] for phase in json.loads(printed("plan", "digits", "--json"))]
+    assert (kinds[-1], kinds.count("snap"), len(kinds)) == ("snap", 1, 23)
+    without = [phase["kind"] for phase in json.loads(printed("plan", "digits", "--no-snap", "--json"))]
+    assert without == kinds[:-1]
+    assert json.loads(printed("plan", "imagenet-mobilenet-v2", "--snap", "--json"))[-1]["kind"] == "snap"
+    assert "snap" not in printed("plan", "digits", "--schedule.snap-epochs", 0)
 
 
 def test_keeping_phases_repeats_no_other_width():
@@ -65,4 +75,4 @@ def test_a_plan_goes_nowhere(option: str):
 
 def test_the_plan_of_a_continued_run_starts_at_its_width(finished_run: Path):
     phases = json.loads(printed("plan", "digits", "--from", finished_run, "--weight-bits", 3, "--activation-bits", 3, "--json"))
-    assert [(phase["activation_bits"], phase["weight_bits"]) for phase in phases] == [(3, 4)] * 3 + [(3, 3)] * 6
+    assert [(phase["activation_bits"], phase["weight_bits"]) for phase in phases] == [(3, 4)] * 3 + [(3, 3)] * 7

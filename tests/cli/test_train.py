@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torchvision.models import resnet18
 from torchvision.models._api import WeightsEnum
 
+from subfour.cli.summary import label
 from subfour.models.tiny import tiny_mobilenet_v3
 from subfour.train import checkpoint
 from tests.cli.command import ONE_STEP, TEN_PHASES, error, printed, subfour
@@ -27,7 +28,7 @@ def train(*words: object, recipe: str = "digits") -> dict[str, object]:
 
 
 def widths(result: dict[str, object]) -> list[str]:
-    return [row["widths"] for row in result["rows"]]
+    return [label(row) for row in result["rows"]]
 
 
 @pytest.fixture
@@ -43,11 +44,11 @@ def test_without_a_terminal_it_prints_a_line_per_epoch_and_the_result(here: Path
     epochs, table, *_ = outcome.out.split("\n\n")
     headings, *lines = epochs.splitlines()
     assert headings.split()[:5] == ["phase", "kind", "widths", "frozen", "epoch"]
-    assert [line.split()[0] for line in lines] == [f"{phase}/10" for phase in range(1, 11)]
+    assert [line.split()[0] for line in lines] == [f"{phase}/11" for phase in range(1, 12)]
     title, headings, *rows, padding = table.splitlines()
     assert title == "digits: subfour/tiny_mobilenet_v3, duq, method profit, seed 0"
     assert headings.split("  ")[0] == "widths"
-    assert [row.split()[0] for row in rows] == ["float", "A4W32", "A4W4"]
+    assert [row.split("  ")[0] for row in rows] == ["float", "A4W32", "A4W4", "A4W4 snapped"]
     assert padding.startswith("top-1 and negative padding: ")
     assert padding.count("%") == 3
 
@@ -60,7 +61,7 @@ def test_everything_shown_is_in_metrics(here: Path, photographs: Path):
     records = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     for line, record in zip(lines, records, strict=True):
         phase, kind, shown_widths, frozen, epoch, loss, validation, top1, average, _ = line.split()
-        assert phase == f"{record['phase'] + 1}/10"
+        assert phase == f"{record['phase'] + 1}/11"
         assert kind == record["kind"]
         assert shown_widths == f"A{record['activation_bits']}W{record['weight_bits']}"
         assert int(frozen) == record["frozen_layers"]
@@ -102,16 +103,19 @@ def test_runs_without_a_name_get_one_each(here: Path, photographs: Path):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ("--weight-bits 32 --activation-bits 32 --keep-phases", ["A32W32"]),
-        ("--weight-bits 8 5 4 3 --activation-bits 8 3", ["A32W32", "A8W32", "A3W32", "A3W8", "A3W5", "A3W4", "A3W3"]),
-        ("--weight-bits 3 --activation-bits 3 --profit.fractions 1/4 1/2 3/4", ["A32W32", "A3W32", "A3W3"]),
-        ("--weight-bits 2 --activation-bits 2", ["A32W32", "A2W32", "A2W2"]),
-        ("--method none", ["A32W32", "A4W32", "A4W4"]),
-        ("--quantizer pact-sawb", ["A32W32", "A4W32", "A4W4"]),
-        ("--padding zero", ["A32W32", "A4W32", "A4W4"]),
-        ("--teacher none", ["A32W32", "A4W32", "A4W4"]),
-        ("--schedule.batch-size 5000", ["A32W32", "A4W32", "A4W4"]),
-        ("--model timm/mobilenetv3_small_050", ["A32W32", "A4W32", "A4W4"]),
+        ("--weight-bits 32 --activation-bits 32 --keep-phases", ["float"]),
+        (
+            "--weight-bits 8 5 4 3 --activation-bits 8 3",
+            ["float", "A8W32", "A3W32", "A3W8", "A3W5", "A3W4", "A3W3", "A3W3 snapped"],
+        ),
+        ("--weight-bits 3 --activation-bits 3 --profit.fractions 1/4 1/2 3/4", ["float", "A3W32", "A3W3", "A3W3 snapped"]),
+        ("--weight-bits 2 --activation-bits 2", ["float", "A2W32", "A2W2", "A2W2 snapped"]),
+        ("--method none", ["float", "A4W32", "A4W4", "A4W4 snapped"]),
+        ("--quantizer pact-sawb", ["float", "A4W32", "A4W4", "A4W4 snapped"]),
+        ("--padding zero --no-snap", ["float", "A4W32", "A4W4"]),
+        ("--teacher none", ["float", "A4W32", "A4W4", "A4W4 snapped"]),
+        ("--schedule.batch-size 5000", ["float", "A4W32", "A4W4", "A4W4 snapped"]),
+        ("--model timm/mobilenetv3_small_050", ["float", "A4W32", "A4W4", "A4W4 snapped"]),
     ],
 )
 def test_variants_of_a_recipe_train_to_the_end(options: str, expected: list[str], here: Path, photographs: Path):
@@ -135,7 +139,7 @@ def test_a_run_continues_another(finished_run: Path, here: Path):
     result = json.loads(
         printed("train", "digits", *ONE_STEP, "--from", finished_run, "--weight-bits", 3, "--activation-bits", 3, "--json")
     )
-    assert widths(result) == ["A3W4", "A3W3"]
+    assert widths(result) == ["A3W4", "A3W3", "A3W3 snapped"]
 
 
 def test_weights_and_teacher_come_from_files(here: Path, photographs: Path):
@@ -158,7 +162,7 @@ def test_the_imagenet_recipe_trains_a_step_of_each_phase_at_224_pixels(here: Pat
     """The path of ImageNet's users, on a handful of images, at one width."""
     write_folder(here / "imagenet")
     words = ["--data", "folder:imagenet", "--weights", "none", "--teacher", "self", "--out", "run"]
-    assert widths(train(*words, recipe="imagenet-mobilenet-v2")) == ["A32W32", "A4W32", "A4W4"]
+    assert widths(train(*words, recipe="imagenet-mobilenet-v2")) == ["float", "A4W32", "A4W4"]
     kinds = [json.loads(line)["kind"] for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert kinds == [phase["kind"] for phase in json.loads(Path("run/plan.json").read_text())]
     assert json.loads(Path("run/data.json").read_text())["preprocessing"]["image_size"] == 224
@@ -169,7 +173,7 @@ def test_tensorboard_gets_one_step_per_epoch_of_the_run(here: Path, photographs:
 
     train("--data", f"folder:{photographs}", "--tensorboard", "--out", "run")
     events = EventAccumulator("run/tensorboard").Reload()
-    assert [event.step for event in events.Scalars("train/loss")] == list(range(1, 11))
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(1, 12))
     assert {"validation/raw/top1", "validation/averaged/loss", "frozen_layers", "lr"} <= set(events.Tags()["scalars"])
 
 
@@ -245,6 +249,15 @@ def test_a_gpu_that_is_not_there_is_refused(here: Path):
     assert refused("--device", "cuda").startswith("device: 'cuda' is not available here")
 
 
+def test_what_cannot_be_snapped_is_refused(here: Path, photographs: Path):
+    """Before anything trains; where no phase snaps, nothing is to refuse."""
+    zero = ["--data", f"folder:{photographs}", "--padding", "zero"]
+    message = refused(*zero)
+    assert re.match(r"snap: features\.\S+: padding: it pads with 0\.0, which is no code of its input; ", message)
+    assert message.endswith("train with --padding negative; or leave snapping out with --no-snap")
+    assert widths(train(*zero, "--weight-bits", 32, "--activation-bits", 32)) == ["float"]
+
+
 def test_images_too_small_to_train_are_refused(here: Path):
     assert refused("--loading.image-size", 0).startswith("loading.image_size: 0 is not possible")
 
@@ -272,7 +285,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_epoch(here: Pat
     outcome = subfour("train", "digits", *SHORT, "--schedule.max-steps", 3, *rates, "--out", "run")
     assert outcome.code == 2
     stopped = re.fullmatch(
-        r"subfour: phase (\d) of 10 \(\w+ A4W32\): .* epoch 1.*; try a lower schedule.lr; the epochs before it are kept\n",
+        r"subfour: phase (\d) of 11 \(\w+ A4W32\): .* epoch 1.*; try a lower schedule.lr; the epochs before it are kept\n",
         outcome.err,
     )
     assert stopped

@@ -40,7 +40,9 @@ def test_profit_digits_learns_and_leaves_a_run(
     printed = run_example("02_profit_digits.py", str(tmp_path / "run"), monkeypatch, capsys)
     assert "finetune A4W4, 10 layers frozen" in printed
     rows = json.loads((tmp_path / "run" / "result.json").read_text())["rows"]
-    assert [row["widths"] for row in rows] == ["A32W32", "A4W32", "A4W4"]
+    assert [row["widths"] for row in rows] == ["A32W32", "A4W32", "A4W4", "A4W4"]
+    assert [row["snapped"] for row in rows] == [False, False, False, True]
+    assert "\nA4W4 snapped: top-1 " in printed
     assert rows[-1]["averaged"]["top1"] > 80
 
     listed = set(re.findall(r"^\| `([\w./]+)`", RUN_DIRECTORY, re.MULTILINE))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,12 @@ NAMES = (
 )
 """ReLU, ReLU6 and h-swish; hard-sigmoid and sigmoid gates; skips; pooling before and behind the last convolution."""
 
+WIDTHS = (
+    *((name, 4) for name in NAMES),
+    *((name, bits) for name in ("subfour/tiny_mobilenet_v3", "torchvision/mobilenet_v2") for bits in (2, 8)),
+)
+"""All of them at 4 bits, and one with and one without h-swish at the ends of what can be trained."""
+
 
 @dataclass(frozen=True)
 class Programs:
@@ -39,9 +45,17 @@ class Programs:
     built: Program
     """In float64, not snapped."""
     snapping: Snapping
-    snapped: Program
-    """In float64."""
-    settled: Program
+
+    @cached_property
+    def snapped(self) -> Program:
+        """In float64."""
+        with torch.no_grad():
+            return snap(self.built, self.snapping)
+
+    @cached_property
+    def settled(self) -> Program:
+        """As it is executed and exported."""
+        return settle(self.snapped, self.snapping)
 
 
 def random_pixels(count: int = 2, size: int = SIZE) -> Tensor:
@@ -53,9 +67,7 @@ def random_pixels(count: int = 2, size: int = SIZE) -> Tensor:
 def programs_of(model: nn.Module) -> Programs:
     """Return the programs of a converted network."""
     built = build_program(model, PREPROCESSING, dtype=torch.float64)
-    snapping = measure(built, [random_pixels(8)])
-    snapped = snap(built, snapping)
-    return Programs(model, built, snapping, snapped, settle(snapped, snapping))
+    return Programs(model, built, measure(built, [random_pixels(8)]))
 
 
 @cache

@@ -59,10 +59,12 @@ class Net(nn.Module):
     """A stem, something, and a head."""
 
     def __init__(self, middle: nn.Module) -> None:
+        """Make stem and head."""
         super().__init__()
         self.stem, self.middle, self.head = nn.Conv2d(3, 4, 3), middle, nn.Linear(4, 2)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Compute it."""
         return self.head(self.middle(self.stem(images)).mean((2, 3)))
 
 
@@ -82,10 +84,12 @@ class Twice(nn.Module):
     """Reads a layer's output before and behind its batch norm."""
 
     def __init__(self) -> None:
+        """Make its layers."""
         super().__init__()
         self.stem, self.norm, self.head = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Compute it."""
         values = self.stem(images)
         return self.head((values + self.norm(values)).mean((2, 3)))
 

@@ -111,7 +111,6 @@ def test_the_integer_form_trains_as_the_layer_does():
     torch.manual_seed(derive_seed("gradients"))
     layer, norm = quantized_layer(LAYERS["dense"](), "hswish"), norm_for(8)
     values = values_for(layer)
-    parameters = {name: parameter for part in (layer, norm) for name, parameter in part.named_parameters()}
     parameters = {"gain": norm.weight, "shift": norm.bias, **dict(layer.named_parameters())}
     parameters.pop("activation_quantizer.input_range_raw")  # decides codes, which are given here
     weighting = torch.randn(2, 8, 7, 6, dtype=torch.float64)

@@ -6,7 +6,7 @@ import pytest
 
 from subfour.profit.config import RunConfig
 from subfour.profit.method import ProfitRun
-from tests.profit.tiny_run import FIRST_FROZEN, SAMPLING, Recorder, tiny_config, train, write_images
+from tests.profit.tiny_run import FIRST_FROZEN, SAMPLING, SNAP, Recorder, tiny_config, train, write_images
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     root = tmp_path_factory.mktemp("finished")
     write_images(root / "images")
     config = tiny_config(root / "images")
-    moments = [(SAMPLING, 0), (SAMPLING, 1), (FIRST_FROZEN, 0)]
+    moments = [(SAMPLING, 0), (SAMPLING, 1), (FIRST_FROZEN, 0), (SNAP - 1, 0), (SNAP, 0)]
     copies = {(phase, epoch): root / f"copy-{phase}-{epoch}" for phase, epoch in moments}
     recorders: list[Recorder] = []
 

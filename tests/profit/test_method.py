@@ -19,6 +19,7 @@ from subfour.profit.method import FAILURE_FILE, ProfitRun
 from subfour.profit.model_file import evaluate_model, read_model
 from subfour.profit.phases import build_phases
 from subfour.profit.session import TEACHER_FILE, WEIGHTS_FILE, continued, prepare_session
+from subfour.profit.state import part
 from subfour.quantizers import DuQWeight, QuantizerName
 from subfour.rundir import RunDirectory
 from subfour.train.checkpoint import CheckpointStore
@@ -28,6 +29,7 @@ from tests.profit.tiny_run import (
     FIRST_FROZEN,
     SAMPLING,
     SECOND_FROZEN,
+    SNAP,
     Killer,
     KillerBeforeSaving,
     Recorder,
@@ -52,14 +54,19 @@ KILLS = [
     Killer(phase=SAMPLING, epoch=1),  # right after the epoch that makes the order
     Killer(phase=FIRST_FROZEN, epoch=1, step=0),
     Killer(phase=SECOND_FROZEN, epoch=0, step=0),
-    Killer(phase=21, epoch=0),  # everything trained, nothing written out
+    KillerBeforeSaving(phase=21, epoch=0),  # statistics computed anew, but in no checkpoint
+    Killer(phase=21, epoch=0),  # right before snapping measures
+    Killer(phase=SNAP, epoch=0, step=1),  # measured, and forgotten
+    KillerBeforeSaving(phase=SNAP, epoch=0),
+    Killer(phase=SNAP, epoch=1, step=1),  # with momentum and what was measured to restore
+    Killer(phase=SNAP, epoch=1),  # everything trained, nothing written out
 ]
 """In the order of the run; each takes up the run where the one before left it."""
 
 
 def short(config: RunConfig, **changes: object) -> RunConfig:
     """Return a configuration with one epoch per phase."""
-    schedule = replace(config.schedule, float_epochs=1, finetune_epochs=1, sample_epochs=1)
+    schedule = replace(config.schedule, float_epochs=1, finetune_epochs=1, sample_epochs=1, snap_epochs=1)
     return replace(config, schedule=schedule, **changes)
 
 
@@ -71,9 +78,9 @@ def weights_of(names: list[str]) -> set[str]:
 
 
 def test_the_run_goes_through_its_plan(finished: FinishedRun):
-    """22 phases, each once, in order."""
+    """23 phases, each once, in order."""
     assert [record.phase for record in finished.recorder.phases] == build_phases(finished.config)
-    assert len(finished.recorder.phases) == 22
+    assert len(finished.recorder.phases) == 23
 
 
 def test_frozen_weights_are_bit_identical_while_all_others_move(finished: FinishedRun):
@@ -97,6 +104,9 @@ def test_stabilize_phases_change_no_weight(finished: FinishedRun):
     ranges = {name for name in finished.recorder.phases[0].before if name.endswith("_raw")}
     for record in finished.recorder.phases:
         moved, phase = record.moved(), record.phase
+        # Snapping goes on from the averaged state, and the rest of its phase moves neither weights nor statistics.
+        if phase.kind == "snap":
+            continue
         assert norms <= moved
         if phase.kind == "stabilize":
             assert not moved & every_weight
@@ -105,6 +115,33 @@ def test_stabilize_phases_change_no_weight(finished: FinishedRun):
         quantized = {name for name in ranges if not record.before[name].isnan()}
         assert moved & ranges <= quantized
         assert bool(moved & ranges) == bool(quantized)  # not all: the network is hardly trained, and some see no gradient
+
+
+def test_the_snap_phase_starts_from_the_average_and_trains_no_weight(finished: FinishedRun):
+    """Weights and statistics are those of the averaged network before it; scales, shifts, biases and ranges move."""
+    before, record = finished.recorder.phases[SNAP - 1 :]
+    averaged = finished.copies[SNAP - 1, 0]
+    tensors = part(CheckpointStore(averaged / "checkpoints").load_newest().tensors, "average")
+    assert all(torch.equal(value, tensors[name]) for name, value in record.before.items())
+    assert all(torch.equal(value, tensors[name]) for name, value in record.averaged.items())
+    assert any(not torch.equal(value, tensors[name]) for name, value in before.after.items())
+    still = weights_of(list(quant_layers(finished.recorder.run.model)))
+    still |= {name for name in record.before if ".running_" in name or name.endswith("num_batches_tracked")}
+    assert not record.moved() & still
+    assert {name.rpartition(".")[2] for name in record.moved()} == {"weight", "bias", "input_range_raw", "output_range_raw"}
+    rates = [line["lr"] for line in RunDirectory(finished.folder).metrics() if line["kind"] == "snap"]
+    assert rates == pytest.approx([0.001, 0.0005], rel=0.01)
+
+
+def test_a_resumed_snap_phase_measures_nothing_again(finished: FinishedRun):
+    """What was measured is in every checkpoint of the phase, and in the model file."""
+    store = CheckpointStore(finished.copies[SNAP, 0] / "checkpoints")
+    state = store.load_newest().state
+    assert (state["phase"], state["next_epoch"]) == (SNAP, 1)
+    assert state["snapping"] == finished.recorder.run.state.snapping
+    assert CheckpointStore(finished.copies[SNAP - 1, 0] / "checkpoints").load_newest().state["snapping"] is None
+    snapping = read_model(finished.folder).snapping
+    assert snapping.to_json() == state["snapping"]
 
 
 def test_ranges_have_no_value_until_their_width_begins(finished: FinishedRun):
@@ -122,6 +159,8 @@ def test_weight_ranges_are_fitted_anew_only_below_four_bits(finished: FinishedRu
     refitted = []
     for index, (before, record) in enumerate(zip(finished.recorder.phases, finished.recorder.phases[1:], strict=False), start=1):
         names = [name for name in record.before if ".weight_quantizer." in name and not before.after[name].isnan()]
+        if record.phase.kind == "snap":  # starts from the averaged state
+            continue
         changed = [name for name in names if not torch.equal(before.after[name], record.before[name])]
         if changed:
             assert changed == names
@@ -136,10 +175,10 @@ def test_weight_ranges_are_fitted_anew_only_below_four_bits(finished: FinishedRu
 
 
 def test_the_average_restarts_when_a_width_changes(finished: FinishedRun):
-    """From the raw weights; within a width it goes on."""
+    """From the raw weights; within a width it goes on, until snapping starts from it."""
     phases = finished.recorder.phases
     for index, record in enumerate(phases):
-        begins = index == 0 or record.phase.widths != phases[index - 1].phase.widths
+        begins = index == 0 or record.phase.widths != phases[index - 1].phase.widths or record.phase.kind == "snap"
         equal = all(same(value, record.before[name]) for name, value in record.averaged.items())
         assert equal == begins
         assert {name for name, value in record.averaged.items() if value.isnan().any()} == {
@@ -189,12 +228,12 @@ def test_a_run_of_the_other_quantizer_without_profit(finished: FinishedRun, tmp_
     result = train(tmp_path / "run", config, watch)
     assert [record.phase.kind for record in recorders[0].phases] == [
         *("float", "stabilize", "finetune", "stabilize"),
-        *("stabilize", "sample", "finetune", "finetune", "finetune", "stabilize"),
+        *("stabilize", "sample", "finetune", "finetune", "finetune", "stabilize", "snap"),
     ]
     every_weight = weights_of(list(quant_layers(recorders[0].run.model)))
     for record in recorders[0].phases:
         assert not record.frozen
-        assert (record.moved() & every_weight) == (set() if record.phase.kind == "stabilize" else every_weight)
+        assert (record.moved() & every_weight) == (set() if record.phase.kind in ("stabilize", "snap") else every_weight)
     assert result["padding_top1"] == {}  # PACT has no negative codes, so nothing is padded with -3/8
     assert not (tmp_path / "run" / TEACHER_FILE).exists()
     assert all(row["frozen_in_phase"] is None for row in json.loads((tmp_path / "run" / "sensitivity.json").read_text()))
@@ -251,11 +290,11 @@ def test_a_continued_run_keeps_its_teacher_and_its_average(finished: FinishedRun
     final = load_file(finished.folder / WEIGHTS_FILE)
     first = recorders[0].phases[0]
     assert all(torch.equal(value, final[name]) for name, value in first.before.items())
-    assert [row["widths"] for row in result["rows"]] == ["A3W3", "A3W2"]
+    assert [row["widths"] for row in result["rows"]] == ["A3W3", "A3W2", "A3W2"]
     assert result["padding_top1"] == {}  # measured when the weights were new
-    for record in recorders[0].phases[1:]:
+    for record in recorders[0].phases[1:-1]:
         assert not all(same(value, record.before[name]) for name, value in record.averaged.items())  # no restart
-    assert len(result["rows"]) == 2
+    assert len(result["rows"]) == 3
 
 
 # Kill -9.
@@ -278,7 +317,7 @@ def test_a_run_killed_again_and_again_ends_bit_identical(finished: FinishedRun, 
 def test_a_run_killed_from_outside_ends_bit_identical(finished: FinishedRun, tmp_path: Path):
     """Wherever it happens to be after some epochs."""
     folder = tmp_path / "run"
-    for epochs in (1, 9, 18, 27):
+    for epochs in (1, 9, 18, 27, 32):
         process = start(folder, finished.config, Silent())
         while process.is_alive() and len(RunDirectory(folder).metrics()) < epochs:
             time.sleep(0.01)
@@ -350,7 +389,7 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(finished: FinishedRun, tm
     shutil.copytree(finished.folder, folder)
     train(folder, finished.config)
     assert outcome(folder) == outcome(finished.folder)
-    assert len(RunDirectory(folder).metrics()) == 32
+    assert len(RunDirectory(folder).metrics()) == 34
 
 
 def test_a_run_that_stops_at_a_loss_that_is_not_finite_leaves_word_until_it_goes_on(finished: FinishedRun, tmp_path: Path):
@@ -358,7 +397,7 @@ def test_a_run_that_stops_at_a_loss_that_is_not_finite_leaves_word_until_it_goes
     folder = tmp_path / "run"
     wild = replace(finished.config, schedule=replace(finished.config.schedule, float_lr=1e30))
     for _ in range(2):
-        with pytest.raises(FloatingPointError, match="phase 1 of 22"):
+        with pytest.raises(FloatingPointError, match="phase 1 of 23"):
             train(folder, wild)
         failure = RunDirectory(folder).read_json(FAILURE_FILE)
         assert (failure["phase"], failure["epoch"]) == (0, 0)

@@ -11,16 +11,20 @@ from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
 from subfour.data.preprocess import Preprocessing
+from subfour.integer.network import SnappedNetwork
 from subfour.layers import quant_layers
 from subfour.models import build_model
 from subfour.profit.config import RunConfig
-from subfour.profit.model_file import FORMAT, METADATA, MODEL_FILE, evaluate_model, pack_model, read_model
+from subfour.profit.model_file import FORMAT, MODEL_FILE, evaluate_model, pack_model, read_model
 from subfour.profit.session import DataRecord
+from subfour.profit.tensor_file import DIGEST, METADATA, pack_tensors
 from subfour.quantizers import METHODS, Granularity, QuantizerName
 from tests.convert.stock_networks import NORMALIZATION, random_images
 from tests.profit.conftest import FinishedRun
 from tests.profit.quantized_networks import TINY, quantized, tiny
 from tests.profit.tiny_run import write_images
+
+RESULTS = Path(__file__).parents[2] / "results" / "models"
 
 DATA = DataRecord(
     classes=tuple("0123456789"),
@@ -56,7 +60,8 @@ def contents(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def rewrite(file: Path, tensors: Mapping[str, Tensor] = {}, **changes: object) -> None:
     """Write a file again with other metadata or further tensors."""
     record, own = contents(file)
-    save_file({**own, **tensors}, file, {METADATA: json.dumps(record | changes)})
+    del record[DIGEST]
+    file.write_bytes(pack_tensors({**own, **tensors}, record | changes))
 
 
 @pytest.fixture
@@ -161,6 +166,33 @@ def test_every_truncation_is_a_value_error(file: Path):
             read_model(file)
 
 
+def test_every_flipped_bit_is_a_value_error(file: Path):
+    """In the header, in the metadata and in the codes, where nothing else would notice."""
+    whole = file.read_bytes()
+    for place in [*range(0, 2000, 61), *range(2000, len(whole), 997), len(whole) - 1]:
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match=r"model: .*model.safetensors"):
+            read_model(file)
+
+
+def test_a_file_from_before_there_was_a_checksum_is_read(file: Path):
+    """As those in `results/` are; but not one whose checksum has lost its name."""
+    record, tensors = contents(file)
+    digest = record.pop(DIGEST)
+    save_file(tensors, file, {METADATA: json.dumps(record)})
+    assert read_model(file).weight_bits == 4
+    save_file(tensors, file, {METADATA: json.dumps(record | {"sha356": digest})})
+    with pytest.raises(ValueError, match=r"its metadata have \['sha356'\], which this version does not know"):
+        read_model(file)
+
+
+def test_a_network_too_large_for_its_file_is_never_built(file: Path):
+    """A few bytes could ask for more memory than there is."""
+    rewrite(file, config=replace(config_of(), architecture=replace(config_of().architecture, width=500.0)).to_json())
+    with pytest.raises(ValueError, match=r"does not hold what it should \(its network has \d+ parameters, the file holds \d+"):
+        read_model(file)
+
+
 @pytest.mark.parametrize("content", [b"", b"\x80\x04K\x01.", b"PK\x03\x04 a zip, as torch.save writes", b"{}", b"\xff" * 100])
 def test_a_file_of_another_kind_is_a_value_error(file: Path, content: bytes):
     """Pickles above all: nothing is executed."""
@@ -212,7 +244,7 @@ def test_there_is_no_such_model(tmp_path: Path, finished: FinishedRun):
 
 
 def test_a_run_and_its_file_evaluate_to_its_result(finished: FinishedRun, tmp_path: Path):
-    """The last row of result.json, exactly, from the folder or from a copy of the file alone."""
+    """The last row of result.json, that of the snapped network, exactly, from the folder or from a copy of the file alone."""
     copy = tmp_path / "elsewhere.safetensors"
     copy.write_bytes((finished.folder / MODEL_FILE).read_bytes())
     expected = finished.result["rows"][-1]["averaged"]
@@ -220,6 +252,31 @@ def test_a_run_and_its_file_evaluate_to_its_result(finished: FinishedRun, tmp_pa
         accuracy = evaluate_model(read_model(path), finished.config.data, batch_size=finished.config.schedule.batch_size)
         assert (accuracy.top1, accuracy.top5, accuracy.images) == (expected["top1"], expected["top5"], 40)
         assert accuracy.loss == expected["loss"]
+    assert finished.result["rows"][-1]["snapped"]
+    assert isinstance(read_model(copy).network, SnappedNetwork)
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.safetensors")), ids=lambda path: path.stem)
+def test_a_committed_file_can_be_read_whatever_version_wrote_it(path: Path):
+    """Earlier ones know nothing of snapping, and their network is the model."""
+    read = read_model(path)
+    if "snapping" not in contents(path)[0]:
+        assert read.snapping is None
+        assert not read.config.snap
+        assert read.network is read.model
+    with torch.no_grad():
+        size = read.data.preprocessing.image_size
+        assert read.network(random_images(2, size)).shape == (2, len(read.data.classes))
+
+
+def test_a_network_that_is_not_snapped_is_its_model(file: Path):
+    """Snapping is in the file or not at all."""
+    assert read_model(file).snapping is None
+    rewrite(file, snapping={"accumulators": {}, "largest": {}, "positions": {}})
+    read = read_model(file)
+    assert isinstance(read.network, SnappedNetwork)
+    assert not read.network.training
+    assert read.network.model is read.model
 
 
 def test_data_of_other_classes(file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -143,6 +143,21 @@ def test_a_float_width_has_no_phases_otherwise():
     assert without_epochs(weights_only) == [("float", 32, 32, "0")] + [(row[0], row[1], 32, row[3]) for row in PAPER[10:]]
 
 
+def test_the_demo_ends_with_a_snap_phase():
+    """After the paper's phases, at the last widths, nothing frozen; a float network has no constants to snap."""
+    config = load_recipe("digits")
+    plan = rows(build_phases(config))
+    assert without_epochs(plan) == [*without_epochs(PAPER), ("snap", 4, 4, "0")]
+    assert (len(plan), sum(row[4] for row in plan)) == (23, 59)
+    assert rows(build_phases(replace(config, snap=False))) == plan[:-1]
+    schedule = replace(config.schedule, snap_epochs=3)
+    assert rows(build_phases(replace(config, schedule=schedule))) == [*plan[:-1], ("snap", 4, 4, "0", 3)]
+    for widths in ({"weight_bits": (32,)}, {"activation_bits": (32,)}):
+        assert not any(row[0] == "snap" for row in rows(build_phases(replace(config, **widths))))
+    control = replace(config, weight_bits=(32,) * 3, activation_bits=(32,) * 3, keep_phases=True)
+    assert without_epochs(rows(build_phases(control))) == without_epochs(CONTROL)
+
+
 def test_phases_without_epochs_are_left_out():
     """Each kind by its own number."""
     schedule = ScheduleConfig(float_epochs=0, stabilize_epochs=0, finetune_epochs=2, sample_epochs=1)

@@ -16,7 +16,7 @@ def test_the_result_says_what_was_run(finished: FinishedRun):
     result = json.loads((finished.folder / "result.json").read_text())
     assert result == finished.result
     expected = {"recipe": "digits", "seed": 0, "model": "subfour/tiny_mobilenet_v3", "quantizer": "duq", "method": "profit"}
-    expected |= {"weight_bits": 3, "activation_bits": 4, "epochs": 32, "threads": 1, "classes": list("0123456789")}
+    expected |= {"weight_bits": 3, "activation_bits": 4, "epochs": 34, "threads": 1, "classes": list("0123456789")}
     assert {key: result[key] for key in expected} == expected
     git = json.loads((finished.folder / "environment.json").read_text())["git"] or {}
     assert (result["commit"], result["dirty"]) == (git.get("commit"), git.get("dirty"))
@@ -25,10 +25,11 @@ def test_the_result_says_what_was_run(finished: FinishedRun):
     assert result["padding_top1"]["after_float"] == result["rows"][0]["averaged"]["top1"]
 
 
-def test_one_row_per_pair_of_widths(finished: FinishedRun):
+def test_one_row_per_pair_of_widths_and_one_for_the_snapped_network(finished: FinishedRun):
     """Activations first, as the run went; raw and averaged weights, top-1 and top-5, size at that width."""
     rows = finished.result["rows"]
-    assert [row["widths"] for row in rows] == ["A32W32", "A8W32", "A5W32", "A4W32", "A4W8", "A4W5", "A4W3"]
+    assert [row["widths"] for row in rows] == ["A32W32", "A8W32", "A5W32", "A4W32", "A4W8", "A4W5", "A4W3", "A4W3"]
+    assert [row["snapped"] for row in rows] == [False] * 7 + [True]
     model = prepare_session(finished.config).model
     for row in rows:
         set_bits(model, row["weight_bits"], row["activation_bits"])
@@ -39,10 +40,10 @@ def test_one_row_per_pair_of_widths(finished: FinishedRun):
     assert [row["bytes"] for row in rows] == sorted((row["bytes"] for row in rows), reverse=True)
 
 
-def test_the_last_row_is_after_re_estimation_and_shows_before(finished: FinishedRun):
-    """Batch-norm statistics were computed anew for both sets of weights."""
-    *others, last = finished.result["rows"]
-    assert all("before_reestimation" not in row for row in others)
+def test_the_last_row_before_snapping_is_after_re_estimation_and_shows_before(finished: FinishedRun):
+    """Batch-norm statistics were computed anew for both sets of weights, and stood still from then on."""
+    *others, last, snapped = finished.result["rows"]
+    assert all("before_reestimation" not in row for row in (*others, snapped))
     assert last["before_reestimation"].keys() == {"raw", "averaged"}
     weights = load_file(finished.folder / WEIGHTS_FILE)
     assert {int(value) for name, value in weights.items() if name.endswith("num_batches_tracked")} == {2}
@@ -51,9 +52,9 @@ def test_the_last_row_is_after_re_estimation_and_shows_before(finished: Finished
 def test_every_row_is_the_end_of_its_widths(finished: FinishedRun):
     """The last epoch, not the best."""
     metrics = [json.loads(line) for line in (finished.folder / "metrics.jsonl").read_text().splitlines()]
-    ends = {f"A{record['activation_bits']}W{record['weight_bits']}": record for record in metrics}
+    ends = {(f"A{record['activation_bits']}W{record['weight_bits']}", record["kind"] == "snap"): record for record in metrics}
     for row in finished.result["rows"]:
-        shown, end = row.get("before_reestimation", row), ends[row["widths"]]
+        shown, end = row.get("before_reestimation", row), ends[row["widths"], row["snapped"]]
         assert (shown["raw"], shown["averaged"]) == (end["raw"], end["averaged"])
 
 

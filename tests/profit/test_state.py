@@ -33,6 +33,7 @@ def steps(model: nn.Module, optimizer: SGD, numbers: range) -> None:
 def full_state() -> RunState:
     """Return a state with something in every field."""
     return RunState(
+        config="0123abcd",
         phase=3,
         next_epoch=1,
         underway={"steps": 3, "loss": 0.1 + 0.2, "hits": 7, "images": 96},
@@ -40,8 +41,8 @@ def full_state() -> RunState:
         instability={"b": 0.1 + 0.2, "a": 1e-300},
         dropped={"b": 0.5, "a": 0.0},
         running={"b": [1 / 3, 7, 2], "a": [0.0, 0, 0]},
+        snapping={"accumulators": {"a": 7}, "largest": {"b": 1 / 3}, "positions": {}},
         rows=[{"widths": "A4W4", "raw": {"top1": 12.5}}],
-        snapping={"input": 0.1},
         padding_top1={"before": 10.0, "after": 9.5},
         unreadable=["photos/train/cat/one.jpg"],
         metrics_size=12345,

@@ -11,7 +11,7 @@ from subfour.recipes import load_recipe
 @pytest.mark.parametrize("at_bits", [5, 4])
 def test_progress_rises_from_0_towards_1_over_the_phases_at_profits_width(at_bits: int):
     """And is nowhere else."""
-    config = replace(load_recipe("digits"), profit=ProfitConfig(at_bits=at_bits))
+    config = replace(load_recipe("digits"), snap=False, profit=ProfitConfig(at_bits=at_bits))
     phases = build_phases(config)
     shares = [
         (phase.weight_bits, progress(config, phases, phase=index, position=epoch + 0.5))

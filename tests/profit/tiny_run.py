@@ -1,4 +1,4 @@
-"""A whole run in seconds, in a process of its own where it is to be killed: 22 phases, two steps an epoch, 200 digits."""
+"""A whole run in seconds, in a process of its own where it is to be killed: 23 phases, two steps an epoch, 200 digits."""
 
 import json
 import math
@@ -26,8 +26,8 @@ from subfour.rundir import RunDirectory, environment
 from subfour.train.checkpoint import CheckpointStore
 from subfour.train.interruption import Interruption
 
-SAMPLING, FIRST_FROZEN, SECOND_FROZEN = 17, 19, 20
-"""Phases of a tiny run, which has 0..21."""
+SAMPLING, FIRST_FROZEN, SECOND_FROZEN, SNAP = 17, 19, 20, 22
+"""Phases of a tiny run, which has 0..22."""
 
 
 def tiny_config(images: Path) -> RunConfig:
@@ -47,6 +47,7 @@ def tiny_config(images: Path) -> RunConfig:
             finetune_epochs=2,
             stabilize_epochs=1,
             sample_epochs=2,
+            snap_epochs=2,
             float_lr=0.1,
             lr=0.05,
             range_lr_scale=0.1,

@@ -1,0 +1,111 @@
+import pytest
+import torch
+from torch import nn
+
+from subfour.convert.calibrate import set_bits, widths_of
+from subfour.convert.rewrite import convert
+from subfour.data.preprocess import Preprocessing, normalize
+from subfour.integer.execute import execute
+from subfour.integer.network import SnappedNetwork, check_snappable, pixels_of, snapped_program
+from tests.convert.stock_networks import NORMALIZATION, stock_network
+from tests.integer.programs import PREPROCESSING, SIZE, random_pixels, stock_programs
+from tests.profit.quantized_networks import TINY, tiny
+
+
+def snapped_network() -> SnappedNetwork:
+    """Return a snapped network around a model of its own."""
+    return SnappedNetwork(tiny(4), PREPROCESSING, stock_programs(TINY).snapping)
+
+
+def images() -> torch.Tensor:
+    return normalize(random_pixels(4), PREPROCESSING)
+
+
+def test_evaluation_executes_the_settled_program():
+    """Bit for bit."""
+    network = snapped_network().eval()
+    program = stock_programs(TINY).settled
+    with torch.no_grad():
+        assert torch.equal(network(images()), execute(program, random_pixels(4))[program.output])
+
+
+def test_training_moves_every_parameter_and_leaves_batch_norm_alone():
+    """The forward pass in training mode is differentiable, and near the one in evaluation mode."""
+    network = snapped_network().train()
+    statistics = {name: value.clone() for name, value in network.model.named_buffers()}
+    logits = network(images())
+    logits.square().mean().backward()
+    without = [name for name, parameter in network.model.named_parameters() if parameter.grad is None]
+    assert without == []
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
+    kinds = ("input_range_raw", "output_range_raw", "weight", "bias")
+    for kind in kinds:
+        found = [parameter.grad for name, parameter in network.model.named_parameters() if name.endswith(kind)]
+        assert any(gradient.any() for gradient in found), kind
+    assert all(torch.equal(value, statistics[name]) for name, value in network.model.named_buffers())
+    with torch.no_grad():
+        final = network.eval()(images())
+    assert torch.corrcoef(torch.stack([logits.detach().flatten(), final.flatten()]))[0, 1] > 0.9
+
+
+def test_what_was_settled_is_kept_until_the_mode_is_set_again():
+    """Parameters change between evaluations, never within one."""
+    network = snapped_network().eval()
+    program = network.final_program()
+    assert network.final_program() is program
+    before = network(images())
+    with torch.no_grad():
+        for norm in (module for module in network.model.modules() if isinstance(module, nn.BatchNorm2d)):
+            norm.bias += 0.2
+    assert torch.equal(network(images()), before)
+    assert not torch.equal(network.eval()(images()), before)
+    assert network.final_program() is not program
+
+
+def test_the_network_s_parameters_are_those_of_the_model_it_wraps():
+    model = tiny(4)
+    network = SnappedNetwork(model, PREPROCESSING, stock_programs(TINY).snapping)
+    assert {id(parameter) for parameter in network.parameters()} == {id(parameter) for parameter in model.parameters()}
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        (NORMALIZATION["mean"], NORMALIZATION["std"]),
+        ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+        ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+        ((0.3052, 0.3052, 0.3052), (0.3761, 0.3761, 0.3761)),
+        ((1.0, 0.0, 0.999), (0.001, 1e-4, 100.0)),
+    ],
+)
+def test_normalised_images_give_their_pixels_back(mean: tuple[float, ...], std: tuple[float, ...]):
+    """All 256 values of each channel."""
+    preprocessing = Preprocessing(image_size=16, resize_size=16, interpolation="bilinear", mean=mean, std=std)
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(1, 3, 1, 1)
+    assert torch.equal(pixels_of(normalize(pixels, preprocessing), preprocessing), pixels)
+
+
+@torch.no_grad()
+def test_the_program_of_a_network_is_a_function_of_its_state():
+    programs = stock_programs(TINY)
+    again = snapped_program(programs.model, PREPROCESSING, programs.snapping)
+    pixels = random_pixels()
+    assert torch.equal(execute(again, pixels)[again.output], execute(programs.settled, pixels)[again.output])
+
+
+def test_whether_a_network_can_be_snapped_is_known_before_it_is_calibrated():
+    """Its widths stay as they were; a border of zeros under h-swish is refused, by layer."""
+    model = stock_network(TINY)
+    convert(model, **NORMALIZATION)
+    check_snappable(model, PREPROCESSING)
+    assert widths_of(model) == (32, 32)
+    set_bits(model, 4, 3)
+    check_snappable(model, PREPROCESSING)
+    assert widths_of(model) == (4, 3)
+    zeros = stock_network(TINY)
+    convert(zeros, padding="zero", **NORMALIZATION)
+    with pytest.raises(ValueError, match=r"^features\.\S+: padding: it pads with 0\.0"):
+        check_snappable(zeros, PREPROCESSING)
+    assert widths_of(zeros) == (32, 32)
+    assert PREPROCESSING.image_size == SIZE

@@ -1,0 +1,241 @@
+from typing import TypeVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from subfour.integer.build import build_program
+from subfour.integer.execute import accumulate, compute, execute
+from subfour.integer.program import (
+    IMAGE,
+    Activate,
+    Add,
+    CodeSum,
+    Dequantize,
+    Gate,
+    Layer,
+    Multiply,
+    Pool,
+    Program,
+    Quantize,
+)
+from subfour.integer.snap import EXACT_BITS, TIE_BITS, Snapping, _Snapper, channel_grid, check_structure, measure, snap
+from subfour.quantizers import QuantizerName
+from tests.integer.programs import NAMES, PREPROCESSING, codes_of, normed, random_pixels, stock_programs
+from tests.profit.quantized_networks import TINY, quantized
+
+Kind = TypeVar("Kind")
+
+
+def of_kind(program: Program, kind: type[Kind]) -> list[Kind]:
+    return [operation for operation in program.operations if isinstance(operation, kind)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_code_depends_on_real_numbers_but_behind_a_curve(name: str):
+    """Sums and products are of codes; steps are odd integers, but behind h-swish and sigmoid, which read one layer each."""
+    program = stock_programs(name).snapped
+    assert program.snapped
+    assert not of_kind(program, Pool)
+    assert not of_kind(program, Multiply)
+    assert {operation.function for operation in of_kind(program, Activate)} <= {"hardswish", "sigmoid"}
+    layers = {layer.name: layer for layer in of_kind(program, Layer)}
+    curved = {activate.name: activate.inputs[0] for activate in of_kind(program, Activate)}
+    assert all(not layers[source].integer for source in curved.values())
+    for quantize in program.quantizers:
+        if quantize.inputs[0] not in curved:
+            step = float(quantize.step)
+            assert step % 2 == 1, quantize.name
+            assert quantize.offset == 0
+            assert step * 2**quantize.bits <= 2**TIE_BITS or isinstance(program.named(quantize.inputs[0]), CodeSum)
+    for layer in layers.values():
+        if layer.integer:
+            assert torch.equal(layer.multiplier, layer.multiplier.round()), layer.name
+            assert torch.equal(layer.addend, layer.addend.round()), layer.name
+        else:
+            assert layer.name == program.output or layer.name in curved.values(), layer.name
+    assert all(float(dequantize.factor) % 1 == 0 for dequantize in of_kind(program, Dequantize))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_every_integer_is_exact_in_float32(name: str):
+    """Accumulators, their products with multipliers, sums on skip paths: below 2^24, on images calibration did not see."""
+    program = stock_programs(name).settled
+    values = execute(program, random_pixels(16)[8:])
+    for operation in program.operations:
+        if isinstance(operation, Layer):
+            sums = accumulate(operation, values[operation.inputs[0]])
+            assert sums.abs().max() < 2**EXACT_BITS
+            if operation.integer:
+                products = sums * operation.multiplier.view(1, -1, *[1] * (sums.ndim - 2))
+                assert products.abs().max() < 2**EXACT_BITS, operation.name
+        if isinstance(operation, Add | CodeSum | Gate | Dequantize) or (isinstance(operation, Layer) and operation.integer):
+            value = values[operation.name]
+            assert value.abs().max() < 2**EXACT_BITS, operation.name
+            assert torch.equal(value, value.round())
+
+
+@torch.no_grad()
+def with_given_codes(program: Program, given: dict[str, Tensor], pixels: Tensor) -> dict[str, Tensor]:
+    """Return what each operation gives when every quantizer before it gave the codes named."""
+    values, results = {IMAGE: pixels}, {}
+    for operation in program.operations:
+        result = compute(operation, [values[name] for name in operation.inputs])
+        results[operation.name] = result
+        coded = isinstance(operation, Quantize) and operation.name in given
+        values[operation.name] = given[operation.name].to(result.dtype) if coded else result
+    return results
+
+
+@pytest.mark.parametrize(
+    ("name", "quantizer"), [*((name, "duq") for name in NAMES), (TINY, "pact-sawb"), ("torchvision/mobilenet_v2", "pact-sawb")]
+)
+def test_a_snapped_block_computes_what_the_block_computed(name: str, quantizer: QuantizerName):
+    """Given the same codes, few of its codes differ, and by one; behind pools, values by the two steps and that of a code."""
+    programs, pixels = stock_programs(name, 4, quantizer), random_pixels(4)
+    snapper = _Snapper(programs.built, programs.snapping)
+    snapper.snapped()
+    given = codes_of(programs.built, execute(programs.built, pixels))
+    found = with_given_codes(programs.snapped, given, pixels)
+    for quantize in programs.built.quantizers:
+        expected, codes = given[quantize.name].double(), found[quantize.name].double()
+        if isinstance(pool := programs.built.named(quantize.inputs[0]), Pool):
+            # The odd step of a sum over few positions is a small number, far from what it replaces; the layer makes up for it.
+            step = quantize.step * snapper.widened[quantize.name]
+            inside = (expected.abs() < quantize.qmax) & (codes.abs() < quantize.qmax)
+            error = (codes * step - expected * quantize.step).abs()[inside]
+            assert (error <= (step + quantize.step) / 2 + snapper.code_steps[pool.inputs[0]]).all(), quantize.name
+        elif not behind_a_pool(programs.built, quantize):
+            assert (codes - expected).abs().max() <= 1, quantize.name
+            assert (codes != expected).double().mean() < 0.08, quantize.name
+
+
+def behind_a_pool(program: Program, quantize: Quantize) -> bool:
+    """Return whether a value reaches a quantizer from a pool through layers of one position."""
+    name = quantize.name
+    while (inputs := program.named(name).inputs) != (IMAGE,):
+        if len(inputs) == 2:
+            return False
+        name = inputs[0]
+        if isinstance(program.named(name), Pool):
+            return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("name", "quantizer"),
+    [
+        *((name, "duq") for name in ("torchvision/mobilenet_v2", "subfour/mobilenet_v1", "timm/mobilenetv4_conv_small", TINY)),
+        (TINY, "pact-sawb"),
+    ],
+)
+@torch.no_grad()
+def test_a_snapped_network_answers_as_it_did(name: str, quantizer: QuantizerName):
+    """At 5 bits: coarser codes tip over too easily in networks that never trained, finer ones leave multipliers few bits."""
+    programs, pixels = stock_programs(name, 5, quantizer), random_pixels(8)
+    before, after = (execute(program, pixels)[program.output].double() for program in (programs.built, programs.snapped))
+    assert torch.corrcoef(torch.stack([before.flatten(), after.flatten()]))[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rounding_kills_no_channel_at_four_bits(name: str):
+    """Every multiplier keeps a bit or more."""
+    programs = stock_programs(name)
+    for before, after in zip(of_kind(programs.built, Layer), of_kind(programs.snapped, Layer), strict=True):
+        assert bool((after.multiplier[before.multiplier > 0] > 0).all()), before.name
+
+
+def test_relu6_and_hard_sigmoid_become_part_of_the_clip():
+    """ReLU6 by a lower qmax where the range reaches beyond 6; hard-sigmoid by slope and shift, exactly."""
+    model = quantized(normed(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU6(), nn.Conv2d(4, 4, 1)), 4)
+    quantizer = model[3].activation_quantizer
+    quantizer.set_ranges(torch.tensor(9.0))
+    program = build_program(model, PREPROCESSING, dtype=torch.float64)
+    snapping = measure(program, [random_pixels()])
+    (quantize,) = snap(program, snapping).quantizers
+    assert quantize.qmax == 10  # 6 / (9 / 15)
+    quantizer.set_ranges(torch.tensor(5.0))
+    (quantize,) = snap(build_program(model, PREPROCESSING, dtype=torch.float64), snapping).quantizers
+    assert quantize.qmax == 15
+
+
+def test_the_constants_train_through_their_rounding():
+    """Gradients reach what the unsnapped program's constants come from, about as large."""
+    programs = stock_programs("subfour/tiny_mobilenet_v3")
+    parameters = dict(programs.model.named_parameters())
+    gradients = []
+    for rounded in (False, True):
+        program = build_program(programs.model, PREPROCESSING)
+        program = snap(program, programs.snapping) if rounded else program
+        logits = execute(program, random_pixels())[program.output]
+        gradients.append(torch.autograd.grad(logits.square().sum(), [*parameters.values()], allow_unused=True))
+    for name, smooth, found in zip(parameters, *gradients, strict=True):
+        assert found is not None, name
+        assert found.isfinite().all(), name
+        assert bool(found.any()) == bool(smooth.any()), name
+
+
+def test_what_calibration_measures_survives_json():
+    snapping = stock_programs("torchvision/mobilenet_v3_small").snapping
+    assert Snapping.from_json(snapping.to_json()) == snapping
+    assert set(snapping.positions.values()) == {1, 4, 64}
+    assert all(isinstance(value, int) and value > 0 for value in snapping.accumulators.values())
+
+
+def test_the_grid_of_a_channel_leaves_room_for_products():
+    """As many bits as the accumulators leave of 24, 4 to 12; a power of two."""
+    multiplier = torch.tensor([0.75, 0.1, 3.0, 0.0], dtype=torch.float64)
+    for largest, bits in ((1, 12), (2**11, 11), (2**14, 8), (2**30, 4)):
+        grid = channel_grid(multiplier, largest)
+        assert torch.equal(torch.log2(grid), torch.log2(grid).round())
+        scaled = multiplier[:3] / grid[:3]
+        assert (2 ** (bits - 1) <= scaled).all()
+        assert (scaled < 2**bits).all()
+
+
+class Fork(nn.Module):
+    """A layer read by a quantizer directly, and by another through h-swish."""
+
+    def __init__(self) -> None:
+        """Make its layers."""
+        super().__init__()
+        self.stem, self.one, self.other = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+        self.act = nn.Hardswish()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute it."""
+        values = self.stem(images)
+        return self.one(values) + self.other(self.act(values))
+
+
+class CurvedSum(nn.Module):
+    """A sum that enters h-swish."""
+
+    def __init__(self) -> None:
+        """Make its layers."""
+        super().__init__()
+        self.stem, self.one, self.other, self.head = (nn.Conv2d(3 if i == 0 else 4, 4, 1) for i in range(4))
+        self.act = nn.Hardswish()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute it."""
+        values = self.stem(images)
+        return self.head(self.act(self.one(values) + self.other(values)))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Fork(), "stem: it feeds quantizers with and without h-swish between; it cannot be snapped"),
+        (CurvedSum(), "add: a sum, or a part of one, enters h-swish; it cannot be snapped"),
+        (
+            nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 4, 1)),
+            "1: it takes 0, which is no ReLU or h-swish output of a layer; it cannot be snapped",
+        ),
+    ],
+)
+def test_what_cannot_be_snapped_is_named(model: nn.Module, message: str):
+    program = build_program(quantized(model, 4), PREPROCESSING)
+    with pytest.raises(ValueError, match=message):
+        check_structure(program)
