@@ -10,7 +10,18 @@ from PIL import Image
 from tests.cli.command import error, printed
 from tests.export.files import CLASSES, content_of
 
-WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from subfour.cli.main import main; main()"
+WITHOUT_TORCH = """
+import sys
+
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+sys.meta_path.insert(0, NoTorch())
+from subfour.cli.main import main
+main()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +38,12 @@ def test_it_runs_where_torch_cannot_be_imported(folder: Path):
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *map(str, words)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads(printed(*words))
+
+
+def test_there_is_no_torch_where_it_runs():
+    """Else the test above would show nothing."""
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, "plan", "digits"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.startswith("subfour: torch is not installed")) == (2, True)
 
 
 def test_both_runtimes_and_top(folder: Path):

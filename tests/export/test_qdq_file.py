@@ -12,15 +12,14 @@ TINY = "subfour/tiny_mobilenet_v3"
 
 @pytest.mark.parametrize("snapped", [False, True])
 def test_every_part_comes_close_to_the_reference(snapped: bool):
-    """Biases and skips are rounded, so that a few codes in a hundred differ, layer by layer."""
+    """Biases and skips are rounded: a few codes of 4 bits in a hundred differ, layer by layer."""
     program = program_of(TINY, snapped=snapped)
     verifier = verified(program, content_of(TINY, snapped=snapped, file_format="qdq"))
     expected = verifier.reference(random_pixels().numpy())
-    sizes = {quantize.name: expected[quantize.name].size for quantize in program.quantizers}
+    sizes = {quantize.name: expected[quantize.name].size for quantize in program.quantizers if quantize.bits == 4}
     for runtime in RUNTIMES:
         different = verifier.comparisons[runtime].different_parts
-        codes = sum(count for name, count in different.items() if name in sizes)
-        assert codes < 0.05 * sum(sizes.values())
+        assert sum(different.get(name, 0) for name in sizes) < 0.05 * sum(sizes.values())
 
 
 def test_nothing_but_standard_operators_and_true_scales():
