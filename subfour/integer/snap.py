@@ -68,6 +68,9 @@ LARGEST_INTEGER = 2.0 ** (EXACT_BITS - 1)
 TIE_BITS = 19
 """An odd step m leaves a margin of 1 / (2 m); with m * levels below 2^19 it is 8 times the error of a float32 division."""
 
+LARGEST_STEP = 2.0**15
+"""OpenVINO 2026.4.1 computes signed codes behind a skip as round(n / m + 128), which float32 rounds by 2^-17: half the margin."""
+
 LINEAR: tuple[Function | None, ...] = (None, "relu", "relu6", "hardsigmoid")
 """Nonlinearities that a quantizer's clip can say."""
 
@@ -370,4 +373,4 @@ def _value_step(quantize: Quantize, function: Function | None) -> Tensor:
 
 
 def _largest_step(bits: int) -> float:
-    return float(2.0 ** (TIE_BITS - bits))
+    return min(float(2.0 ** (TIE_BITS - bits)), LARGEST_STEP)

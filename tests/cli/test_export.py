@@ -1,0 +1,91 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from subfour.export.runtime import read_file
+from tests.cli.command import error, printed, subfour
+
+
+@pytest.fixture(scope="session")
+def exported(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("exported") / "model.onnx"
+    printed("export", finished_run, "--out", file, "--snap")
+    return file
+
+
+def test_a_file_holds_what_its_run_says_of_it(finished_run: Path, exported: Path):
+    record, _ = read_file(exported)
+    reported = json.loads((finished_run / "result.json").read_text())
+    assert record.accuracy is not None
+    assert record.accuracy["top1"] == reported["rows"][-1]["averaged"]["top1"]
+    assert record.classes == tuple(reported["classes"])
+    assert (record.network, record.weight_bits, record.activation_bits) == ("subfour/tiny_mobilenet_v3", 4, 4)
+
+
+def test_json_has_the_bytes_of_the_file(finished_run: Path, tmp_path: Path):
+    file = tmp_path / "model.onnx"
+    result = json.loads(printed("export", finished_run, "--out", file, "--no-snap", "--json"))
+    sizes = result["bytes"]
+    assert result["snapped"] is False
+    assert sizes["file"] == file.stat().st_size == sizes["constants"] + sizes["graph"]
+    assert sizes["constants"] == pytest.approx(sizes["cost_model"], rel=0.1)
+
+
+@pytest.mark.parametrize("file_format", ["onnx", "qonnx", "qdq", "codes"])
+def test_every_format_is_written(finished_run: Path, tmp_path: Path, file_format: str):
+    file = tmp_path / "file"
+    title, *_ = printed("export", finished_run, "--out", file, "--format", file_format, "--snap").splitlines()
+    assert title == f"{file}: subfour/tiny_mobilenet_v3, A4W4, snapped, 32x32 pixels"
+    if file_format == "codes":
+        assert "operations" in np.load(file)
+
+
+def test_another_resolution_is_exact_too(finished_run: Path, tmp_path: Path):
+    file = tmp_path / "model.onnx"
+    printed("export", finished_run, "--out", file, "--snap", "--resolution", 40)
+    assert read_file(file)[0].preprocessing.image_size == 40
+    printed("verify", file, "--run", finished_run, "--images", 4)
+
+
+def test_wrong_options_are_named(finished_run: Path, tmp_path: Path):
+    assert error("export", finished_run, "--out", "a", "--snap", "--no-snap").startswith("snap: --snap and --no-snap exclude")
+    assert "it is not snapped" in error("export", finished_run, "--out", "a", "--format", "codes", "--no-snap")
+    assert error("export", finished_run).startswith("Missing from subfour export: --out")
+    assert error("export", finished_run, "--out", tmp_path / "no" / "a", "--no-snap").endswith("No such file or directory")
+    assert error("export", finished_run, "--out", "a", "--resolution", 0).startswith("image_size: 0 is not possible")
+
+
+def test_verify_exits_0_where_a_snapped_file_is_exact(finished_run: Path, exported: Path):
+    result = json.loads(printed("verify", exported, "--run", finished_run, "--images", 20, "--json"))
+    assert (result["snapped"], result["exact"]) == (True, True)
+    assert list(result["executors"]) == ["torch", "reference", "onnxruntime", "openvino"]
+    for executor in result["executors"].values():
+        assert (executor["images"], executor["exact_images"]) == (20, 20)
+
+
+def test_verify_exits_1_where_it_is_not(finished_run: Path, exported: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("subfour.export.verify.accumulators_of", lambda layer, values: values)  # no integers
+    outcome = subfour("verify", exported, "--run", finished_run, "--images", 2)
+    assert outcome.code == 1
+    assert "0/2" in outcome.out
+
+
+def test_verify_names_what_does_not_fit(finished_run: Path, exported: Path, tmp_path: Path):
+    other = Path(__file__).parents[2] / "results" / "models" / "digits-w2a2.safetensors"
+    assert error("verify", exported, "--run", other).startswith("run: it gives another features.0.0.weight than the file has")
+    assert error("verify", exported, "--run", finished_run, "--images", 0) == "images: 0 is not possible; use 1 or more"
+    truncated = tmp_path / "model.onnx"
+    truncated.write_bytes(exported.read_bytes()[:1000])
+    for command in ("verify", "benchmark", "predict"):
+        options = {"verify": ["--run", finished_run], "benchmark": [], "predict": [exported]}[command]
+        assert error(command, truncated, *options).startswith(f"model: {truncated} is damaged")
+
+
+def test_benchmark_prints_a_row_for_each_executor(exported: Path):
+    title, headings, *rows = printed("benchmark", exported, "--repeats", 1, "--batches", 1).splitlines()
+    assert title.startswith(f"{exported}: medians of 1 interleaved runs")
+    assert headings.split() == ["executor", "batch", "ms", "over", "float", "images/s"]
+    assert len(rows) == 6
+    assert error("benchmark", exported, "--threads", 0) == "threads: 0 is not possible; use 1 or more"

@@ -1,0 +1,65 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.cli.command import error, printed
+from tests.export.files import CLASSES, content_of
+
+WITHOUT_TORCH = """
+import sys
+
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+sys.meta_path.insert(0, NoTorch())
+from subfour.cli.main import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file and an image."""
+    folder = tmp_path_factory.mktemp("predict")
+    (folder / "model.onnx").write_bytes(content_of("subfour/tiny_mobilenet_v3", snapped=True))
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(folder / "image.png")
+    return folder
+
+
+def test_it_runs_where_torch_cannot_be_imported(folder: Path):
+    words = ["predict", folder / "model.onnx", folder / "image.png", "--json"]
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *map(str, words)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads(printed(*words))
+
+
+def test_there_is_no_torch_where_it_runs():
+    """Else the test above would show nothing."""
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, "plan", "digits"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.startswith("subfour: torch is not installed")) == (2, True)
+
+
+def test_both_runtimes_and_top(folder: Path):
+    for runtime in ("onnxruntime", "openvino"):
+        title, headings, *rows = printed(
+            "predict", folder / "model.onnx", folder / "image.png", "--runtime", runtime, "--top", 2
+        ).splitlines()
+        assert title.endswith(f"in {runtime}")
+        assert headings.split() == ["image", "class", "probability", "%"]
+        assert len(rows) == 2
+        assert any(name in rows[0] for name in CLASSES)
+
+
+def test_wrong_arguments_are_named(folder: Path):
+    file = folder / "model.onnx"
+    assert error("predict", file) == "images: name one or more image files"
+    assert error("predict", file, folder / "image.png", "--top", 0) == "top: 0 is not possible; use 1 or more"
+    assert error("predict", file, file) == f"image: {file} is no image that Pillow knows"
+    assert error("predict", folder / "image.png", folder / "image.png").startswith("model: ")

@@ -1,0 +1,87 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from subfour.export.record import METADATA
+from subfour.export.runtime import RUNTIMES, RuntimeName, open_file, read_file
+from tests.export.files import content_of, model_of, program_of, record_for
+from tests.integer.programs import random_pixels
+
+TINY = "subfour/tiny_mobilenet_v3"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content_of(TINY, snapped=True))
+    return path
+
+
+def message(path: Path) -> str:
+    """Return why a file is refused."""
+    with pytest.raises(ValueError, match=r"^model: ") as refused:
+        read_file(path)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def test_a_file_says_what_it_is(file: Path):
+    record, content = read_file(file)
+    assert record == record_for(program_of(TINY, snapped=True))
+    assert content == file.read_bytes()
+
+
+def test_both_runtimes_give_the_same_answers(file: Path):
+    pixels = random_pixels().numpy()
+    one, other = (open_file(file, runtime=runtime, threads=1).logits(pixels) for runtime in RUNTIMES)
+    assert one.shape == (2, 10)
+    assert np.allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    assert message(tmp_path / "no.onnx") == f"model: there is no file {tmp_path / 'no.onnx'}"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.999])
+def test_a_truncated_file_is_damaged(file: Path, share: float):
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    assert message(file).startswith(f"model: {file} is damaged, or not a file that onnxruntime reads (")
+
+
+def test_what_is_no_onnx_is_refused(file: Path):
+    file.write_text("a text")
+    assert "not a file that onnxruntime reads" in message(file)
+
+
+def test_a_foreign_onnx_file_is_refused(file: Path):
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "foreign", values[:1], values[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), file)
+    assert message(file).startswith(f"model: {file} was not written by subfour; make such a file with: subfour export")
+
+
+def test_metadata_of_another_version_are_refused(file: Path):
+    model = onnx.ModelProto()
+    model.CopyFrom(model_of(TINY, snapped=True))
+    helper.set_model_props(model, {METADATA: '{"format": "subfour export 0"}'})
+    onnx.save(model, file)
+    assert message(file) == f"model: {file}: its metadata are not those of 'subfour export 1'; export it again"
+
+
+def test_a_file_for_fpga_flows_is_refused(file: Path):
+    file.write_bytes(content_of(TINY, snapped=True, file_format="qonnx"))
+    assert "Quant" in message(file)
+
+
+def test_a_runtime_that_is_not_installed_is_named(file: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    missing: RuntimeName = "openvino"
+    with pytest.raises(
+        ValueError, match=r"runtime: openvino is not installed; install it with: pip install 'subfour\[openvino\]'"
+    ):
+        open_file(file, runtime=missing)

@@ -1,0 +1,86 @@
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from subfour.export.formats import ONNX_WRITERS
+from subfour.export.verify import LOGITS, Comparison, Reference, accumulators_of, check_constants
+from subfour.integer.execute import execute
+from subfour.integer.program import Layer, Program
+from tests.export.files import content_of, model_of, program_of, record_for, verified
+from tests.integer.programs import random_pixels
+
+TINY = "subfour/tiny_mobilenet_v3"
+
+LAYER = "features.2.block.1.0"
+"""In the middle of the network."""
+
+
+def changed(program: Program) -> Program:
+    """Return a program with another addend in one channel of one layer."""
+    layer = program.named(LAYER)
+    assert isinstance(layer, Layer)
+    addend = layer.addend.detach().clone()
+    addend[0] += 40 * float(layer.multiplier[0])
+    operations = tuple(replace(layer, addend=addend) if operation is layer else operation for operation in program.operations)
+    return replace(program, operations=operations)
+
+
+def test_a_file_with_one_wrong_constant_is_found_out_and_its_layer_named():
+    """A fault must show in the images, in the first code behind it, and in exactly the parts that it is in."""
+    program = program_of(TINY, snapped=True)
+    wrong = changed(program)
+    content = ONNX_WRITERS["onnx"](wrong).write(record_for(wrong)).SerializeToString()
+    verifier = verified(program, content)
+    behind = next(quantize.name for quantize in program.quantizers if program.named(quantize.inputs[0]).inputs[0] == LAYER)
+    for runtime in ("onnxruntime", "openvino"):
+        comparison = verifier.comparisons[runtime]
+        assert not comparison.exact
+        assert comparison.first_difference == behind
+        assert list(comparison.different_parts) == [behind, LAYER]
+
+
+def test_torch_is_compared_by_its_logits_and_codes():
+    program = program_of(TINY, snapped=True)
+    verifier = verified(program, content_of(TINY, snapped=True))
+    assert verifier.comparisons["torch"].exact_images == 0  # it gave zeros
+    assert verifier.comparisons["torch"].first_difference == LOGITS
+    assert verifier.comparisons["reference"].exact
+
+
+def test_the_reference_of_a_network_that_is_not_snapped_is_float64():
+    program, pixels = program_of(TINY, snapped=False), random_pixels()
+    expected = Reference(program)(pixels.numpy())
+    values = execute(program, pixels)
+    last = program.operations[-1]
+    assert isinstance(last, Layer)
+    assert expected[last.name].dtype == np.float64
+    assert np.array_equal(accumulators_of(last, values[last.name].detach().numpy()), expected[f"{last.name}.accumulators"])
+
+
+@pytest.mark.parametrize("file_format", ONNX_WRITERS)
+def test_a_file_of_another_network_is_refused(file_format: str):
+    program = program_of(TINY, snapped=True)
+    expected = ONNX_WRITERS[file_format](changed(program)).write(record_for(program, file_format=file_format))
+    with pytest.raises(ValueError, match=f"run: it gives another {LAYER}"):
+        check_constants(model_of(TINY, snapped=True, file_format=file_format), expected)
+    with pytest.raises(ValueError, match=r"run: it gives another .* name the run that it was exported from"):
+        check_constants(model_of("subfour/mobilenet_v1", snapped=True), expected)
+
+
+def test_last_bits_that_another_machine_folds_differently_are_let_pass():
+    model = onnx.ModelProto()
+    model.CopyFrom(model_of(TINY, snapped=False))
+    for tensor in model.graph.initializer:
+        if tensor.name == f"{LAYER}.addend":
+            tensor.CopyFrom(numpy_helper.from_array(np.nextafter(numpy_helper.to_array(tensor), np.float32(9)), tensor.name))
+    check_constants(model, model_of(TINY, snapped=False))
+
+
+def test_a_comparison_is_exact_only_if_nothing_differs():
+    assert Comparison(images=2, exact_images=2).exact
+    assert not Comparison(images=2, exact_images=1).exact
+    assert not Comparison(images=2, exact_images=2, different_codes={"a": 1}).exact
+    assert not Comparison(images=2, exact_images=2, different_parts={"a": 1}).exact
