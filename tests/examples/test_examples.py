@@ -47,7 +47,8 @@ def test_profit_digits_learns_and_leaves_a_run(
 
     listed = set(re.findall(r"^\| `([\w./]+)`", RUN_DIRECTORY, re.MULTILINE))
     left = {entry.name + "/" * entry.is_dir() for entry in (tmp_path / "run").iterdir()}
-    assert listed - left == {"plan.json", "tensorboard/", ".lock"}  # of `subfour train`
+    of_commands = {"plan.json", "tensorboard/", ".lock", "report.html", "diverged.json"}
+    assert listed - left == {*of_commands, "failure.json"}
     assert left <= listed
 
     keys = re.search(r"A record of metrics.jsonl:\n\n(.*?)\n\n", RUN_DIRECTORY, re.DOTALL)[1].split()

@@ -15,8 +15,8 @@ def quantized_layer(
     layer: nn.Conv2d | nn.Linear, domain: Domain, *, quantizer: QuantizerName = "duq", pad_value: float | None = None
 ) -> QuantConv2d | QuantLinear:
     """Return a quantized layer in float64, calibrated on normal values, padded with its input's offset."""
-    activation, weight = METHODS[quantizer]
-    parts = {"weight_quantizer": weight(), "activation_quantizer": activation(domain)}
+    method = METHODS[quantizer]
+    parts = {"weight_quantizer": method.weight(), "activation_quantizer": method.activation(domain)}
     made: QuantConv2d | QuantLinear
     if isinstance(layer, nn.Linear):
         made = QuantLinear.from_float(layer, kind="linear", **parts)

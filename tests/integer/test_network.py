@@ -2,11 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from subfour.convert.calibrate import set_bits, widths_of
+from subfour.convert.calibrate import set_bits
 from subfour.convert.rewrite import convert
 from subfour.data.preprocess import Preprocessing, normalize
 from subfour.integer.execute import execute
 from subfour.integer.network import SnappedNetwork, check_snappable, pixels_of, snapped_program
+from subfour.layers import quant_layers
 from tests.convert.stock_networks import NORMALIZATION, stock_network
 from tests.integer.programs import PREPROCESSING, SIZE, random_pixels, stock_programs
 from tests.profit.quantized_networks import TINY, tiny
@@ -99,13 +100,13 @@ def test_whether_a_network_can_be_snapped_is_known_before_it_is_calibrated():
     model = stock_network(TINY)
     convert(model, **NORMALIZATION)
     check_snappable(model, PREPROCESSING)
-    assert widths_of(model) == (32, 32)
+    assert {layer.weight_quantizer.bits for layer in quant_layers(model).values()} == {32}
     set_bits(model, 4, 3)
     check_snappable(model, PREPROCESSING)
-    assert widths_of(model) == (4, 3)
+    assert {layer.weight_quantizer.bits for layer in quant_layers(model).values()} == {4}
+    assert not any(layer.weight_quantizer.initialized for layer in quant_layers(model).values())
     zeros = stock_network(TINY)
     convert(zeros, padding="zero", **NORMALIZATION)
     with pytest.raises(ValueError, match=r"^features\.\S+: padding: it pads with 0\.0"):
         check_snappable(zeros, PREPROCESSING)
-    assert widths_of(zeros) == (32, 32)
     assert PREPROCESSING.image_size == SIZE
