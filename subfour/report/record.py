@@ -135,7 +135,7 @@ def read_record(path: Path) -> RunRecord:
         path=path,
         config=config,
         phases=build_phases(config),
-        metrics=run.metrics(),
+        metrics=[record for record in run.metrics() if "collapse" not in record],  # failure.json tells of that epoch
         environment=optional("environment.json") or {},
         data=None if data is None else DataRecord.from_json(data),
         result=optional(RESULT_FILE),
