@@ -11,7 +11,7 @@ from tests.cli.command import ONE_STEP, subfour
 RUNS = {
     "finished": "--schedule.finetune-epochs 2",
     "none": "--schedule.finetune-epochs 2 --method none --weight-bits 4 --activation-bits 4",
-    "pact": "--schedule.finetune-epochs 2 --quantizer pact-sawb --weight-bits 4 --activation-bits 4",
+    "pact": "--schedule.finetune-epochs 2 --quantizer pact-sawb --weight-bits 4 --activation-bits 4 --schedule.lr 0.001",
     "float": "--weight-bits 32 --activation-bits 32",
     "nan": "--schedule.lr 1e25 --weight-bits 4 --activation-bits 4",
 }

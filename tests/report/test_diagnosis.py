@@ -79,7 +79,7 @@ RUN_FAULTS: list[tuple[str, diagnosis.RunRule, dict[str, Any], str]] = [
         "In phase 3, epoch 1",
     ),
     ("nan", diagnosis.loss_not_finite, {"metrics": [epoch(math.nan)]}, "not finite in phase 1, epoch 1"),
-    ("unfinished", diagnosis.stopped_early, {"result": None}, "2 of 58 epochs are done"),
+    ("unfinished", diagnosis.stopped_early, {"result": None}, "2 of 59 epochs are done"),
     ("chance", diagnosis.at_chance, {"result": {"rows": [FLOAT, row((4, 4), 11.0)]}}, "falls to 11.00 % at A4W4"),
     ("teacher", diagnosis.teacher_worse_than_student, {"result": {"rows": [FLOAT, row((4, 4), 91.0)]}}, "reaches 90.00 %"),
     (

@@ -115,7 +115,7 @@ def test_what_is_special_about_a_run_is_said(run: Runs, tmp_path: Path, name: st
 
 def test_a_run_that_was_cut_off_says_where_it_stands_and_how_to_go_on(cut_off: Path, tmp_path: Path):
     page = page_of(tmp_path / "page.html", cut_off)
-    assert "20 of 30 epochs are done. It stands in phase" in page.words
+    assert "20 of 31 epochs are done. It stands in phase" in page.words
     assert f"subfour train --resume {cut_off}" in page.words
     assert "which this run has not reached" in page.words
 
@@ -125,7 +125,7 @@ def test_a_run_that_has_not_begun_has_a_page(cut_off: Path, tmp_path: Path):
     shutil.copytree(cut_off, folder)
     (folder / "metrics.jsonl").unlink()
     page = page_of(tmp_path / "page.html", folder)
-    assert "None of its 30 epochs is done" in page.words
+    assert "None of its 31 epochs is done" in page.words
     assert "No epoch is done yet" in page.words
 
 
