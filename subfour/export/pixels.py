@@ -28,7 +28,7 @@ def lines_of(table: NDArray[np.int64]) -> Lines | None:
     """Return lines that give a table's codes with room to spare, or None where there are none.
 
     >>> pixels = np.arange(256)
-    >>> lines_of(np.stack([np.rint(0.9 * pixels - 100.23).astype(int)] * 3)).slope.round(2).tolist()
+    >>> lines_of(np.stack([np.rint(0.9 * pixels - 100.23).astype(int)] * 3)).slope.astype(float).round(2).tolist()
     [0.9, 0.9, 0.9]
     >>> lines_of(np.stack([np.minimum(pixels, 100)] * 3)) is None
     True
