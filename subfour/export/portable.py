@@ -7,14 +7,13 @@ Measured with onnxruntime 1.32.0 and OpenVINO 2026.4.1 on MobileNet-v2 at 224 pi
 (see results/LOG.md); each choice is one of a pair that both runtimes must like:
 
 - Weights and codes become float by Cast and Mul. DequantizeLinear in both places is as fast in OpenVINO (0.64), but onnxruntime
-  keeps its dequantization of weights in every run (2.7 times float, not 1.5), and where codes alone have it, quantizes weights
-  and bias by rules of its own (WeightBiasQuantization), which changes the results.
+  dequantizes weights in every run (2.8 times float, not 1.5), and where codes alone have it, its WeightBiasQuantization quantizes
+  weights and biases anew: logits are off by a tenth.
 - The product of codes with 1 is what OpenVINO takes for a dequantization; without it convolutions run in float (1.34, not 0.64).
   onnxruntime removes it.
 - INT4 becomes int8 before it becomes float: directly, OpenVINO's convolutions run in float.
 - Codes are clipped as integers. A Clip of the values before is fused with signed quantizers by OpenVINO into uint8 codes around
   128, which costs 7 bits of the position: 5 % of images of an unsnapped network came out otherwise.
-- Clip, and not fewer levels: OpenVINO's FakeQuantize of 15 or 255 levels maps inexactly.
 """
 
 import numpy as np
