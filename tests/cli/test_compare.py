@@ -38,7 +38,7 @@ def test_the_plan_lists_every_run_and_its_time_and_trains_nothing(study: Path):
         ("lsq-w3a4", 1, "new", 10),
     ]
     assert plan["seconds"] == 30 * 12
-    assert "3 runs, 0:05:30 left at 30.0 s an epoch (as the study says)" in printed("compare", study, "--dry-run")
+    assert "3 runs, 0:06:00 left at 30.0 s an epoch (as the study says)" in printed("compare", study, "--dry-run")
     assert not Path("runs").exists()
 
 

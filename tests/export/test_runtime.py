@@ -1,3 +1,4 @@
+import subprocess
 import sys
 from pathlib import Path
 
@@ -85,3 +86,36 @@ def test_a_runtime_that_is_not_installed_is_named(file: Path, monkeypatch: pytes
         ValueError, match=r"runtime: openvino is not installed; install it with: pip install 'subfour\[openvino\]'"
     ):
         open_file(file, runtime=missing)
+
+
+TWO_FILES_OPENED = """
+import ctypes, gc, pathlib, sys
+from subfour.export.runtime import run_openvino
+
+class Stack(ctypes.Structure):
+    _fields_ = [("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+def signal_stack():
+    stack = Stack()
+    ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack))
+    return stack.place, stack.size
+
+content = pathlib.Path(sys.argv[1]).read_bytes()
+first = run_openvino(content, 1)
+one = signal_stack()
+second = run_openvino(content, 1)
+two = signal_stack()
+del first
+gc.collect()
+del second
+gc.collect()
+assert signal_stack() == two == one, (one, two, signal_stack())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="OpenVINO sets a signal stack on Linux")
+def test_files_opened_in_openvino_leave_no_freed_signal_stack_behind(file: Path):
+    """With a core each, the second one to end would put back the stack of the first, which is gone."""
+    words = [sys.executable, "-c", TWO_FILES_OPENED, str(file)]
+    child = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert (child.returncode, child.stderr) == (0, "")
