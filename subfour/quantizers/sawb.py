@@ -5,7 +5,9 @@ Source: Choi et al., "Accurate and Efficient 2-bit Quantized Neural Networks", S
     alpha = c1 * sqrt(E[w^2]) + c2 * E|w|        at every step, (c1, c2) fitted per width on six distributions
 
 The coefficients are those of several public codes, for a symmetric grid with a zero; 6 and 7 bits were never published and
-are refused. In evaluation mode alpha is the one of the last training step, so that it is part of the state.
+are refused. On flatter weights than those six distributions the fit falls to zero and below it (8 bits: where the root mean
+square is under 1.103 E|w|), so alpha is E|w| at least, the best clip of weights of one magnitude. In evaluation mode alpha is
+the one of the last training step, so that it is part of the state.
 """
 
 import torch
@@ -45,13 +47,14 @@ class SAWB(Quantizer):
         """Compute alpha from the weights at the present width.
 
         Raises:
-            ValueError: the width has no published coefficients, or the weights no positive alpha.
+            ValueError: the width has no published coefficients, or the weights are all zero or not finite.
         """
         if self.bits not in COEFFICIENTS:
             raise ValueError(f"weight_bits: SAWB has no coefficients for {self.bits} bits; choose from {[*COEFFICIENTS]}")
         c1, c2 = COEFFICIENTS[self.bits]
-        alpha = c1 * samples.square().mean().sqrt() + c2 * samples.abs().mean()
-        if not alpha > 0:
-            raise ValueError(f"weight: SAWB's clip is {alpha:.3g} at {self.bits} bits; are all zero, or of one magnitude?")
+        magnitude = samples.abs().mean()
+        alpha = torch.maximum(c1 * samples.square().mean().sqrt() + c2 * magnitude, magnitude)
+        if not (alpha > 0 and alpha.isfinite()):
+            raise ValueError(f"weight: SAWB's clip is {alpha:.3g} at {self.bits} bits; are all zero, or is one not finite?")
         self.alpha.copy_(alpha)
         self.initialized = True

@@ -22,16 +22,19 @@ from tests.convert.stock_networks import NORMALIZATION, random_images, stock_net
 from tests.profit.quantized_networks import quantized, tiny
 from tests.reference import aiwq
 
-EVERY_KIND = nn.Sequential(
-    *(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.Hardswish()),
-    *(nn.Conv2d(8, 8, 5, 1, 2, groups=8), nn.BatchNorm2d(8), nn.Hardswish()),
-    *(nn.Conv2d(8, 16, 1), nn.BatchNorm2d(16)),
-    *(nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()),
-    *(nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.BatchNorm2d(16), nn.Hardswish()),
-    *(nn.Conv2d(16, 8, 3, padding=1, groups=2), nn.BatchNorm2d(8), nn.ReLU6()),
-    *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)),
-)
-"""Stem, depthwise, pointwise and full convolutions, after each kind of input, padded with 0 and with -3/8."""
+
+def every_kind() -> nn.Sequential:
+    """Return stem, depthwise, pointwise and full convolutions, after each kind of input, padded with 0 and with -3/8."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.Hardswish()),
+        *(nn.Conv2d(8, 8, 5, 1, 2, groups=8), nn.BatchNorm2d(8), nn.Hardswish()),
+        *(nn.Conv2d(8, 16, 1), nn.BatchNorm2d(16)),
+        *(nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()),
+        *(nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.BatchNorm2d(16), nn.Hardswish()),
+        *(nn.Conv2d(16, 8, 3, padding=1, groups=2), nn.BatchNorm2d(8), nn.ReLU6()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)),
+    )
 
 
 def meter_of(model: nn.Module, *, decay: float = 0.999, corrected: bool = True) -> InstabilityMeter:
@@ -88,8 +91,7 @@ def test_dead_channels_are_left_out():
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_unchanged_weights_give_exactly_zero_for_every_kind_of_layer(quantizer: QuantizerName, padding: Any, bits: int):
     """The authors' hook does not, for padded h-swish layers: it pads with 0 there."""
-    torch.manual_seed(0)
-    model = quantized(nn.Sequential(*EVERY_KIND), bits, quantizer=quantizer, padding=padding).train()
+    model = quantized(every_kind(), bits, quantizer=quantizer, padding=padding).train()
     with meter_of(model) as meter:
         for _ in range(3):
             model(random_images(4, 32))

@@ -64,8 +64,18 @@ def test_a_width_without_coefficients_is_refused(bits: int):
         fit(bits, WEIGHTS)
 
 
-@pytest.mark.parametrize("weight", [torch.zeros(4), torch.tensor([1.0, -1.0])])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 8])
+def test_the_clip_of_weights_of_one_magnitude_is_that_magnitude(bits: int):
+    """From 4 bits up c1 + c2 < 0: the fit alone would give a negative clip."""
+    weight = torch.tensor([2.0, -2.0])
+    quantizer = fit(bits, weight)
+    assert quantizer.alpha >= 2
+    if bits >= 3:
+        torch.testing.assert_close(quantizer(weight), weight)
+
+
+@pytest.mark.parametrize("weight", [torch.zeros(4), torch.tensor([1.0, float("nan")]), torch.tensor([1.0, float("inf")])])
 def test_weights_without_a_clip_are_refused(weight: Tensor):
-    """From 4 bits up c1 + c2 < 0: weights of one magnitude would get a negative clip."""
+    """No grid has a step of zero, or one that is not finite."""
     with pytest.raises(ValueError, match="weight: SAWB's clip is"):
         fit(4, weight)
