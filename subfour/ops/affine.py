@@ -106,7 +106,7 @@ def _shifts(params: QuantParams) -> bool:
 
 
 @lru_cache
-def _just_outside(lowest: int, highest: int, dtype: torch.dtype) -> tuple[float, float]:
+def just_outside(lowest: int, highest: int, dtype: torch.dtype) -> tuple[float, float]:
     """Return the neighbours of the ends of the grid: strictly between them is what lies inside."""
     ends = torch.tensor([lowest, highest], dtype=dtype)
     low, high = torch.nextafter(ends, torch.tensor([-torch.inf, torch.inf], dtype=dtype)).tolist()
@@ -140,7 +140,7 @@ class _FakeQuantize(torch.autograd.Function):
         values, pre_scale, scale = ctx.saved_tensors
         params: QuantParams = ctx.params
         position = _position(values, params)
-        low, high = _just_outside(params.lowest, params.highest, position.dtype)
+        low, high = just_outside(params.lowest, params.highest, position.dtype)
         # m * grad in one pass: hardtanh's gradient is 0 at both of its bounds and beyond
         inside: Tensor = torch.ops.aten.hardtanh_backward(grad, position, low, high)
         grad_values = inside.mul_((scale / pre_scale).clamp(max=LARGEST_RATIO))

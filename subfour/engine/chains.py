@@ -1,0 +1,89 @@
+"""Where the folded engine applies: batch norm -> activation -> quantizer -> convolution, and nothing else reads in between.
+
+Read from the network's graph (`convert/graph.py`), by exact name. Identities in between are passed over. A value that a skip,
+a pool or a gate reads too must exist as it is: there the convolution turns values into codes itself.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import fx, nn
+
+from subfour.convert.graph import module_operation, operation_of, trace
+from subfour.convert.skips import skip_quantizers
+from subfour.layers import QuantConv2d
+from subfour.quantizers import DuQ
+
+Activation = Literal["identity", "relu", "relu6", "hardswish"]
+"""What stands between batch norm and quantizer."""
+
+ACTIVATIONS: dict[str, Activation] = {"relu": "relu", "relu6": "relu6", "hardswish": "hardswish", "identity": "identity"}
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A batch norm and an activation that only one convolution reads."""
+
+    norm: str
+    """Exact name of the batch norm; its module holds the activation too in timm."""
+    activation: Activation
+    activation_module: str | None
+    """Exact name of the activation where it is a module of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """A convolution that computes on codes."""
+
+    before: Chain | None
+    """What gives its codes; None: it makes them itself of what enters it."""
+    norm_after: str | None
+    """Exact name of the batch norm that alone reads its output."""
+
+
+def find_folds(model: nn.Module) -> dict[str, Fold]:
+    """Return every convolution of a converted network that can compute on codes at its present widths, by exact name."""
+    if skip_quantizers(model):
+        return {}
+    graph = trace(model)
+    called = [node.target for node in graph.nodes if node.op == "call_module"]
+    modules = {node: model.get_submodule(str(node.target)) for node in graph.nodes if called.count(node.target) == 1}
+    folds = {}
+    for node, layer in modules.items():
+        if isinstance(layer, QuantConv2d) and computes_on_codes(layer):
+            readers = [*node.users]
+            followed = len(readers) == 1 and isinstance(modules.get(readers[0]), nn.BatchNorm2d)
+            folds[str(node.target)] = Fold(_chain_before(node, modules), str(readers[0].target) if followed else None)
+    return folds
+
+
+def computes_on_codes(layer: QuantConv2d) -> bool:
+    """Return whether the input's scale can go into the weight, and the padding is code 0."""
+    quantizer = layer.activation_quantizer
+    if layer.kind == "se" or layer.fused_batchnorm or not (isinstance(quantizer, DuQ) and quantizer.enabled):
+        return False
+    return not any(layer.padding) or layer.border == quantizer.offset
+
+
+def _chain_before(layer: fx.Node, modules: dict[fx.Node, nn.Module]) -> Chain | None:
+    """Return the chain that feeds a convolution, if one does and nothing else reads its values."""
+    activation, name = "identity", None
+    source = layer.all_input_nodes[0]
+    while len(source.users) == 1 and (module := modules.get(source)) is not None:
+        operation = operation_of(source, module)
+        if operation == "batchnorm":
+            inside = module_operation(getattr(module, "act", nn.Identity()))
+            if not _folds(module) or inside not in ACTIVATIONS or (inside != "identity" and name is not None):
+                return None
+            return Chain(str(source.target), ACTIVATIONS[inside] if name is None else activation, name)
+        if operation not in ACTIVATIONS or (operation != "identity" and name is not None):
+            return None
+        if operation != "identity":
+            activation, name = ACTIVATIONS[operation], str(source.target)
+        source = source.all_input_nodes[0]
+    return None
+
+
+def _folds(norm: nn.Module) -> bool:
+    """Return whether a batch norm has scale, shift and running statistics, and computes as usual (SyncBatchNorm does not)."""
+    return isinstance(norm, nn.BatchNorm2d) and norm.affine and norm.track_running_stats
