@@ -1,7 +1,7 @@
-"""Where the folded engine applies: batch norm -> activation -> quantizer -> convolution, and nothing else reads in between.
+"""Where the folded engine applies: batch norm -> activation -> quantizer -> layer, and nothing else reads in between.
 
 Read from the network's graph (`convert/graph.py`), by exact name. Identities in between are passed over. A value that a skip,
-a pool or a gate reads too must exist as it is: there the convolution turns values into codes itself.
+a pool or a gate reads too must exist as it is: there the layer turns values into codes itself.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from subfour.convert.graph import module_operation, operation_of, trace
 from subfour.convert.skips import skip_quantizers
-from subfour.layers import QuantConv2d
+from subfour.layers import QuantConv2d, QuantLinear
 from subfour.quantizers import DuQ
 
 Activation = Literal["identity", "relu", "relu6", "hardswish"]
@@ -22,7 +22,7 @@ ACTIVATIONS: dict[str, Activation] = {"relu": "relu", "relu6": "relu6", "hardswi
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A batch norm and an activation that only one convolution reads."""
+    """A batch norm and an activation that only one layer reads."""
 
     norm: str
     """Exact name of the batch norm; its module holds the activation too in timm."""
@@ -33,7 +33,7 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """A convolution that computes on codes."""
+    """A layer that computes on codes."""
 
     before: Chain | None
     """What gives its codes; None: it makes them itself of what enters it."""
@@ -42,7 +42,7 @@ class Fold:
 
 
 def find_folds(model: nn.Module) -> dict[str, Fold]:
-    """Return every convolution of a converted network that can compute on codes at its present widths, by exact name."""
+    """Return every layer of a converted network that can compute on codes at its present widths, by exact name."""
     if skip_quantizers(model):
         return {}
     graph = trace(model)
@@ -50,23 +50,23 @@ def find_folds(model: nn.Module) -> dict[str, Fold]:
     modules = {node: model.get_submodule(str(node.target)) for node in graph.nodes if called.count(node.target) == 1}
     folds = {}
     for node, layer in modules.items():
-        if isinstance(layer, QuantConv2d) and computes_on_codes(layer):
+        if isinstance(layer, QuantConv2d | QuantLinear) and computes_on_codes(layer):
             readers = [*node.users]
             followed = len(readers) == 1 and isinstance(modules.get(readers[0]), nn.BatchNorm2d)
             folds[str(node.target)] = Fold(_chain_before(node, modules), str(readers[0].target) if followed else None)
     return folds
 
 
-def computes_on_codes(layer: QuantConv2d) -> bool:
+def computes_on_codes(layer: QuantConv2d | QuantLinear) -> bool:
     """Return whether the input's scale can go into the weight, and the padding is code 0."""
     quantizer = layer.activation_quantizer
-    if layer.kind == "se" or layer.fused_batchnorm or not (isinstance(quantizer, DuQ) and quantizer.enabled):
+    if layer.fused_batchnorm or not (isinstance(quantizer, DuQ) and quantizer.enabled):
         return False
-    return not any(layer.padding) or layer.border == quantizer.offset
+    return isinstance(layer, QuantLinear) or not any(layer.padding) or layer.border == quantizer.offset
 
 
 def _chain_before(layer: fx.Node, modules: dict[fx.Node, nn.Module]) -> Chain | None:
-    """Return the chain that feeds a convolution, if one does and nothing else reads its values."""
+    """Return the chain that feeds a layer, if one does and nothing else reads its values."""
     activation, name = "identity", None
     source = layer.all_input_nodes[0]
     while len(source.users) == 1 and (module := modules.get(source)) is not None:

@@ -1,20 +1,18 @@
 """Batch norm, activation and quantizer in one function from a convolution's output to codes, and its straight-through gradient.
 
-The plain path computes, with xhat the normalised input, step p = `pre_scale`, offset d and codes lowest .. highest,
+The plain path computes, with xhat the normalised input, p the step (`pre_scale`), d the offset and codes lowest .. highest,
 
-    y = gamma xhat + beta        v = act(y)        code = round(clip((v - d) / p, lowest, highest))
+    y = gamma xhat + beta        v = act(y)        u = (v - d) / p        code = round(clip(u, lowest, highest))
 
-What is rearranged here:
+What is rearranged here, with g the gradient of a code and m the mask [lowest <= u <= highest]:
 
-    identity, relu    clip(y / p, ...) = clip((gamma / p) xhat + beta / p, ...): 1 / p goes into scale and shift before the batch
-    norm, so that the gradient of p falls out of theirs; relu is the clip at 0
-    relu6             the same with the clip at min(highest, 6 / p)
-    h-swish           is not linear in p: p keeps a sum of its own, d L / d p = -sum(m g u) / p with u the position, m the mask
+    identity, relu    u = (gamma / p) xhat + (beta - d) / p: the step goes into scale and shift before the batch norm, and its
+                      gradient falls out of theirs, -(d_scale . scale + d_shift . shift) / p; relu is the clip at 0
+    relu6             the same; the clip is at min(highest, 6 / p), which adds -6 / p^2 * sum(g [u > 6 / p]) where 6 / p is the less
+    h-swish           not linear: the step has a sum of its own, -sum(g m u) / p
 
-Backward needs u only for the mask m = [lowest <= u <= highest], and computes it again from the batch norm's input, which is kept
-anyway: beside that input the codes alone are kept, by the convolution that reads them. A float network keeps as much.
-
-The activation's own gradient at its kinks is that of torch: 0 at 0 and at 6.
+Backward needs u for the mask only, and computes it again from the batch norm's input, which is kept anyway; beside it nothing but
+the codes is kept, by the convolution that reads them. The gradient at the kinks of the activation is torch's: 0 at 0 and at 6.
 """
 
 from dataclasses import dataclass
@@ -23,9 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from subfour.ops.affine import just_outside
+from subfour.engine.chains import Activation
+from subfour.ops import QuantParams
+from subfour.ops.affine import just_outside, sum_of_products
 
-RELU6_CEILING = 6.0
+RELU6_LARGEST = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,98 +40,110 @@ class Statistics:
     eps: float
 
 
-class ClippedCodes(torch.autograd.Function):
-    """round(clip(scale * xhat + shift, lowest, highest)), or below `ceiling` where that is given.
+def codes_of(
+    values: Tensor, gamma: Tensor, beta: Tensor, statistics: Statistics, activation: Activation, params: QuantParams
+) -> Tensor:
+    """Return the codes, relative to the zero point, as float.
 
-        d code / d (scale * xhat + shift) = m
-        d code / d ceiling                = [scale * xhat + shift > ceiling]
+    Args:
+        values: [N, C, H, W], what enters the batch norm.
+        gamma: its scale, [C].
+        beta: its shift, [C].
+        statistics: moved on in place where they are the batch's.
+        activation: behind the batch norm.
+        params: of the quantizer behind that; its offset is no tensor.
     """
+    function = _HardswishCodes if activation == "hardswish" else _LinearCodes
+    return function.apply(values, gamma, beta, params.pre_scale, params, statistics, activation)  # type: ignore[no-any-return]
+
+
+class _LinearCodes(torch.autograd.Function):
+    """Behind identity, ReLU and ReLU6; see the head of this file."""
 
     @staticmethod
     def forward(
         ctx: Any,
         values: Tensor,
-        scale: Tensor,
-        shift: Tensor,
-        ceiling: Tensor | None,
-        lowest: int,
-        highest: int,
-        rectified: bool,
-        statistics: Statistics,
-    ) -> Tensor:
-        """Return the codes."""
-        codes, mean, inverse_std = _normalize(values, scale, shift, statistics)
-        ctx.save_for_backward(values, scale, shift, mean, inverse_std, ceiling)
-        ctx.statistics, ctx.interior = statistics, just_outside(lowest, highest, values.dtype)
-        top = highest if ceiling is None else float(ceiling)
-        if rectified:
-            ctx.interior = (0.0, ctx.interior[1])
-        if ceiling is not None:
-            ctx.interior = (ctx.interior[0], top)
-        return codes.clamp_(lowest, top).round_()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of values, scale, shift and ceiling."""
-        values, scale, shift, mean, inverse_std, ceiling = ctx.saved_tensors
-        position = _normalized(values, scale, shift, mean, inverse_std)
-        grad_ceiling = None
-        if ceiling is not None:
-            grad_ceiling = torch.where(position > ceiling, grad, 0.0).sum()
-        inside = torch.ops.aten.hardtanh_backward.grad_input(grad, position, *ctx.interior, grad_input=position)
-        grads = _normalize_backward(inside, values, scale, mean, inverse_std, ctx.statistics)
-        return *grads, grad_ceiling, None, None, None, None
-
-
-class HardswishCodes(torch.autograd.Function):
-    """round(clip((hardswish(scale * xhat + shift) - offset) / step, lowest, highest)).
-
-        d code / d (scale * xhat + shift) = m * hardswish' / step
-        d code / d step                   = -m * u / step
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        values: Tensor,
-        scale: Tensor,
-        shift: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
         step: Tensor,
-        offset: float,
-        lowest: int,
-        highest: int,
+        params: QuantParams,
         statistics: Statistics,
+        activation: Activation,
     ) -> Tensor:
-        """Return the codes."""
+        scale, shift = gamma / step, (beta - params.offset) / step
         codes, mean, inverse_std = _normalize(values, scale, shift, statistics)
-        ctx.save_for_backward(values, scale, shift, step, mean, inverse_std)
-        ctx.statistics, ctx.offset, ctx.lowest, ctx.highest = statistics, offset, lowest, highest
-        return torch.ops.aten.hardswish_(codes).sub_(offset).div_(step).clamp_(lowest, highest).round_()
+        ctx.save_for_backward(values, scale, shift, mean, inverse_std, step)
+        ctx.statistics = statistics
+        largest: float = RELU6_LARGEST / float(step) if activation == "relu6" else params.highest
+        ctx.saturates = largest < params.highest
+        low, high = just_outside(params.lowest, params.highest, values.dtype)
+        ctx.bounds = low if activation == "identity" else 0.0, largest if ctx.saturates else high
+        return codes.clamp_(params.lowest, min(largest, params.highest)).round_()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of values, scale, shift and step."""
-        values, scale, shift, step, mean, inverse_std = ctx.saved_tensors
-        before = _normalized(values, scale, shift, mean, inverse_std)
-        position = torch.ops.aten.hardswish(before).sub_(ctx.offset).div_(step)
-        interior = just_outside(ctx.lowest, ctx.highest, values.dtype)
-        inside = torch.ops.aten.hardtanh_backward(grad, position, *interior)
+        values, scale, shift, mean, inverse_std, step = ctx.saved_tensors
+        position = _normalized(values, scale, shift, mean, inverse_std)
+        beyond = torch.where(position > ctx.bounds[1], grad, 0.0).sum() if ctx.saturates else None
+        # Written over the positions, element by element.
+        inside = torch.ops.aten.hardtanh_backward.grad_input(grad, position, *ctx.bounds, grad_input=position)
+        d_values, d_scale, d_shift = _normalize_backward(inside, values, scale, mean, inverse_std, ctx.statistics)
+        d_step = -(torch.dot(d_scale, scale) + torch.dot(d_shift, shift)) / step
+        if beyond is not None:
+            d_step -= beyond * ctx.bounds[1] / step
+        return d_values, d_scale / step, d_shift / step, d_step, None, None, None
+
+
+class _HardswishCodes(torch.autograd.Function):
+    """Behind h-swish; see the head of this file."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        values: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        step: Tensor,
+        params: QuantParams,
+        statistics: Statistics,
+        activation: Activation,
+    ) -> Tensor:
+        del activation
+        codes, mean, inverse_std = _normalize(values, gamma, beta, statistics)
+        ctx.save_for_backward(values, gamma, beta, mean, inverse_std, step)
+        ctx.statistics, ctx.params = statistics, params
+        return _position(torch.ops.aten.hardswish_(codes), params).clamp_(params.lowest, params.highest).round_()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        values, gamma, beta, mean, inverse_std, step = ctx.saved_tensors
+        params: QuantParams = ctx.params
+        before = _normalized(values, gamma, beta, mean, inverse_std)
+        position = _position(torch.ops.aten.hardswish(before), params)
+        low, high = just_outside(params.lowest, params.highest, values.dtype)
+        inside = torch.ops.aten.hardtanh_backward(grad, position, low, high)
         # A position may be infinite where the mask is 0, so it is clipped first.
-        grad_step = -(inside * position.clamp_(ctx.lowest, ctx.highest)).sum() / step
+        d_step = -sum_of_products(inside, position.clamp_(params.lowest, params.highest), step.shape) / step
         torch.ops.aten.hardswish_backward.out(inside, before, out=before)
-        # 1 / step is left to scale: the gradient of values has it as a factor, those of scale and shift take it afterwards.
-        grads = _normalize_backward(before, values, scale / step, mean, inverse_std, ctx.statistics)
-        return grads[0], grads[1] / step, grads[2] / step, grad_step, None, None, None, None
+        # 1 / step is a factor of all three gradients: of the first as part of gamma, of the others afterwards.
+        d_values, d_gamma, d_beta = _normalize_backward(before, values, gamma / step, mean, inverse_std, ctx.statistics)
+        return d_values, d_gamma / step, d_beta / step, d_step, None, None, None
+
+
+def _position(values: Tensor, params: QuantParams) -> Tensor:
+    """Return (values - offset) / step, in place."""
+    return values.sub_(params.offset).div_(params.pre_scale)
 
 
 def _normalize(values: Tensor, scale: Tensor, shift: Tensor, statistics: Statistics) -> tuple[Tensor, Tensor, Tensor]:
-    """Return scale * xhat + shift in new memory, and mean and 1 / deviation, per channel, that made xhat."""
+    """Return scale * xhat + shift, and the mean and 1 / deviation per channel that made xhat."""
     running = statistics.running_mean, statistics.running_var
     normalized, mean, inverse_std = torch.native_batch_norm(
         values, scale, shift, *running, statistics.of_batch, statistics.momentum, statistics.eps
     )
     if not statistics.of_batch:
-        mean, inverse_std = running[0], torch.rsqrt(running[1] + statistics.eps)
+        mean, inverse_std = running[0].clone(), torch.rsqrt(running[1] + statistics.eps)
     return normalized, mean, inverse_std
 
 

@@ -1,4 +1,4 @@
-"""A converted network whose convolutions compute on codes: the same parameters and numbers, faster, with less memory.
+"""A converted network whose layers compute on codes: the same parameters and numbers, faster, with less memory.
 
 The plain path (`layers.py`) is the definition. With c the input's code-to-value step (`scale`), d its offset, which is the value
 of code 0 and of the padding, and W the quantized weight,
@@ -10,6 +10,7 @@ pass over activations. A batch norm in training mode takes d sum(W) out again, s
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -17,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's name)
 
 from subfour.engine.chains import Activation, find_folds
-from subfour.engine.codes import RELU6_CEILING, ClippedCodes, HardswishCodes, Statistics
-from subfour.layers import QuantConv2d
+from subfour.engine.codes import Statistics, codes_of
+from subfour.layers import QuantConv2d, QuantLayer, QuantLinear
 from subfour.ops import QuantParams, fake_quantize, quantize_ste
-from subfour.quantizers import Quantizer
+from subfour.quantizers import DuQ, Quantizer, stacked_params
 
 
 def folded_network(model: nn.Module) -> nn.Module:
@@ -34,112 +35,144 @@ def folded_network(model: nn.Module) -> nn.Module:
     shared = [*model.parameters(), *model.buffers(), *(module for module in model.modules() if isinstance(module, Quantizer))]
     twin = copy.deepcopy(model, {id(entry): entry for entry in shared})
     modules = dict(twin.named_modules())
+    layers = []
     for name, fold in find_folds(model).items():
-        layer, norm_after = modules[name], modules.get(fold.norm_after or "")
-        assert isinstance(layer, QuantConv2d)
-        chain = fold.before
-        twin.set_submodule(name, CodesConv2d.of(layer, takes_codes=chain is not None, norm_after=norm_after if fold.norm_after else None))
-        if chain is not None:
-            norm = modules[chain.norm]
+        stock = modules[name]
+        assert isinstance(stock, QuantConv2d | QuantLinear)
+        layer = CodesConv2d.of(stock) if isinstance(stock, QuantConv2d) else CodesLinear.of(stock)
+        layer.takes_codes = fold.before is not None
+        layer.norm_after = () if fold.norm_after is None else (modules[fold.norm_after],)
+        layers.append(layer)
+        twin.set_submodule(name, layer)
+        if fold.before is not None:
+            norm = modules[fold.before.norm]
             assert isinstance(norm, nn.BatchNorm2d)
-            twin.set_submodule(chain.norm, CodesOfBatchNorm(norm, chain.activation, layer.activation_quantizer))
-            if chain.activation_module is not None:
-                twin.set_submodule(chain.activation_module, nn.Identity())
+            twin.set_submodule(fold.before.norm, CodesOfBatchNorm(norm, fold.before.activation, layer))
+            if fold.before.activation_module is not None:
+                twin.set_submodule(fold.before.activation_module, nn.Identity())
+    if layers:
+        twin.register_forward_pre_hook(_Ranges(layers))
     return twin
 
 
-class CodesOfBatchNorm(nn.Module):
-    """A batch norm, the activation behind it and the quantizer of the only convolution that reads it: [N, C, H, W] -> codes."""
+class CodesLayer(QuantLayer):
+    """A quantized layer on the codes of its input."""
 
-    def __init__(self, norm: nn.BatchNorm2d, activation: Activation, quantizer: Quantizer) -> None:
+    bias: Tensor | None
+    takes_codes: bool
+    """Whether codes arrive, or values."""
+    norm_after: tuple[nn.Module, ...]
+    """The batch norm that alone reads the output, in a tuple so that it is no submodule."""
+    input_params: QuantParams
+    """Of the activation quantizer, in this forward pass."""
+    weight_params: QuantParams | None
+    """Of the weight quantizer, in this forward pass; None: the weight is float."""
+
+    def quantized_input(self, inputs: Tensor) -> Tensor:
+        """Return the codes of the input."""
+        return inputs if self.takes_codes else quantize_ste(inputs, self.input_params)
+
+    def apply_weight(self, inputs: Tensor, weight: Tensor) -> Tensor:
+        """Compute on codes, with a weight, what the layer computes on the values that they stand for."""
+        return self._computed(inputs, weight * self.input_params.scale)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Compute the quantized layer."""
+        codes, params = self.quantized_input(inputs), self.weight_params
+        if params is None:
+            return self.apply_weight(codes, self.weight)
+        scaled = replace(params, scale=params.scale * self.input_params.scale)
+        return self._computed(codes, fake_quantize(self.weight, scaled))
+
+    def _computed(self, codes: Tensor, weight: Tensor) -> Tensor:
+        """Compute on codes with a weight that has the input's scale in it; the input's offset goes into the bias."""
+        bias, params = self.bias, self.input_params
+        if params.offset:
+            normalized = any(norm.training for norm in self.norm_after)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not normalized):
+                shift = weight.flatten(1).sum(dim=1) * (params.offset / params.scale)
+            bias = shift if bias is None else bias + shift
+        return self._linear_map(codes, weight, bias)
+
+    def _linear_map(self, codes: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+
+class CodesConv2d(CodesLayer, QuantConv2d):
+    """A convolution on codes; code 0 is what it pads with."""
+
+    @classmethod
+    def of(cls, layer: QuantConv2d) -> "CodesConv2d":
+        """Return a layer on another's parameters and quantizers."""
+        quantizers = {"weight_quantizer": layer.weight_quantizer, "activation_quantizer": layer.activation_quantizer}
+        padding = {"pad_value": layer.pad_value, "pads_offset": layer.pads_offset}
+        return cls.from_float(layer, kind=layer.kind, **quantizers, **padding)
+
+    def _linear_map(self, codes: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.conv2d(codes, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class CodesLinear(CodesLayer, QuantLinear):
+    """A linear layer on codes."""
+
+    @classmethod
+    def of(cls, layer: QuantLinear) -> "CodesLinear":
+        """Return a layer on another's parameters and quantizers."""
+        quantizers = {"weight_quantizer": layer.weight_quantizer, "activation_quantizer": layer.activation_quantizer}
+        return cls.from_float(layer, kind=layer.kind, **quantizers)
+
+    def _linear_map(self, codes: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(codes, weight, bias)
+
+
+class CodesOfBatchNorm(nn.Module):
+    """A batch norm, the activation behind it and the quantizer of the only layer that reads it: [N, C, H, W] -> codes."""
+
+    def __init__(self, norm: nn.BatchNorm2d, activation: Activation, reader: CodesLayer) -> None:
         """Compute the three in one.
 
         Args:
             norm: with scale, shift and running statistics; its mode decides, as always, which statistics are used.
             activation: behind it.
-            quantizer: of the convolution behind that.
+            reader: the layer behind that.
         """
         super().__init__()
-        self.norm, self.activation, self.quantizer = norm, activation, quantizer
+        self.norm, self.activation = norm, activation
+        self._reader = (reader,)
 
     def forward(self, values: Tensor) -> Tensor:
         """Return the codes, relative to the zero point, as float."""
-        params = self.quantizer.params()
-        scale, shift, statistics = self.norm.weight, self.norm.bias, self._statistics()
-        if self.activation == "hardswish":
-            codes: Tensor = HardswishCodes.apply(
-                values, scale, shift, params.pre_scale, params.offset, params.lowest, params.highest, statistics
-            )
-            return codes
-        ceiling = RELU6_CEILING / params.pre_scale if self.activation == "relu6" else None
-        if ceiling is not None and ceiling >= params.highest:
-            ceiling = None  # the range ends first
-        step, rectified = params.pre_scale, self.activation != "identity"
-        codes = ClippedCodes.apply(
-            values, scale / step, (shift - params.offset) / step, ceiling, params.lowest, params.highest, rectified, statistics
-        )
-        return codes
+        (reader,) = self._reader
+        return codes_of(values, self.norm.weight, self.norm.bias, self._statistics(), self.activation, reader.input_params)
 
     def _statistics(self) -> Statistics:
         """Return what to normalise with, and count the batch, as nn.BatchNorm2d does."""
         norm = self.norm
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        momentum = 0.0 if norm.momentum is None else norm.momentum
+        assert norm.num_batches_tracked is not None
         if norm.training:
-            assert norm.num_batches_tracked is not None
             norm.num_batches_tracked.add_(1)
-            if norm.momentum is None:
-                momentum = 1 / float(norm.num_batches_tracked)
+        momentum = 1 / max(int(norm.num_batches_tracked), 1) if norm.momentum is None else norm.momentum
         return Statistics(norm.running_mean, norm.running_var, norm.training, momentum, norm.eps)
 
 
-class CodesConv2d(QuantConv2d):
-    """A quantized convolution on the codes of its input."""
+class _Ranges:
+    """Forward pre-hook of a twin: gives every layer on codes the constants of its quantizers, as they are now."""
 
-    takes_codes: bool
-    """Whether codes arrive, or values."""
-    norm_after: tuple[nn.Module, ...]
-    """The batch norm that alone reads the output, in a tuple so that it is no submodule."""
+    def __init__(self, layers: Sequence[CodesLayer]) -> None:
+        self._layers = layers
 
-    @classmethod
-    def of(cls, layer: QuantConv2d, *, takes_codes: bool, norm_after: nn.Module | None) -> "CodesConv2d":
-        """Return a layer on another's parameters and quantizers; see the fields."""
-        codes = cls.from_float(
-            layer,
-            kind=layer.kind,
-            weight_quantizer=layer.weight_quantizer,
-            activation_quantizer=layer.activation_quantizer,
-            pad_value=layer.pad_value,
-            pads_offset=layer.pads_offset,
-        )
-        assert isinstance(codes, CodesConv2d)
-        codes.takes_codes, codes.norm_after = takes_codes, () if norm_after is None else (norm_after,)
-        return codes
+    def __call__(self, twin: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        del twin, inputs
+        quantizers = [quantizer for layer in self._layers for quantizer in (layer.activation_quantizer, layer.weight_quantizer)]
+        single = [quantizer for quantizer in quantizers if _has_single_ranges(quantizer)]
+        stacked = dict(zip(single, stacked_params(single), strict=True))
+        for layer in self._layers:
+            layer.input_params = stacked[layer.activation_quantizer]
+            quantizer = layer.weight_quantizer
+            layer.weight_params = (stacked.get(quantizer) or quantizer.params()) if quantizer.enabled else None
 
-    def quantized_input(self, inputs: Tensor) -> Tensor:
-        """Return the codes of the input."""
-        return inputs if self.takes_codes else quantize_ste(inputs, self.activation_quantizer.params())
 
-    def apply_weight(self, inputs: Tensor, weight: Tensor) -> Tensor:
-        """Convolve codes with a quantized weight, as the values that they stand for."""
-        params = self.activation_quantizer.params()
-        return self._convolve(inputs, weight * params.scale, params)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Compute the quantized layer."""
-        params, codes = self.activation_quantizer.params(), self.quantized_input(inputs)
-        if not self.weight_quantizer.enabled:
-            return self._convolve(codes, self.weight * params.scale, params)
-        weight = self.weight_quantizer.params()
-        return self._convolve(codes, fake_quantize(self.weight, replace(weight, scale=weight.scale * params.scale)), params)
-
-    def _convolve(self, codes: Tensor, scaled: Tensor, params: QuantParams) -> Tensor:
-        """Return the convolution of codes with the weight times the input's scale, the offset in the bias."""
-        bias = self.bias
-        if params.offset:
-            normalized = any(norm.training for norm in self.norm_after)
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not normalized):
-                shift = scaled.flatten(1).sum(dim=1) * (params.offset / params.scale)
-            bias = shift if bias is None else bias + shift
-        return F.conv2d(codes, scaled, bias, self.stride, self.padding, self.dilation, self.groups)
+def _has_single_ranges(quantizer: Quantizer) -> bool:
+    return isinstance(quantizer, DuQ) and quantizer.enabled and quantizer.input_range_raw.dim() == 0

@@ -113,6 +113,15 @@ def just_outside(lowest: int, highest: int, dtype: torch.dtype) -> tuple[float, 
     return low, high
 
 
+def sum_of_products(first: Tensor, second: Tensor, shape: torch.Size) -> Tensor:
+    """Return `(first * second).sum_to_size(shape)`; a single number without the tensor in between."""
+    if shape.numel() > 1:
+        return (first * second).sum_to_size(shape)
+    by_channel = first.dim() == 4 and first.is_contiguous(memory_format=torch.channels_last)
+    rows = [tensor.movedim(1, -1).reshape(-1) if by_channel else tensor.reshape(-1) for tensor in (first, second)]
+    return torch.dot(*rows).view(shape)
+
+
 class _FakeQuantize(torch.autograd.Function):
     """`dequantize(quantize(.))` and its straight-through gradient.
 
@@ -133,7 +142,8 @@ class _FakeQuantize(torch.autograd.Function):
         del learned  # pre_scale, scale and offset are inputs only so that they get their gradients
         ctx.save_for_backward(values, params.pre_scale, params.scale)
         ctx.params = params
-        return dequantize(quantize(values, params), params)
+        quantized = _position(values, params).clamp_(params.lowest, params.highest).round_().mul_(params.scale)
+        return quantized.add_(params.offset) if _shifts(params) else quantized
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None, Tensor | None, Tensor | None]:
@@ -147,9 +157,9 @@ class _FakeQuantize(torch.autograd.Function):
         grad_pre_scale = grad_scale = grad_offset = None
         clipped = position.clamp_(params.lowest, params.highest)
         if ctx.needs_input_grad[2]:
-            grad_pre_scale = -(grad_values * clipped).sum_to_size(pre_scale.shape)
+            grad_pre_scale = -sum_of_products(grad_values, clipped, pre_scale.shape)
         if ctx.needs_input_grad[3]:
-            grad_scale = (grad * clipped.round_()).sum_to_size(scale.shape)
+            grad_scale = sum_of_products(grad, clipped.round_(), scale.shape)
         if ctx.needs_input_grad[4] and isinstance(params.offset, Tensor):
             grad_offset = (grad - grad_values).sum_to_size(params.offset.shape)
         return grad_values, None, grad_pre_scale, grad_scale, grad_offset

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from subfour.quantizers.affine import Affine, AffineWeight
 from subfour.quantizers.base import HSWISH_MINIMUM, Domain, Quantizer, positive_percentile
 from subfour.quantizers.dsq import DSQ, DSQWeight
-from subfour.quantizers.duq import DuQ, DuQWeight
+from subfour.quantizers.duq import DuQ, DuQWeight, stacked_params
 from subfour.quantizers.image import ImageQuantizer
 from subfour.quantizers.lsq import LSQ, LSQWeight
 from subfour.quantizers.lsq_plus import LSQPlus, LSQPlusWeight
@@ -76,4 +76,5 @@ __all__ = [
     "QuantizerName",
     "check_granularity",
     "positive_percentile",
+    "stacked_params",
 ]

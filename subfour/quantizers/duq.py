@@ -96,6 +96,18 @@ class DuQ(Quantizer):
         self.initialized = True
 
 
+def stacked_params(quantizers: Sequence[DuQ]) -> list[QuantParams]:
+    """Return the `params()` of many quantizers with single ranges, from a few operations on all of them.
+
+    A network has a hundred quantizers, and an operation on one number costs as much as one on a hundred.
+    """
+    largest = torch.tensor([quantizer.grid.qmax for quantizer in quantizers], device=quantizers[0].input_range_raw.device)
+    inputs = F.softplus(torch.stack([quantizer.input_range_raw for quantizer in quantizers])) + SMALLEST_RANGE
+    outputs = F.softplus(torch.stack([quantizer.output_range_raw for quantizer in quantizers]))
+    constants = zip(quantizers, (inputs / largest).unbind(), (outputs / largest).unbind(), strict=True)
+    return [QuantParams(quantizer.grid, pre_scale, scale, quantizer.offset) for quantizer, pre_scale, scale in constants]
+
+
 class DuQWeight(DuQ):
     """DuQ for one weight tensor, or with ranges for each of its output channels."""
 
