@@ -11,7 +11,6 @@ pass over activations. A batch norm in training mode takes d sum(W) out again, s
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +18,9 @@ from torch.nn import functional as F  # noqa: N812 (the field's name)
 
 from subfour.engine.chains import Activation, find_folds
 from subfour.engine.codes import Statistics, codes_of
+from subfour.engine.weights import scaled_weight
 from subfour.layers import QuantConv2d, QuantLayer, QuantLinear
-from subfour.ops import QuantParams, fake_quantize, quantize_ste
+from subfour.ops import QuantParams, quantize_ste
 from subfour.quantizers import DuQ, Quantizer, stacked_params
 
 
@@ -81,8 +81,7 @@ class CodesLayer(QuantLayer):
         codes, params = self.quantized_input(inputs), self.weight_params
         if params is None:
             return self.apply_weight(codes, self.weight)
-        scaled = replace(params, scale=params.scale * self.input_params.scale)
-        return self._computed(codes, fake_quantize(self.weight, scaled))
+        return self._computed(codes, scaled_weight(self.weight, params, self.input_params.scale))
 
     def _computed(self, codes: Tensor, weight: Tensor) -> Tensor:
         """Compute on codes with a weight that has the input's scale in it; the input's offset goes into the bias."""

@@ -89,8 +89,7 @@ def quantize_ste(values: Tensor, params: QuantParams) -> Tensor:
 
     Rounding passes the gradient straight through: d code / d values = 1 / pre_scale inside the range.
     """
-    one = torch.ones_like(params.scale)
-    return fake_quantize(values - params.offset, replace(params, scale=one, offset=0.0))
+    return _QuantizeSTE.apply(values, params, params.pre_scale, params.offset)  # type: ignore[no-any-return]
 
 
 def _position(values: Tensor, params: QuantParams) -> Tensor:
@@ -163,3 +162,34 @@ class _FakeQuantize(torch.autograd.Function):
         if ctx.needs_input_grad[4] and isinstance(params.offset, Tensor):
             grad_offset = (grad - grad_values).sum_to_size(params.offset.shape)
         return grad_values, None, grad_pre_scale, grad_scale, grad_offset
+
+
+class _QuantizeSTE(torch.autograd.Function):
+    """`quantize(.)` relative to `zero_point`, and its straight-through gradient; with u and m as above
+
+    d code / d values    = m / pre_scale
+    d code / d pre_scale = -m * u / pre_scale
+    d code / d offset    = -m / pre_scale
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, params: QuantParams, *learned: Tensor | float) -> Tensor:
+        del learned
+        ctx.save_for_backward(values, params.pre_scale)
+        ctx.params = params
+        return _position(values, params).clamp_(params.lowest, params.highest).round_()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None, Tensor | None]:
+        values, pre_scale = ctx.saved_tensors
+        params: QuantParams = ctx.params
+        position = _position(values, params)
+        low, high = just_outside(params.lowest, params.highest, position.dtype)
+        grad_values: Tensor = torch.ops.aten.hardtanh_backward(grad, position, low, high).div_(pre_scale)
+        grad_pre_scale = grad_offset = None
+        if ctx.needs_input_grad[2]:
+            clipped = position.clamp_(params.lowest, params.highest)
+            grad_pre_scale = -sum_of_products(grad_values, clipped, pre_scale.shape)
+        if ctx.needs_input_grad[3] and isinstance(params.offset, Tensor):
+            grad_offset = -grad_values.sum_to_size(params.offset.shape)
+        return grad_values, None, grad_pre_scale, grad_offset
