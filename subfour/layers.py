@@ -7,7 +7,7 @@ precision (precision highway, supplement Sec. 5). A convolution pads its quantiz
 where an h-swish output enters (negative padding), a learned one where there is one, else 0.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -99,7 +99,7 @@ class QuantConv2d(QuantLayer, nn.Conv2d):
         activation_quantizer: Quantizer,
         pad_value: float = 0.0,
         pads_offset: bool = False,
-    ) -> "QuantConv2d":
+    ) -> Self:
         """Return the quantized layer around a float convolution's own parameters.
 
         Args:
@@ -154,7 +154,7 @@ class QuantLinear(QuantLayer, nn.Linear):
     @classmethod
     def from_float(
         cls, linear: nn.Linear, *, kind: LayerKind, weight_quantizer: Quantizer, activation_quantizer: Quantizer
-    ) -> "QuantLinear":
+    ) -> Self:
         """Return the quantized layer around a float layer's own parameters; see `QuantConv2d.from_float`."""
         layer = cls(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
         layer.weight, layer.bias = linear.weight, linear.bias

@@ -1,1 +1,1 @@
-"""Faster ways to compute the training step of a converted network; the modules and their parameters stay the same."""
+"""A faster way to compute the training step; modules and parameters stay the same."""

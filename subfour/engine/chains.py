@@ -67,7 +67,8 @@ def computes_on_codes(layer: QuantConv2d | QuantLinear) -> bool:
 
 def _chain_before(layer: fx.Node, modules: dict[fx.Node, nn.Module]) -> Chain | None:
     """Return the chain that feeds a layer, if one does and nothing else reads its values."""
-    activation, name = "identity", None
+    name: str | None = None
+    activation: Activation = "identity"
     source = layer.all_input_nodes[0]
     while len(source.users) == 1 and (module := modules.get(source)) is not None:
         operation = operation_of(source, module)

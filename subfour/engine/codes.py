@@ -8,7 +8,7 @@ What is rearranged here, with g the gradient of a code and m the mask [lowest <=
 
     identity, relu    u = (gamma / p) xhat + (beta - d) / p: the step goes into scale and shift before the batch norm, and its
                       gradient falls out of theirs, -(d_scale . scale + d_shift . shift) / p; relu is the clip at 0
-    relu6             the same; the clip is at min(highest, 6 / p), which adds -6 / p^2 * sum(g [u > 6 / p]) where 6 / p is the less
+    relu6             the same, clipped at min(highest, 6 / p); where that is 6 / p it adds -6 / p^2 * sum(g [u > 6 / p])
     h-swish           not linear: the step has a sum of its own, -sum(g m u) / p
 
 Backward needs u for the mask only, and computes it again from the batch norm's input, which is kept anyway; beside it nothing but
@@ -40,9 +40,16 @@ class Statistics:
     eps: float
 
 
-def codes_of(
-    values: Tensor, gamma: Tensor, beta: Tensor, statistics: Statistics, activation: Activation, params: QuantParams
-) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """What a batch norm's output goes through."""
+
+    activation: Activation
+    params: QuantParams
+    """Of the quantizer; its offset is no tensor."""
+
+
+def codes_of(values: Tensor, gamma: Tensor, beta: Tensor, statistics: Statistics, behind: Behind) -> Tensor:
     """Return the codes, relative to the zero point, as float.
 
     Args:
@@ -50,27 +57,19 @@ def codes_of(
         gamma: its scale, [C].
         beta: its shift, [C].
         statistics: moved on in place where they are the batch's.
-        activation: behind the batch norm.
-        params: of the quantizer behind that; its offset is no tensor.
+        behind: activation and quantizer.
     """
-    function = _HardswishCodes if activation == "hardswish" else _LinearCodes
-    return function.apply(values, gamma, beta, params.pre_scale, params, statistics, activation)  # type: ignore[no-any-return]
+    function = _HardswishCodes if behind.activation == "hardswish" else _LinearCodes
+    return function.apply(values, statistics, behind, gamma, beta, behind.params.pre_scale)  # type: ignore[no-any-return]
 
 
 class _LinearCodes(torch.autograd.Function):
     """Behind identity, ReLU and ReLU6; see the head of this file."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        values: Tensor,
-        gamma: Tensor,
-        beta: Tensor,
-        step: Tensor,
-        params: QuantParams,
-        statistics: Statistics,
-        activation: Activation,
-    ) -> Tensor:
+    def forward(ctx: Any, values: Tensor, statistics: Statistics, behind: Behind, *learned: Tensor) -> Tensor:
+        params, activation = behind.params, behind.activation
+        gamma, beta, step = learned
         scale, shift = gamma / step, (beta - params.offset) / step
         codes, mean, inverse_std = _normalize(values, scale, shift, statistics)
         ctx.save_for_backward(values, scale, shift, mean, inverse_std, step)
@@ -88,28 +87,20 @@ class _LinearCodes(torch.autograd.Function):
         beyond = torch.where(position > ctx.bounds[1], grad, 0.0).sum() if ctx.saturates else None
         # Written over the positions, element by element.
         inside = torch.ops.aten.hardtanh_backward.grad_input(grad, position, *ctx.bounds, grad_input=position)
-        d_values, d_scale, d_shift = _normalize_backward(inside, values, scale, mean, inverse_std, ctx.statistics)
+        d_values, d_scale, d_shift = _normalize_backward(inside, values, scale, (mean, inverse_std), ctx.statistics)
         d_step = -(torch.dot(d_scale, scale) + torch.dot(d_shift, shift)) / step
         if beyond is not None:
             d_step -= beyond * ctx.bounds[1] / step
-        return d_values, d_scale / step, d_shift / step, d_step, None, None, None
+        return d_values, None, None, d_scale / step, d_shift / step, d_step
 
 
 class _HardswishCodes(torch.autograd.Function):
     """Behind h-swish; see the head of this file."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        values: Tensor,
-        gamma: Tensor,
-        beta: Tensor,
-        step: Tensor,
-        params: QuantParams,
-        statistics: Statistics,
-        activation: Activation,
-    ) -> Tensor:
-        del activation
+    def forward(ctx: Any, values: Tensor, statistics: Statistics, behind: Behind, *learned: Tensor) -> Tensor:
+        params = behind.params
+        gamma, beta, step = learned
         codes, mean, inverse_std = _normalize(values, gamma, beta, statistics)
         ctx.save_for_backward(values, gamma, beta, mean, inverse_std, step)
         ctx.statistics, ctx.params = statistics, params
@@ -127,8 +118,8 @@ class _HardswishCodes(torch.autograd.Function):
         d_step = -sum_of_products(inside, position.clamp_(params.lowest, params.highest), step.shape) / step
         torch.ops.aten.hardswish_backward.out(inside, before, out=before)
         # 1 / step is a factor of all three gradients: of the first as part of gamma, of the others afterwards.
-        d_values, d_gamma, d_beta = _normalize_backward(before, values, gamma / step, mean, inverse_std, ctx.statistics)
-        return d_values, d_gamma / step, d_beta / step, d_step, None, None, None
+        d_values, d_gamma, d_beta = _normalize_backward(before, values, gamma / step, (mean, inverse_std), ctx.statistics)
+        return d_values, None, None, d_gamma / step, d_beta / step, d_step
 
 
 def _position(values: Tensor, params: QuantParams) -> Tensor:
@@ -155,10 +146,10 @@ def _normalized(values: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, inve
 
 
 def _normalize_backward(
-    grad: Tensor, values: Tensor, scale: Tensor, mean: Tensor, inverse_std: Tensor, statistics: Statistics
+    grad: Tensor, values: Tensor, scale: Tensor, moments: tuple[Tensor, Tensor], statistics: Statistics
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of values, scale and shift, from that of scale * xhat + shift."""
     running = statistics.running_mean, statistics.running_var
     return torch.ops.aten.native_batch_norm_backward(  # type: ignore[no-any-return]
-        grad, values, scale, *running, mean, inverse_std, statistics.of_batch, statistics.eps, [True, True, True]
+        grad, values, scale, *running, *moments, statistics.of_batch, statistics.eps, [True, True, True]
     )

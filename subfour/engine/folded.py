@@ -11,13 +11,14 @@ pass over activations. A batch norm in training mode takes d sum(W) out again, s
 
 import copy
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's name)
 
 from subfour.engine.chains import Activation, find_folds
-from subfour.engine.codes import Statistics, codes_of
+from subfour.engine.codes import Behind, Statistics, codes_of
 from subfour.engine.weights import scaled_weight
 from subfour.layers import QuantConv2d, QuantLayer, QuantLinear
 from subfour.ops import QuantParams, quantize_ste
@@ -58,7 +59,6 @@ def folded_network(model: nn.Module) -> nn.Module:
 class CodesLayer(QuantLayer):
     """A quantized layer on the codes of its input."""
 
-    bias: Tensor | None
     takes_codes: bool
     """Whether codes arrive, or values."""
     norm_after: tuple[nn.Module, ...]
@@ -85,7 +85,7 @@ class CodesLayer(QuantLayer):
 
     def _computed(self, codes: Tensor, weight: Tensor) -> Tensor:
         """Compute on codes with a weight that has the input's scale in it; the input's offset goes into the bias."""
-        bias, params = self.bias, self.input_params
+        params, bias = self.input_params, cast("Tensor | None", self.bias)
         if params.offset:
             normalized = any(norm.training for norm in self.norm_after)
             with torch.set_grad_enabled(torch.is_grad_enabled() and not normalized):
@@ -103,9 +103,14 @@ class CodesConv2d(CodesLayer, QuantConv2d):
     @classmethod
     def of(cls, layer: QuantConv2d) -> "CodesConv2d":
         """Return a layer on another's parameters and quantizers."""
-        quantizers = {"weight_quantizer": layer.weight_quantizer, "activation_quantizer": layer.activation_quantizer}
-        padding = {"pad_value": layer.pad_value, "pads_offset": layer.pads_offset}
-        return cls.from_float(layer, kind=layer.kind, **quantizers, **padding)
+        return cls.from_float(
+            layer,
+            kind=layer.kind,
+            weight_quantizer=layer.weight_quantizer,
+            activation_quantizer=layer.activation_quantizer,
+            pad_value=layer.pad_value,
+            pads_offset=layer.pads_offset,
+        )
 
     def _linear_map(self, codes: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.conv2d(codes, weight, bias, self.stride, self.padding, self.dilation, self.groups)
@@ -117,8 +122,12 @@ class CodesLinear(CodesLayer, QuantLinear):
     @classmethod
     def of(cls, layer: QuantLinear) -> "CodesLinear":
         """Return a layer on another's parameters and quantizers."""
-        quantizers = {"weight_quantizer": layer.weight_quantizer, "activation_quantizer": layer.activation_quantizer}
-        return cls.from_float(layer, kind=layer.kind, **quantizers)
+        return cls.from_float(
+            layer,
+            kind=layer.kind,
+            weight_quantizer=layer.weight_quantizer,
+            activation_quantizer=layer.activation_quantizer,
+        )
 
     def _linear_map(self, codes: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(codes, weight, bias)
@@ -142,7 +151,8 @@ class CodesOfBatchNorm(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """Return the codes, relative to the zero point, as float."""
         (reader,) = self._reader
-        return codes_of(values, self.norm.weight, self.norm.bias, self._statistics(), self.activation, reader.input_params)
+        behind = Behind(self.activation, reader.input_params)
+        return codes_of(values, self.norm.weight, self.norm.bias, self._statistics(), behind)
 
     def _statistics(self) -> Statistics:
         """Return what to normalise with, and count the batch, as nn.BatchNorm2d does."""
@@ -161,17 +171,17 @@ class _Ranges:
 
     def __init__(self, layers: Sequence[CodesLayer]) -> None:
         self._layers = layers
+        quantizers = [quantizer for layer in layers for quantizer in (layer.activation_quantizer, layer.weight_quantizer)]
+        self._single = [quantizer for quantizer in quantizers if isinstance(quantizer, DuQ) and _has_single_ranges(quantizer)]
 
     def __call__(self, twin: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         del twin, inputs
-        quantizers = [quantizer for layer in self._layers for quantizer in (layer.activation_quantizer, layer.weight_quantizer)]
-        single = [quantizer for quantizer in quantizers if _has_single_ranges(quantizer)]
-        stacked = dict(zip(single, stacked_params(single), strict=True))
+        stacked: dict[Quantizer, QuantParams] = dict(zip(self._single, stacked_params(self._single), strict=True))
         for layer in self._layers:
             layer.input_params = stacked[layer.activation_quantizer]
             quantizer = layer.weight_quantizer
             layer.weight_params = (stacked.get(quantizer) or quantizer.params()) if quantizer.enabled else None
 
 
-def _has_single_ranges(quantizer: Quantizer) -> bool:
-    return isinstance(quantizer, DuQ) and quantizer.enabled and quantizer.input_range_raw.dim() == 0
+def _has_single_ranges(quantizer: DuQ) -> bool:
+    return quantizer.enabled and quantizer.input_range_raw.dim() == 0

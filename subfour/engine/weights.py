@@ -31,17 +31,17 @@ def scaled_weight(weight: Tensor, params: QuantParams, input_scale: Tensor) -> T
     scale = params.scale * input_scale
     if scale.dim():
         return fake_quantize(weight, replace(params, scale=scale))
-    return _ScaledWeight.apply(weight, params.pre_scale, scale, params.lowest, params.highest)  # type: ignore[no-any-return]
+    return _ScaledWeight.apply(weight, params.pre_scale, scale, params)  # type: ignore[no-any-return]
 
 
 class _ScaledWeight(torch.autograd.Function):
     """For a range per layer; see the head of this file."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, step: Tensor, scale: Tensor, lowest: int, highest: int) -> Tensor:
-        result = (weight / step).clamp_(lowest, highest).round_().mul_(scale)
+    def forward(ctx: Any, weight: Tensor, step: Tensor, scale: Tensor, params: QuantParams) -> Tensor:
+        result = (weight / step).clamp_(params.lowest, params.highest).round_().mul_(scale)
         ctx.save_for_backward(weight, step, scale, result)
-        ctx.interior = just_outside(lowest, highest, weight.dtype)
+        ctx.interior = just_outside(params.lowest, params.highest, weight.dtype)
         return result
 
     @staticmethod
@@ -52,4 +52,4 @@ class _ScaledWeight(torch.autograd.Function):
         d_weight.mul_((scale / step).clamp(max=LARGEST_RATIO))
         d_step = -sum_of_products(d_weight, weight, step.shape) / step
         d_scale = sum_of_products(grad, result, scale.shape) / scale
-        return d_weight, d_step, d_scale, None, None
+        return d_weight, d_step, d_scale, None

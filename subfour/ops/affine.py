@@ -165,7 +165,7 @@ class _FakeQuantize(torch.autograd.Function):
 
 
 class _QuantizeSTE(torch.autograd.Function):
-    """`quantize(.)` relative to `zero_point`, and its straight-through gradient; with u and m as above
+    """`quantize(.)` relative to `zero_point`, and its straight-through gradient, with u and m as above.
 
     d code / d values    = m / pre_scale
     d code / d pre_scale = -m * u / pre_scale

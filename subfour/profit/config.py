@@ -139,10 +139,12 @@ class ProfitConfig:
     """Decay of the running mean of AIWQ."""
     corrected: bool = True
     """Divide the running mean by its weight so far; False: the authors' mean, which starts at 0."""
+    sample_every: int = 1
+    """Steps from one AIWQ sample to the next; fewer where a phase would have less than 50. `decay` is that of one step."""
 
     def __post_init__(self) -> None:
         """Check every field; `RunConfig` checks `at_bits`."""
-        _check(self, "profit.", share={"decay"})
+        _check(self, "profit.", share={"decay"}, positive={"sample_every"})
         if any(not 0 < share < 1 for share in self.fractions) or list(self.fractions) != sorted(set(self.fractions)):
             shown = " ".join(map(str, self.fractions))
             raise ValueError(f"profit.fractions: {shown} must rise and lie between 0 and 1, such as 1/3 2/3")
@@ -243,6 +245,8 @@ class RunConfig:
     """Continue from the final weights of this run directory, at other widths."""
     starting_weight_bits: Annotated[BitWidth, tyro.conf.Suppress] = FLOAT_BITS
     """Weight width of the run that this one continues."""
+    engine: Literal["auto", "plain", "folded"] = "auto"
+    """How training steps are computed: as the quantizers say (plain), on codes (folded), or the faster of the two (auto)."""
     seed: int = 0
     """Decides every random choice."""
     device: str = "auto"
@@ -273,6 +277,10 @@ class RunConfig:
                 f"batchnorm: fused is not possible with --method {self.method}, which moves single weights; use unfused"
             )
         check_bits(self.skip_bits, "skip_bits")
+        if self.engine == "folded" and not self.foldable:
+            raise ValueError(
+                "engine: folded is possible with --quantizer duq, --batchnorm unfused and --skip-bits 32 only; use plain or auto"
+            )
         check_granularity(self.quantizer, self.weight_granularity)
         if self.profit.at_bits is not None and self.profit.at_bits not in self.weight_bits:
             widths_shown = " ".join(map(str, self.weight_bits))
@@ -280,8 +288,14 @@ class RunConfig:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all of it: what a checkpoint remembers."""
-        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+        """SHA-256 of all that decides what is computed: what a checkpoint remembers. Engines compute the same."""
+        decisive = {name: value for name, value in self.to_json().items() if name != "engine"}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def foldable(self) -> bool:
+        """Whether the folded engine can compute the training steps."""
+        return self.quantizer == "duq" and self.batchnorm == "unfused" and self.skip_bits == FLOAT_BITS
 
     @property
     def freezes_layers(self) -> bool:
@@ -307,6 +321,7 @@ class RunConfig:
         values = dict(data)
         if values:  # written before there were methods against oscillations
             values.setdefault("oscillation", dataclasses.asdict(OscillationConfig()))
+            values.setdefault("engine", "plain")  # likewise, before there were engines
         parts = {
             "architecture": Architecture,
             "loading": LoadingConfig,
@@ -321,6 +336,7 @@ class RunConfig:
                 fields = {key: tuple(value) if isinstance(value, list) else value for key, value in values[name].items()}
                 if name == "profit":
                     fields["fractions"] = tuple(_parse_fraction(share) for share in fields["fractions"])
+                    fields.setdefault("sample_every", 1)  # written before it could be chosen
                 values[name] = part(**fields)
             for name in ("weight_bits", "activation_bits"):
                 values[name] = tuple(values[name])

@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from subfour.convert.calibrate import calibrate, calibrate_weights, missing_ranges, needs_calibration, set_bits
+from subfour.engine.folded import folded_network
 from subfour.integer.build import build_program
 from subfour.integer.network import SnappedNetwork, pixels_of
 from subfour.integer.snap import Snapping, measure
+from subfour.ops import FLOAT_BITS
 from subfour.profit.collapse import ChanceGuard, CollapseError, check_parameters, check_ranges
 from subfour.profit.dampening import Dampening
 from subfour.profit.examination import Examiner
@@ -43,6 +45,9 @@ from subfour.train.distill import Teacher, distillation_loss
 from subfour.train.interruption import Interruption, Terminated
 from subfour.train.loop import EpochTotals, Trainer, train_epoch
 from subfour.train.schedule import CosineSchedule, RateSchedule, constant
+
+FEWEST_SAMPLES = 50
+"""Of AIWQ in a sampling phase, where it has as many steps: short phases sample more often than they are told."""
 
 FAILURE_FILE = "failure.json"
 """Why training stopped, when a loss or a weight was not finite; gone when the run goes on."""
@@ -145,8 +150,8 @@ class ProfitRun:
         frozen = set_trainable(self.model, phase, state.freeze_order, self.config.profit)
         optimizer = build_optimizer(self.model, phase, schedule)
         restore_momentum(self.model, optimizer, self.momentum)
-        meter = self._meter() if phase.kind == "sample" else None
-        network = self._network(phase)
+        network = self._training_network(phase)
+        meter = self._meter(phase, network) if phase.kind == "sample" else None
         trainer = Trainer(
             model=network,
             optimizer=optimizer,
@@ -170,7 +175,7 @@ class ProfitRun:
                         self.interruption.heed(batches),
                         epoch=epoch,
                         steps=self.steps,
-                        seed_step=partial(self._begin_step, state.phase, epoch),
+                        seed_step=partial(self._begin_step, meter, state.phase, epoch),
                         on_step=partial(self._step_done, optimizer, meter),
                         totals=self.totals,
                     )
@@ -224,11 +229,19 @@ class ProfitRun:
         self.state.snapping = measure(program, pixels).to_json()
 
     def _network(self, phase: Phase) -> nn.Module:
-        """Return what trains and is evaluated: the network, or its snapped program around the same parameters."""
+        """Return what is evaluated: the network, or its snapped program around the same parameters."""
         if phase.kind != "snap":
             return self.model
         assert self.state.snapping is not None
         return SnappedNetwork(self.model, self.session.data.preprocessing, Snapping.from_json(self.state.snapping))
+
+    def _training_network(self, phase: Phase) -> nn.Module:
+        """Return what trains: the same, or the network's folded twin, also around the same parameters."""
+        engine = self.config.engine
+        if engine == "auto":  # folding was measured on CPUs only
+            engine = "folded" if self.config.foldable and self.session.device.type == "cpu" else "plain"
+        on_codes = engine == "folded" and phase.kind != "snap" and phase.activation_bits != FLOAT_BITS
+        return folded_network(self.model) if on_codes else self._network(phase)
 
     def _evaluated(self, phase: Phase, epoch: int) -> dict[str, Any]:
         """Return the accuracy of both sets of weights after an epoch.
@@ -320,8 +333,10 @@ class ProfitRun:
         """Return whether no phase will give the row of the float network: its weights need no float phase."""
         return self.phases[0].kind != "float" and self.config.from_run is None
 
-    def _meter(self) -> InstabilityMeter:
-        meter = InstabilityMeter(self.model, decay=self.config.profit.decay, corrected=self.config.profit.corrected)
+    def _meter(self, phase: Phase, network: nn.Module) -> InstabilityMeter:
+        profit = self.config.profit
+        every = min(profit.sample_every, max(phase.epochs * self.steps // FEWEST_SAMPLES, 1))
+        meter = InstabilityMeter(network, decay=profit.decay, corrected=profit.corrected, every=every)
         if self.state.running:
             meter.load_state(self.previous_weights, self.state.running)
         return meter
@@ -339,8 +354,10 @@ class ProfitRun:
         warmup = 0.0 if phase.kind in ("stabilize", "snap") else schedule.warmup_epochs
         return CosineSchedule(epochs=phase.epochs, warmup_epochs=warmup, final_scale=schedule.final_lr_scale).scale
 
-    def _begin_step(self, phase: int, epoch: int, step: int) -> None:
+    def _begin_step(self, meter: InstabilityMeter | None, phase: int, epoch: int, step: int) -> None:
         torch.manual_seed(derive_seed(self.config.seed, "step", phase, epoch, step))
+        if meter is not None:
+            meter.begin_step(epoch * self.steps + step)
         self.step_method.progress = progress(self.config, self.phases, phase=phase, position=epoch + step / self.steps)
 
     def _step_method(self) -> StepMethod:

@@ -7,7 +7,7 @@ scratch, so it is as long as ours and starts at our rate).
 from dataclasses import replace
 
 from subfour.models.zoo import Architecture
-from subfour.profit.config import AverageConfig, LoadingConfig, RunConfig, ScheduleConfig
+from subfour.profit.config import AverageConfig, LoadingConfig, ProfitConfig, RunConfig, ScheduleConfig
 
 FLOAT_EPOCHS = 30
 FLOAT_LR = 0.1
@@ -35,6 +35,7 @@ def _cifar10(recipe: str, model: str, architecture: Architecture) -> RunConfig:
             weight_decay=5e-4,
             update="step",
         ),
+        profit=ProfitConfig(sample_every=5),
         average=AverageConfig(decay=None, reestimate_batches=100),
     )
 
@@ -44,6 +45,7 @@ def _with_paper_schedule(config: RunConfig) -> RunConfig:
         config,
         recipe=f"{config.recipe}-paper",
         schedule=ScheduleConfig(float_epochs=FLOAT_EPOCHS, float_lr=FLOAT_LR, lr=0.04),
+        profit=ProfitConfig(),
         average=AverageConfig(decay=0.9997, restart=False),
         snap=False,
     )

@@ -1,6 +1,6 @@
 """The demo: handwritten digits that ship with scikit-learn, a small MobileNet-v3, minutes on a laptop."""
 
-from subfour.profit.config import AverageConfig, LoadingConfig, RunConfig, ScheduleConfig
+from subfour.profit.config import AverageConfig, LoadingConfig, ProfitConfig, RunConfig, ScheduleConfig
 
 
 def digits() -> RunConfig:
@@ -25,5 +25,6 @@ def digits() -> RunConfig:
             weight_decay=1e-4,
             update="step",
         ),
+        profit=ProfitConfig(sample_every=5),
         average=AverageConfig(decay=None, reestimate_batches=20),
     )

@@ -90,7 +90,7 @@ def test_options_reach_the_plan(capsys: pytest.CaptureFixture[str]):
         *((RunConfig, "refit_below_bits", value) for value in [-1]),
         *(
             (RunConfig, field, "other")
-            for field in ["start", "quantizer", "weight_granularity", "batchnorm", "method", "padding"]
+            for field in ["start", "quantizer", "weight_granularity", "batchnorm", "method", "padding", "engine"]
         ),
         *((LoadingConfig, "image_size", value) for value in [0, -32]),
         (LoadingConfig, "augment", "other"),
@@ -114,6 +114,7 @@ def test_options_reach_the_plan(capsys: pytest.CaptureFixture[str]):
         ),
         *((ProfitConfig, "decay", value) for value in [0.0, 1.0, NAN]),
         (ProfitConfig, "covers", "other"),
+        *((ProfitConfig, "sample_every", value) for value in [0, -1]),
         *((OscillationConfig, "dampening", value) for value in [-0.1, NAN, INFINITY]),
         *((OscillationConfig, f"threshold_{end}", value) for end in ["start", "end"] for value in [0.0, 1.0, NAN]),
         *((OscillationConfig, "momentum", value) for value in [0.0, 1.0, NAN]),
@@ -210,3 +211,26 @@ def test_what_is_no_configuration_is_a_value_error(data: dict[str, Any]):
     """Whatever is wrong with it."""
     with pytest.raises(ValueError, match=r".+"):
         RunConfig.from_json(data)
+
+
+def test_the_engine_is_not_part_of_what_a_checkpoint_remembers():
+    """All compute the same, so that a run may go on with another; what is computed is part of it."""
+    digests = {RunConfig(engine=engine).digest for engine in ("auto", "plain", "folded")}
+    assert len(digests) == 1
+    assert RunConfig(seed=1).digest not in digests
+    assert RunConfig(profit=ProfitConfig(sample_every=5)).digest not in digests
+
+
+@pytest.mark.parametrize("other", [{"quantizer": "lsq"}, {"batchnorm": "fused"}, {"skip_bits": 8}])
+def test_the_folded_engine_cannot_be_forced_where_it_does_not_apply(other: dict[str, Any]):
+    """Left to itself the plain path is taken."""
+    assert not RunConfig(**other).foldable
+    with pytest.raises(ValueError, match=r"^engine: folded is possible with"):
+        RunConfig(engine="folded", **other)
+
+
+def test_a_configuration_from_before_engines_and_sampling_intervals_is_read_as_it_ran():
+    data = RunConfig().to_json()
+    del data["engine"], data["profit"]["sample_every"]
+    assert RunConfig.from_json(data) == RunConfig(engine="plain")
+    assert RunConfig.from_json(data).profit.sample_every == 1
