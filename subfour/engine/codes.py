@@ -104,27 +104,24 @@ class _HardswishCodes(torch.autograd.Function):
         codes, mean, inverse_std = _normalize(values, gamma, beta, statistics)
         ctx.save_for_backward(values, gamma, beta, mean, inverse_std, step)
         ctx.statistics, ctx.params = statistics, params
-        return _position(torch.ops.aten.hardswish_(codes), params).clamp_(params.lowest, params.highest).round_()
+        positions = torch.ops.aten.hardswish_(codes).sub_(params.offset).div_(step)
+        return positions.clamp_(params.lowest, params.highest).round_()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         values, gamma, beta, mean, inverse_std, step = ctx.saved_tensors
         params: QuantParams = ctx.params
         before = _normalized(values, gamma, beta, mean, inverse_std)
-        position = _position(torch.ops.aten.hardswish(before), params)
-        low, high = just_outside(params.lowest, params.highest, values.dtype)
-        inside = torch.ops.aten.hardtanh_backward(grad, position, low, high)
-        # A position may be infinite where the mask is 0, so it is clipped first.
-        d_step = -sum_of_products(inside, position.clamp_(params.lowest, params.highest), step.shape) / step
+        activated = torch.ops.aten.hardswish(before)
+        # The mask of activations, and not of positions: u > lowest is v > lowest * p + d. It leaves the ends out, of which the lower
+        # one is the minimum of h-swish, where there is no slope.
+        ends = [float(step) * code + params.offset for code in (params.lowest, params.highest)]
+        inside = torch.ops.aten.hardtanh_backward(grad, activated, *ends)
+        d_step = (params.offset * inside.sum() - sum_of_products(inside, activated, step.shape)) / step.square()
         torch.ops.aten.hardswish_backward.out(inside, before, out=before)
         # 1 / step is a factor of all three gradients: of the first as part of gamma, of the others afterwards.
         d_values, d_gamma, d_beta = _normalize_backward(before, values, gamma / step, (mean, inverse_std), ctx.statistics)
         return d_values, None, None, d_gamma / step, d_beta / step, d_step
-
-
-def _position(values: Tensor, params: QuantParams) -> Tensor:
-    """Return (values - offset) / step, in place."""
-    return values.sub_(params.offset).div_(params.pre_scale)
 
 
 def _normalize(values: Tensor, scale: Tensor, shift: Tensor, statistics: Statistics) -> tuple[Tensor, Tensor, Tensor]:
