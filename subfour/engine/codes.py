@@ -113,7 +113,7 @@ class _HardswishCodes(torch.autograd.Function):
         params: QuantParams = ctx.params
         before = _normalized(values, gamma, beta, mean, inverse_std)
         activated = torch.ops.aten.hardswish(before)
-        # The mask of activations, and not of positions: u > lowest is v > lowest * p + d. It leaves the ends out, of which the lower
+        # The mask of activations, and not of positions: u > lowest is v > lowest * p + d. It leaves the ends out; the lower
         # one is the minimum of h-swish, where there is no slope.
         ends = [float(step) * code + params.offset for code in (params.lowest, params.highest)]
         inside = torch.ops.aten.hardtanh_backward(grad, activated, *ends)

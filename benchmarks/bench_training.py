@@ -1,0 +1,213 @@
+"""What a quantized training step costs over the float step: time, bytes kept for backward, peak memory; beside the rivals'.
+
+python benchmarks/bench_training.py [--repeats 15] [--threads 1 2] [--settings 0 1 2 3] [--default-malloc] [--out FILE.csv]
+
+MobileNet-v2 and v3-large, 1,000 classes, W4A4, forward, backward and SGD with momentum, channels_last. The variants take turns,
+one step each, and a ratio is the median over the rounds of a variant's step to the float step of the same round. One thread is
+timed by CPU time of the process, which others on the same core do not disturb; two by wall time. Peak memory is what the
+resident set of a fresh process grows by over three steps. glibc keeps freed memory, as in `subfour train`, unless told otherwise.
+"""
+
+import argparse
+import csv
+import multiprocessing
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (the field's name)
+from training_rivals import RIVALS, missing, rival_network
+
+from subfour.convert.calibrate import calibrate, calibrate_weights, set_bits
+from subfour.convert.rewrite import convert
+from subfour.engine.folded import folded_network
+from subfour.models import build_model
+from subfour.profit.instability import InstabilityMeter
+from subfour.rundir import environment
+from subfour.train.allocator import keep_freed_memory
+
+SETTINGS = [
+    *(("torchvision/mobilenet_v2", 32, 64), ("torchvision/mobilenet_v2", 224, 8)),
+    *(("torchvision/mobilenet_v3_large", 32, 64), ("torchvision/mobilenet_v3_large", 224, 8)),
+]
+FLOAT, FOLDED, PLAIN, SAMPLING = "float32", "subfour, folded", "subfour, plain", "subfour, folded, AIWQ in this step"
+CLASSES, BITS = 1000, 4
+NORMALIZATION = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+SIBLING = "another process used the sibling hyperthread all the time"
+COLUMNS = [
+    *("network", "image_size", "batch", "threads", "malloc", "variant", "milliseconds", "ratio", "saved_mb", "saved_ratio"),
+    *("peak_mb", "peak_ratio", "repeats", "date", "cpu", "torch", "commit", "load", "note"),
+]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A network that trains."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    images: Tensor
+    labels: Tensor
+
+    def step(self) -> None:
+        """Train one step."""
+        loss = F.cross_entropy(self.network(self.images), self.labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+
+
+def build(name: str, setting: tuple[str, int, int]) -> Variant:
+    """Return a variant of a setting's network, the same weights and images for all."""
+    network_name, image_size, batch = setting
+    torch.manual_seed(0)
+    images = torch.randn(batch, 3, image_size, image_size).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(CLASSES, (batch,))
+    model = build_model(network_name, num_classes=CLASSES).model.to(memory_format=torch.channels_last)
+    network = model
+    if name in RIVALS:
+        network = rival_network(model, name)
+    elif name != FLOAT:
+        convert(model, **NORMALIZATION)
+        set_bits(model, BITS, BITS)
+        calibrate_weights(model, anew=True)
+        calibrate(model, [(images, labels)], torch.device("cpu"))
+        network = model if name == PLAIN else folded_network(model)
+    if name == SAMPLING:
+        InstabilityMeter(network, decay=0.999, corrected=True).__enter__()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, nesterov=True)
+    return Variant(network.train(), optimizer, images, labels)
+
+
+def saved_megabytes(variant: Variant) -> float:
+    """Return what one forward pass keeps for backward, parameters and images apart."""
+    tensors = (*variant.network.parameters(), *variant.network.buffers(), variant.images)
+    known, kept = {tensor.untyped_storage().data_ptr() for tensor in tensors}, {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = F.cross_entropy(variant.network(variant.images), variant.labels)
+    assert loss.requires_grad
+    return sum(kept.values()) / 1e6
+
+
+def peak_megabytes(name: str, setting: tuple[str, int, int]) -> float:
+    """Return what the resident set of a process grows by over three steps, with the system's malloc."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return pool.apply(_grown, (name, setting))
+
+
+def _grown(name: str, setting: tuple[str, int, int]) -> float:
+    torch.set_num_threads(1)
+    variant = build(name, setting)
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    for _ in range(3):
+        variant.step()
+    status = Path("/proc/self/status").read_text()
+    peak = int(status.partition("VmHWM:")[2].split()[0]) / 1e3
+    return peak - pages * resource.getpagesize() / 1e6
+
+
+def timed(setting: tuple[str, int, int], names: list[str], threads: int, repeats: int) -> dict[str, tuple[float, float]]:
+    """Return the median milliseconds of a step and the median ratio to the float step, per variant; the variants take turns."""
+    torch.set_num_threads(threads)
+    clock: Callable[[], float] = time.process_time if threads == 1 else time.perf_counter
+    variants = {name: build(name, setting) for name in names}
+    rounds = []
+    for _ in range(repeats + 2):
+        taken = {}
+        for name, variant in variants.items():
+            start = clock()
+            variant.step()
+            taken[name] = clock() - start
+        rounds.append(taken)
+    rounds = rounds[2:]  # the first ones warm up
+    return {
+        name: (
+            1000 * statistics.median(taken[name] for taken in rounds),
+            statistics.median(taken[name] / taken[FLOAT] for taken in rounds),
+        )
+        for name in names
+    }
+
+
+def main() -> None:
+    """Print and write one row per variant; see the head of this file."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1])
+    parser.add_argument("--settings", type=int, nargs="+", default=[*range(len(SETTINGS))])
+    parser.add_argument("--default-malloc", action="store_true")
+    parser.add_argument("--no-rivals", action="store_true")
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--note", default=SIBLING)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    for rival, package in missing().items():
+        print(f"{rival}: missing, needs {package}")
+    names = [FLOAT, FOLDED, PLAIN, SAMPLING, *(rival for rival in RIVALS if rival not in missing() and not options.no_rivals)]
+    memory = {}
+    for number in options.settings if not options.no_memory else []:
+        setting = SETTINGS[number]
+        memory[number] = {name: (saved_megabytes(build(name, setting)), peak_megabytes(name, setting)) for name in names}
+    if not options.default_malloc:
+        keep_freed_memory()
+    here = environment()
+    shared = {
+        "malloc": "default" if options.default_malloc else "kept",
+        "repeats": options.repeats,
+        "date": datetime.now(UTC).date().isoformat(),
+        "cpu": here["cpu"],
+        "torch": torch.__version__,
+        "commit": git.get("commit") if isinstance(git := here["git"], dict) else None,
+        "note": options.note,
+    }
+    rows = []
+    for threads in options.threads:
+        for number in options.settings:
+            network, image_size, batch = SETTINGS[number]
+            times = timed(SETTINGS[number], names, threads, options.repeats)
+            for name, (milliseconds, ratio) in times.items():
+                row = shared | {
+                    "network": network,
+                    "image_size": image_size,
+                    "batch": batch,
+                    "threads": threads,
+                    "variant": name,
+                    "milliseconds": f"{milliseconds:.1f}",
+                    "ratio": f"{ratio:.3f}",
+                    "load": round(os.getloadavg()[0], 1),
+                }
+                if memory:
+                    (saved, peak), (float_saved, float_peak) = memory[number][name], memory[number][FLOAT]
+                    row |= {"saved_mb": f"{saved:.1f}", "saved_ratio": f"{saved / float_saved:.3f}"}
+                    row |= {"peak_mb": f"{peak:.0f}", "peak_ratio": f"{peak / float_peak:.3f}"}
+                rows.append(row)
+                shown = (row.get(key, "") for key in ("milliseconds", "ratio", "saved_ratio", "peak_ratio"))
+                print(
+                    f"{network:32} {image_size:3} px  {threads} threads  {name:36}",
+                    *(f"{value:>8}" for value in shown),
+                    flush=True,
+                )
+    if options.out:
+        with options.out.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
