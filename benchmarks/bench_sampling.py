@@ -1,0 +1,123 @@
+"""Whether sampling AIWQ only every k-th step ranks the layers as sampling every step does.
+
+python benchmarks/bench_sampling.py [--recipe cifar10-mobilenet-v2] [--data parquet:PATH] [--steps 300 200 391] [--out FILE.csv]
+
+A short real run: float steps, W4A4 steps, and a sampling phase at the recipe's constant rate, in which one meter per interval
+watches the same network. Meters do not change the training, so that all of them see the same updates. The thirds are those that
+PROFIT freezes first; `separate` is by how much the two layers on either side of the border of the first third differ, over the
+smaller: where that is next to nothing, the border itself means nothing.
+"""
+
+import argparse
+import csv
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import chain, count, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 (the field's name)
+
+from subfour.convert.calibrate import calibrate, calibrate_weights, set_bits
+from subfour.engine.folded import folded_network
+from subfour.profit.instability import InstabilityMeter
+from subfour.profit.session import prepare_session
+from subfour.recipes import load_recipe
+from subfour.rundir import environment
+from subfour.train.allocator import keep_freed_memory
+
+INTERVALS = (1, 2, 5, 10)
+COLUMNS = [
+    *("recipe", "steps", "interval", "samples", "layers", "rank_correlation", "first_third", "second_third", "separate"),
+    *("seed", "date", "cpu", "torch", "commit"),
+]
+
+
+def rank_correlation(first: dict[str, float], second: dict[str, float]) -> float:
+    """Return Spearman's, of two sets of values without ties."""
+    ranks = [torch.tensor([*values.values()], dtype=torch.float64).argsort().argsort().double() for values in (first, second)]
+    return float(torch.corrcoef(torch.stack(ranks))[0, 1])
+
+
+def train(network: nn.Module, batches: Any, *, rate: float, meters: list[InstabilityMeter]) -> None:
+    """Train on batches with the recipe's optimizer; ranges at a tenth of the rate."""
+    ranges = [parameter for name, parameter in network.named_parameters() if name.endswith("_range_raw") and parameter.isfinite()]
+    others = [parameter for name, parameter in network.named_parameters() if not name.endswith("_range_raw")]
+    optimizer = torch.optim.SGD([{"params": others}, {"params": ranges, "lr": rate / 10}], lr=rate, momentum=0.9, nesterov=True)
+    with ExitStack() as watched:
+        for meter in meters:
+            watched.enter_context(meter)
+        for step, (images, labels) in enumerate(batches):
+            for meter in meters:
+                meter.begin_step(step)
+            loss = F.cross_entropy(network(images), labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            if step % 50 == 0:
+                print(f"step {step:4}  loss {loss.item():.3f}", flush=True)
+
+
+def main() -> None:
+    """Print and write one row per interval; see the head of this file."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--recipe", default="cifar10-mobilenet-v2")
+    parser.add_argument("--data", default="parquet:cifar10")
+    parser.add_argument("--steps", type=int, nargs=3, default=[300, 200, 391], metavar=("FLOAT", "QUANTIZED", "SAMPLED"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    keep_freed_memory()
+    config = replace(load_recipe(options.recipe), data=options.data, seed=options.seed)
+    session = prepare_session(config)
+    model, schedule = session.model, config.schedule
+    batches = chain.from_iterable(session.training.epoch(epoch) for epoch in count())
+    model.train()
+    train(model, islice(batches, options.steps[0]), rate=schedule.float_lr or schedule.lr, meters=[])
+    set_bits(model, 4, 4)
+    calibrate_weights(model, anew=True)
+    calibrate(model, islice(batches, config.calibration_batches), torch.device("cpu"))
+    network = folded_network(model).train()
+    train(network, islice(batches, options.steps[1]), rate=schedule.lr, meters=[])
+    meters = [InstabilityMeter(network, decay=config.profit.decay, corrected=True, every=every) for every in INTERVALS]
+    train(network, islice(batches, options.steps[2]), rate=schedule.lr, meters=meters)
+    here = environment()
+    git = here["git"]
+    rows = []
+    reference = meters[0].values()
+    layers = len(reference)
+    for every, meter in zip(INTERVALS, meters, strict=True):
+        values, orders = meter.values(), (meters[0].ranking(), meter.ranking())
+        same = [len({*orders[0][:end]} & {*orders[1][:end]}) / end for end in (layers // 3, 2 * layers // 3)]
+        inside, outside = (reference[orders[0][layers // 3 + shift]] for shift in (-1, 0))
+        rows.append(
+            {
+                "recipe": options.recipe,
+                "steps": options.steps[2],
+                "interval": every,
+                "samples": max(kept + dropped for _, kept, dropped in meter.state()[1].values()),
+                "layers": layers,
+                "rank_correlation": f"{rank_correlation(reference, values):.4f}",
+                "first_third": f"{same[0]:.3f}",
+                "second_third": f"{same[1]:.3f}",
+                "separate": f"{inside / outside - 1:.4f}",
+                "seed": options.seed,
+                "date": datetime.now(UTC).date().isoformat(),
+                "cpu": here["cpu"],
+                "torch": torch.__version__,
+                "commit": git.get("commit") if isinstance(git, dict) else None,
+            }
+        )
+        print(rows[-1], flush=True)
+    if options.out:
+        with options.out.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
