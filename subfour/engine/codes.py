@@ -68,17 +68,15 @@ class _LinearCodes(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, statistics: Statistics, behind: Behind, *learned: Tensor) -> Tensor:
-        params, activation = behind.params, behind.activation
+        params = behind.params
         gamma, beta, step = learned
         scale, shift = gamma / step, (beta - params.offset) / step
         codes, mean, inverse_std = _normalize(values, scale, shift, statistics)
         ctx.save_for_backward(values, scale, shift, mean, inverse_std, step)
         ctx.statistics = statistics
-        largest: float = RELU6_LARGEST / float(step) if activation == "relu6" else params.highest
+        ctx.bounds, largest = linear_ends(behind, values.dtype)
         ctx.saturates = largest < params.highest
-        low, high = just_outside(params.lowest, params.highest, values.dtype)
-        ctx.bounds = low if activation == "identity" else 0.0, largest if ctx.saturates else high
-        return codes.clamp_(params.lowest, min(largest, params.highest)).round_()
+        return codes.clamp_(params.lowest, largest).round_()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -104,7 +102,7 @@ class _HardswishCodes(torch.autograd.Function):
         codes, mean, inverse_std = _normalize(values, gamma, beta, statistics)
         ctx.save_for_backward(values, gamma, beta, mean, inverse_std, step)
         ctx.statistics, ctx.params = statistics, params
-        positions = torch.ops.aten.hardswish_(codes).sub_(params.offset).div_(step)
+        positions: Tensor = torch.ops.aten.hardswish_(codes).sub_(params.offset).div_(step)
         return positions.clamp_(params.lowest, params.highest).round_()
 
     @staticmethod
@@ -113,15 +111,30 @@ class _HardswishCodes(torch.autograd.Function):
         params: QuantParams = ctx.params
         before = _normalized(values, gamma, beta, mean, inverse_std)
         activated = torch.ops.aten.hardswish(before)
-        # The mask of activations, and not of positions: u > lowest is v > lowest * p + d. It leaves the ends out; the lower
-        # one is the minimum of h-swish, where there is no slope.
-        ends = [float(step) * code + params.offset for code in (params.lowest, params.highest)]
-        inside = torch.ops.aten.hardtanh_backward(grad, activated, *ends)
+        inside = torch.ops.aten.hardtanh_backward(grad, activated, *hardswish_ends(params))
         d_step = (params.offset * inside.sum() - sum_of_products(inside, activated, step.shape)) / step.square()
         torch.ops.aten.hardswish_backward.out(inside, before, out=before)
         # 1 / step is a factor of all three gradients: of the first as part of gamma, of the others afterwards.
         d_values, d_gamma, d_beta = _normalize_backward(before, values, gamma / step, (mean, inverse_std), ctx.statistics)
         return d_values, None, None, d_gamma / step, d_beta / step, d_step
+
+
+def linear_ends(behind: Behind, dtype: torch.dtype) -> tuple[tuple[float, float], float]:
+    """Return what positions with a gradient lie strictly between, and the largest position before rounding."""
+    params = behind.params
+    low, high = just_outside(params.lowest, params.highest, dtype)
+    largest: float = RELU6_LARGEST / float(params.pre_scale) if behind.activation == "relu6" else params.highest
+    saturates = largest < params.highest
+    return (low if behind.activation == "identity" else 0.0, largest if saturates else high), min(largest, params.highest)
+
+
+def hardswish_ends(params: QuantParams) -> tuple[float, float]:
+    """Return what activations with a gradient lie strictly between: u > lowest is v > lowest * p + d.
+
+    The lower end is left out with the upper one; it is the minimum of h-swish, where there is no slope.
+    """
+    low, high = (float(params.pre_scale) * code + float(params.offset) for code in (params.lowest, params.highest))
+    return low, high
 
 
 def _normalize(values: Tensor, scale: Tensor, shift: Tensor, statistics: Statistics) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,8 +10,8 @@ pass over activations. A batch norm in training mode takes d sum(W) out again, s
 """
 
 import copy
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +25,26 @@ from subfour.ops import QuantParams, quantize_ste
 from subfour.quantizers import DuQ, Quantizer, stacked_params
 
 
-def folded_network(model: nn.Module) -> nn.Module:
+class Operations(NamedTuple):
+    """What a twin computes with: functions of torch, or kernels that compute the same (`compiled.py`)."""
+
+    codes_of: Callable[[Tensor, Tensor, Tensor, Statistics, Behind], Tensor]
+    scaled_weight: Callable[[Tensor, QuantParams, Tensor], Tensor]
+    quantize: Callable[[Tensor, QuantParams], Tensor]
+    """Values to codes."""
+
+
+TORCH = Operations(codes_of, scaled_weight, quantize_ste)
+
+
+def folded_network(model: nn.Module, operations: Operations = TORCH) -> nn.Module:
     """Return a twin of a network, on the same parameters, buffers and quantizers, that computes on codes where it can.
 
     What trains the one trains the other. Layers keep their names, so whatever watches layers can watch the twin's.
 
     Args:
         model: converted and calibrated; it is not changed. Its widths must stay as long as the twin is used.
+        operations: what it computes with.
     """
     shared = [*model.parameters(), *model.buffers(), *(module for module in model.modules() if isinstance(module, Quantizer))]
     twin = copy.deepcopy(model, {id(entry): entry for entry in shared})
@@ -43,6 +56,7 @@ def folded_network(model: nn.Module) -> nn.Module:
         layer = CodesConv2d.of(stock) if isinstance(stock, QuantConv2d) else CodesLinear.of(stock)
         layer.takes_codes = fold.before is not None
         layer.norm_after = () if fold.norm_after is None else (modules[fold.norm_after],)
+        layer.operations = operations
         layers.append(layer)
         twin.set_submodule(name, layer)
         if fold.before is not None:
@@ -63,6 +77,7 @@ class CodesLayer(QuantLayer):
     """Whether codes arrive, or values."""
     norm_after: tuple[nn.Module, ...]
     """The batch norm that alone reads the output, in a tuple so that it is no submodule."""
+    operations: Operations
     input_params: QuantParams
     """Of the activation quantizer, in this forward pass."""
     weight_params: QuantParams | None
@@ -70,7 +85,7 @@ class CodesLayer(QuantLayer):
 
     def quantized_input(self, inputs: Tensor) -> Tensor:
         """Return the codes of the input."""
-        return inputs if self.takes_codes else quantize_ste(inputs, self.input_params)
+        return inputs if self.takes_codes else self.operations.quantize(inputs, self.input_params)
 
     def apply_weight(self, inputs: Tensor, weight: Tensor) -> Tensor:
         """Compute on codes, with a weight, what the layer computes on the values that they stand for."""
@@ -81,7 +96,7 @@ class CodesLayer(QuantLayer):
         codes, params = self.quantized_input(inputs), self.weight_params
         if params is None:
             return self.apply_weight(codes, self.weight)
-        return self._computed(codes, scaled_weight(self.weight, params, self.input_params.scale))
+        return self._computed(codes, self.operations.scaled_weight(self.weight, params, self.input_params.scale))
 
     def _computed(self, codes: Tensor, weight: Tensor) -> Tensor:
         """Compute on codes with a weight that has the input's scale in it; the input's offset goes into the bias."""
@@ -152,7 +167,7 @@ class CodesOfBatchNorm(nn.Module):
         """Return the codes, relative to the zero point, as float."""
         (reader,) = self._reader
         behind = Behind(self.activation, reader.input_params)
-        return codes_of(values, self.norm.weight, self.norm.bias, self._statistics(), behind)
+        return reader.operations.codes_of(values, self.norm.weight, self.norm.bias, self._statistics(), behind)
 
     def _statistics(self) -> Statistics:
         """Return what to normalise with, and count the batch, as nn.BatchNorm2d does."""

@@ -245,8 +245,9 @@ class RunConfig:
     """Continue from the final weights of this run directory, at other widths."""
     starting_weight_bits: Annotated[BitWidth, tyro.conf.Suppress] = FLOAT_BITS
     """Weight width of the run that this one continues."""
-    engine: Literal["auto", "plain", "folded"] = "auto"
-    """How training steps are computed: as the quantizers say (plain), on codes (folded), or the faster of the two (auto)."""
+    engine: Literal["auto", "plain", "folded", "compiled"] = "auto"
+    """How training steps are computed: as the quantizers say (plain), on codes (folded), the faster of these two (auto), or
+    on codes with kernels that are compiled here (compiled)."""
     seed: int = 0
     """Decides every random choice."""
     device: str = "auto"
@@ -277,9 +278,9 @@ class RunConfig:
                 f"batchnorm: fused is not possible with --method {self.method}, which moves single weights; use unfused"
             )
         check_bits(self.skip_bits, "skip_bits")
-        if self.engine == "folded" and not self.foldable:
+        if self.engine in ("folded", "compiled") and not self.foldable:
             raise ValueError(
-                "engine: folded is possible with --quantizer duq, --batchnorm unfused and --skip-bits 32 only; use plain or auto"
+                f"engine: {self.engine} is possible with --quantizer duq, --batchnorm unfused and --skip-bits 32 only; use auto"
             )
         check_granularity(self.quantizer, self.weight_granularity)
         if self.profit.at_bits is not None and self.profit.at_bits not in self.weight_bits:
@@ -294,7 +295,7 @@ class RunConfig:
 
     @property
     def foldable(self) -> bool:
-        """Whether the folded engine can compute the training steps."""
+        """Whether training steps can be computed on codes."""
         return self.quantizer == "duq" and self.batchnorm == "unfused" and self.skip_bits == FLOAT_BITS
 
     @property

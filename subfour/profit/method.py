@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from subfour.convert.calibrate import calibrate, calibrate_weights, missing_ranges, needs_calibration, set_bits
-from subfour.engine.folded import folded_network
+from subfour.engine.compiled import compiled_operations
+from subfour.engine.folded import TORCH, folded_network
 from subfour.integer.build import build_program
 from subfour.integer.network import SnappedNetwork, pixels_of
 from subfour.integer.snap import Snapping, measure
@@ -240,8 +241,9 @@ class ProfitRun:
         engine = self.config.engine
         if engine == "auto":  # folding was measured on CPUs only
             engine = "folded" if self.config.foldable and self.session.device.type == "cpu" else "plain"
-        on_codes = engine == "folded" and phase.kind != "snap" and phase.activation_bits != FLOAT_BITS
-        return folded_network(self.model) if on_codes else self._network(phase)
+        if engine == "plain" or phase.kind == "snap" or phase.activation_bits == FLOAT_BITS:
+            return self._network(phase)
+        return folded_network(self.model, compiled_operations() if engine == "compiled" else TORCH)
 
     def _evaluated(self, phase: Phase, epoch: int) -> dict[str, Any]:
         """Return the accuracy of both sets of weights after an epoch.
