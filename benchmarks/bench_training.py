@@ -27,7 +27,8 @@ from training_rivals import RIVALS, missing, rival_network
 
 from subfour.convert.calibrate import calibrate, calibrate_weights, set_bits
 from subfour.convert.rewrite import convert
-from subfour.engine.folded import folded_network
+from subfour.engine.compiled import compiled_operations
+from subfour.engine.folded import TORCH, folded_network
 from subfour.models import build_model
 from subfour.profit.instability import InstabilityMeter
 from subfour.rundir import environment
@@ -37,7 +38,8 @@ SETTINGS = [
     *(("torchvision/mobilenet_v2", 32, 64), ("torchvision/mobilenet_v2", 224, 8)),
     *(("torchvision/mobilenet_v3_large", 32, 64), ("torchvision/mobilenet_v3_large", 224, 8)),
 ]
-FLOAT, FOLDED, PLAIN, SAMPLING = "float32", "subfour, folded", "subfour, plain", "subfour, folded, AIWQ in this step"
+FLOAT, FOLDED, COMPILED, PLAIN = "float32", "subfour, folded", "subfour, compiled", "subfour, plain"
+SAMPLING = "subfour, folded, AIWQ in this step"
 CLASSES, BITS = 1000, 4
 NORMALIZATION = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 SIBLING = "another process used the sibling hyperthread all the time"
@@ -79,7 +81,7 @@ def build(name: str, setting: tuple[str, int, int]) -> Variant:
         set_bits(model, BITS, BITS)
         calibrate_weights(model, anew=True)
         calibrate(model, [(images, labels)], torch.device("cpu"))
-        network = model if name == PLAIN else folded_network(model)
+        network = model if name == PLAIN else folded_network(model, compiled_operations() if name == COMPILED else TORCH)
     if name == SAMPLING:
         InstabilityMeter(network, decay=0.999, corrected=True).__enter__()
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, nesterov=True)
@@ -158,7 +160,8 @@ def main() -> None:
     options = parser.parse_args()
     for rival, package in missing().items():
         print(f"{rival}: missing, needs {package}")
-    names = [FLOAT, FOLDED, PLAIN, SAMPLING, *(rival for rival in RIVALS if rival not in missing() and not options.no_rivals)]
+    rivals = [rival for rival in RIVALS if rival not in missing() and not options.no_rivals]
+    names = [FLOAT, FOLDED, COMPILED, PLAIN, SAMPLING, *rivals]
     memory = {}
     for number in options.settings if not options.no_memory else []:
         setting = SETTINGS[number]

@@ -52,10 +52,10 @@ struct Ends {
 };
 
 template <Kind kind>
-inline float masked(float grad, float y, const Ends& ends) {
-  if (kind == kLinear) return (y > ends.low && y < ends.high) ? grad : 0.0f;
+inline float masked(float grad, float y, const Ends ends) {
+  if (kind == kLinear) return (y > ends.low) & (y < ends.high) ? grad : 0.0f;
   const float activated = hardswish(y);
-  return (activated > ends.low && activated < ends.high) ? grad : 0.0f;
+  return (activated > ends.low) & (activated < ends.high) ? grad : 0.0f;
 }
 
 template <Kind kind>
@@ -64,13 +64,14 @@ inline float slope_at(float y) {
 }
 
 template <Kind kind>
-void write_codes(const float* x, float* codes, int64_t rows, const Channels& per, const Ends& ends) {
+void write_codes(const float* x, float* codes, int64_t rows, const Channels& per, const Ends ends) {
   const int64_t channels = per.slope.size();
-  at::parallel_for(0, rows, std::max<int64_t>(kGrain / channels, 1), [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, rows, std::max<int64_t>(kGrain / channels, 1), [&, ends](int64_t begin, int64_t end) {
     const float *slope = per.slope.data(), *intercept = per.intercept.data();
     for (int64_t row = begin; row < end; ++row) {
-      const float* in = x + row * channels;
-      float* out = codes + row * channels;
+      const float* __restrict in = x + row * channels;
+      float* __restrict out = codes + row * channels;
+#pragma GCC ivdep
       for (int64_t c = 0; c < channels; ++c) {
         const float y = in[c] * slope[c] + intercept[c];
         const float position = kind == kLinear ? y : (hardswish(y) - ends.offset) / ends.step;
@@ -87,7 +88,7 @@ struct Sums {
 };
 
 template <Kind kind>
-Sums summed(const float* x, const float* g, int64_t rows, const Channels& per, const Ends& ends) {
+Sums summed(const float* x, const float* g, int64_t rows, const Channels& per, const Ends ends) {
   const int64_t channels = per.slope.size(), parts = at::get_num_threads();
   std::vector<Sums> partial(parts);
   at::parallel_for(0, parts, 1, [&](int64_t first, int64_t last) {
@@ -103,7 +104,8 @@ Sums summed(const float* x, const float* g, int64_t rows, const Channels& per, c
         std::fill(times_x.begin(), times_x.end(), 0.0f);
         std::fill(other.begin(), other.end(), 0.0f);
         for (int64_t row = start; row < std::min(start + kRowsPerSum, stop); ++row) {
-          const float *in = x + row * channels, *grad = g + row * channels;
+          const float *__restrict in = x + row * channels, *__restrict grad = g + row * channels;
+#pragma GCC ivdep
           for (int64_t c = 0; c < channels; ++c) {
             const float y = in[c] * slope[c] + intercept[c], inside = masked<kind>(grad[c], y, ends);
             const float passed = inside * slope_at<kind>(y);
@@ -131,7 +133,7 @@ Sums summed(const float* x, const float* g, int64_t rows, const Channels& per, c
 }
 
 template <Kind kind>
-void write_gradient(const float* x, const float* g, float* dx, int64_t rows, const Channels& per, const Ends& ends,
+void write_gradient(const float* x, const float* g, float* dx, int64_t rows, const Channels& per, const Ends ends,
                     const Sums* sums, float factor) {
   const int64_t channels = per.slope.size();
   // dx = slope (passed - mean(passed) - xhat mean(passed xhat)) = gain passed + a + b x
@@ -142,12 +144,13 @@ void write_gradient(const float* x, const float* g, float* dx, int64_t rows, con
     linear[c] = -gain[c] * mean_xhat * per.inverse_std[c];
     constant[c] = -gain[c] * mean_grad - double(linear[c]) * per.mean[c];
   }
-  at::parallel_for(0, rows, std::max<int64_t>(kGrain / channels, 1), [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, rows, std::max<int64_t>(kGrain / channels, 1), [&, ends](int64_t begin, int64_t end) {
     const float *slope = per.slope.data(), *intercept = per.intercept.data();
     const float *up = gain.data(), *a = constant.data(), *b = linear.data();
     for (int64_t row = begin; row < end; ++row) {
-      const float *in = x + row * channels, *grad = g + row * channels;
-      float* out = dx + row * channels;
+      const float *__restrict in = x + row * channels, *__restrict grad = g + row * channels;
+      float* __restrict out = dx + row * channels;
+#pragma GCC ivdep
       for (int64_t c = 0; c < channels; ++c) {
         const float y = in[c] * slope[c] + intercept[c];
         out[c] = up[c] * masked<kind>(grad[c], y, ends) * slope_at<kind>(y) + a[c] + b[c] * in[c];
@@ -221,7 +224,7 @@ std::tuple<at::Tensor, double, double> rounded_backward(const at::Tensor& grad, 
         float of_positions[lanes] = {}, of_codes[lanes] = {};
         const int64_t end = std::min(start + lanes * kRowsPerSum, stop), whole = start + (end - start) / lanes * lanes;
         auto take = [&](int64_t i, int64_t lane) {
-          const float u = (in[i] - ends.offset) / ends.step, inside = (u > ends.low && u < ends.high) ? g[i] : 0.0f;
+          const float u = (in[i] - ends.offset) / ends.step, inside = (u > ends.low) & (u < ends.high) ? g[i] : 0.0f;
           const float clip = clipped(u, ends.lowest, ends.top);
           out[i] = inside * factor;
           of_positions[lane] += inside * clip;
