@@ -106,7 +106,7 @@ def saved_megabytes(variant: Variant) -> float:
 
 
 def peak_megabytes(name: str, setting: tuple[str, int, int]) -> float:
-    """Return what the resident set of a process grows by over three steps, with the system's malloc."""
+    """Return what the resident set of a process grows by over three steps."""
     with multiprocessing.get_context("fork").Pool(1) as pool:
         return pool.apply(_grown, (name, setting))
 
@@ -123,27 +123,39 @@ def _grown(name: str, setting: tuple[str, int, int]) -> float:
     return peak - pages * resource.getpagesize() / 1e6
 
 
-def timed(setting: tuple[str, int, int], names: list[str], threads: int, repeats: int) -> dict[str, tuple[float, float]]:
-    """Return the median milliseconds of a step and the median ratio to the float step, per variant; the variants take turns."""
+def memory_of(setting: tuple[str, int, int], names: list[str]) -> dict[str, dict[str, str]]:
+    """Return the memory columns of every variant."""
+    megabytes = {name: (peak_megabytes(name, setting), saved_megabytes(build(name, setting))) for name in names}
+    float_peak, float_saved = megabytes[FLOAT]
+    return {
+        name: {
+            **{"peak_mb": f"{peak:.0f}", "peak_ratio": f"{peak / float_peak:.3f}"},
+            **{"saved_mb": f"{saved:.1f}", "saved_ratio": f"{saved / float_saved:.3f}"},
+        }
+        for name, (peak, saved) in megabytes.items()
+    }
+
+
+def timed(setting: tuple[str, int, int], names: list[str], threads: int, repeats: int) -> dict[str, dict[str, str]]:
+    """Return the time columns: the median of a step, and of its ratio to the float step; the variants take turns."""
     torch.set_num_threads(threads)
     clock: Callable[[], float] = time.process_time if threads == 1 else time.perf_counter
     variants = {name: build(name, setting) for name in names}
     rounds = []
-    for _ in range(repeats + 2):
+    for _ in range(repeats + 1):
         taken = {}
         for name, variant in variants.items():
             start = clock()
             variant.step()
             taken[name] = clock() - start
         rounds.append(taken)
-    rounds = rounds[2:]  # the first ones warm up
-    return {
-        name: (
-            1000 * statistics.median(taken[name] for taken in rounds),
-            statistics.median(taken[name] / taken[FLOAT] for taken in rounds),
-        )
-        for name in names
-    }
+    rounds = rounds[1:]  # the first one warms up
+    times = {}
+    for name in names:
+        milliseconds = 1000 * statistics.median(taken[name] for taken in rounds)
+        ratio = statistics.median(taken[name] / taken[FLOAT] for taken in rounds)
+        times[name] = {"milliseconds": f"{milliseconds:.1f}", "ratio": f"{ratio:.3f}"}
+    return times
 
 
 def main() -> None:
@@ -162,10 +174,6 @@ def main() -> None:
         print(f"{rival}: missing, needs {package}")
     rivals = [rival for rival in RIVALS if rival not in missing() and not options.no_rivals]
     names = [FLOAT, FOLDED, COMPILED, PLAIN, SAMPLING, *rivals]
-    memory = {}
-    for number in options.settings if not options.no_memory else []:
-        setting = SETTINGS[number]
-        memory[number] = {name: (saved_megabytes(build(name, setting)), peak_megabytes(name, setting)) for name in names}
     if not options.default_malloc:
         keep_freed_memory()
     here = environment()
@@ -178,38 +186,26 @@ def main() -> None:
         "commit": git.get("commit") if isinstance(git := here["git"], dict) else None,
         "note": options.note,
     }
-    rows = []
-    for threads in options.threads:
-        for number in options.settings:
-            network, image_size, batch = SETTINGS[number]
-            times = timed(SETTINGS[number], names, threads, options.repeats)
-            for name, (milliseconds, ratio) in times.items():
-                row = shared | {
-                    "network": network,
-                    "image_size": image_size,
-                    "batch": batch,
-                    "threads": threads,
-                    "variant": name,
-                    "milliseconds": f"{milliseconds:.1f}",
-                    "ratio": f"{ratio:.3f}",
-                    "load": round(os.getloadavg()[0], 1),
-                }
-                if memory:
-                    (saved, peak), (float_saved, float_peak) = memory[number][name], memory[number][FLOAT]
-                    row |= {"saved_mb": f"{saved:.1f}", "saved_ratio": f"{saved / float_saved:.3f}"}
-                    row |= {"peak_mb": f"{peak:.0f}", "peak_ratio": f"{peak / float_peak:.3f}"}
-                rows.append(row)
-                shown = (row.get(key, "") for key in ("milliseconds", "ratio", "saved_ratio", "peak_ratio"))
+    rows: list[dict[str, object]] = []
+    for number in options.settings:
+        setting = SETTINGS[number]
+        place = dict(zip(("network", "image_size", "batch"), setting, strict=True))
+        memory = {} if options.no_memory else memory_of(setting, names)
+        for threads in options.threads:
+            for name, times in timed(setting, names, threads, options.repeats).items():
+                load = {"load": round(os.getloadavg()[0], 1)}
+                rows.append(shared | place | load | {"threads": threads, "variant": name} | times | memory.get(name, {}))
+                shown = (rows[-1].get(key, "") for key in ("milliseconds", "ratio", "saved_ratio", "peak_ratio"))
                 print(
-                    f"{network:32} {image_size:3} px  {threads} threads  {name:36}",
+                    f"{setting[0]:32} {setting[1]:3} px  {threads} threads  {name:36}",
                     *(f"{value:>8}" for value in shown),
                     flush=True,
                 )
-    if options.out:
-        with options.out.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+            if options.out:  # after each setting: the whole takes long
+                with options.out.open("w", newline="") as file:
+                    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+                    writer.writeheader()
+                    writer.writerows(rows)
 
 
 if __name__ == "__main__":
