@@ -129,8 +129,10 @@ def memory_of(setting: tuple[str, int, int], names: list[str]) -> dict[str, dict
     float_peak, float_saved = megabytes[FLOAT]
     return {
         name: {
-            **{"peak_mb": f"{peak:.0f}", "peak_ratio": f"{peak / float_peak:.3f}"},
-            **{"saved_mb": f"{saved:.1f}", "saved_ratio": f"{saved / float_saved:.3f}"},
+            "peak_mb": f"{peak:.0f}",
+            "peak_ratio": f"{peak / float_peak:.3f}",
+            "saved_mb": f"{saved:.1f}",
+            "saved_ratio": f"{saved / float_saved:.3f}",
         }
         for name, (peak, saved) in megabytes.items()
     }
