@@ -88,7 +88,24 @@ def build(name: str, setting: tuple[str, int, int]) -> Variant:
     return Variant(network.train(), optimizer, images, labels)
 
 
-def saved_megabytes(variant: Variant) -> float:
+def megabytes(name: str, setting: tuple[str, int, int]) -> tuple[float, float]:
+    """Return the memory of a variant, (kept for backward, peak), from a process of its own with the system's malloc."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return pool.apply(_megabytes, (name, setting))
+
+
+def _megabytes(name: str, setting: tuple[str, int, int]) -> tuple[float, float]:
+    torch.set_num_threads(1)
+    variant = build(name, setting)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    for _ in range(3):
+        variant.step()
+    peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1e3
+    return _kept(variant), peak - pages * resource.getpagesize() / 1e6
+
+
+def _kept(variant: Variant) -> float:
     """Return what one forward pass keeps for backward, parameters and images apart."""
     tensors = (*variant.network.parameters(), *variant.network.buffers(), variant.images)
     known, kept = {tensor.untyped_storage().data_ptr() for tensor in tensors}, {}
@@ -105,36 +122,18 @@ def saved_megabytes(variant: Variant) -> float:
     return sum(kept.values()) / 1e6
 
 
-def peak_megabytes(name: str, setting: tuple[str, int, int]) -> float:
-    """Return what the resident set of a process grows by over three steps."""
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        return pool.apply(_grown, (name, setting))
-
-
-def _grown(name: str, setting: tuple[str, int, int]) -> float:
-    torch.set_num_threads(1)
-    variant = build(name, setting)
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    for _ in range(3):
-        variant.step()
-    status = Path("/proc/self/status").read_text()
-    peak = int(status.partition("VmHWM:")[2].split()[0]) / 1e3
-    return peak - pages * resource.getpagesize() / 1e6
-
-
 def memory_of(setting: tuple[str, int, int], names: list[str]) -> dict[str, dict[str, str]]:
     """Return the memory columns of every variant."""
-    megabytes = {name: (peak_megabytes(name, setting), saved_megabytes(build(name, setting))) for name in names}
-    float_peak, float_saved = megabytes[FLOAT]
+    measured = {name: megabytes(name, setting) for name in names}
+    float_saved, float_peak = measured[FLOAT]
     return {
         name: {
-            "peak_mb": f"{peak:.0f}",
-            "peak_ratio": f"{peak / float_peak:.3f}",
             "saved_mb": f"{saved:.1f}",
             "saved_ratio": f"{saved / float_saved:.3f}",
+            "peak_mb": f"{peak:.0f}",
+            "peak_ratio": f"{peak / float_peak:.3f}",
         }
-        for name, (peak, saved) in megabytes.items()
+        for name, (saved, peak) in measured.items()
     }
 
 
@@ -176,6 +175,8 @@ def main() -> None:
         print(f"{rival}: missing, needs {package}")
     rivals = [rival for rival in RIVALS if rival not in missing() and not options.no_rivals]
     names = [FLOAT, FOLDED, COMPILED, PLAIN, SAMPLING, *rivals]
+    # First, from a process that has computed nothing: a child inherits what its parent keeps.
+    memory = {number: {} if options.no_memory else memory_of(SETTINGS[number], names) for number in options.settings}
     if not options.default_malloc:
         keep_freed_memory()
     here = environment()
@@ -192,11 +193,10 @@ def main() -> None:
     for number in options.settings:
         setting = SETTINGS[number]
         place = dict(zip(("network", "image_size", "batch"), setting, strict=True))
-        memory = {} if options.no_memory else memory_of(setting, names)
         for threads in options.threads:
             for name, times in timed(setting, names, threads, options.repeats).items():
                 load = {"load": round(os.getloadavg()[0], 1)}
-                rows.append(shared | place | load | {"threads": threads, "variant": name} | times | memory.get(name, {}))
+                rows.append(shared | place | load | {"threads": threads, "variant": name} | times | memory[number].get(name, {}))
                 shown = (rows[-1].get(key, "") for key in ("milliseconds", "ratio", "saved_ratio", "peak_ratio"))
                 print(
                     f"{setting[0]:32} {setting[1]:3} px  {threads} threads  {name:36}",

@@ -16,14 +16,12 @@ from subfour.ops import IntegerGrid, QuantParams, quantize_ste
 from tests.convert.stock_networks import random_images, stock_network
 from tests.profit.quantized_networks import TINY, quantized
 
-pytestmark = [
-    pytest.mark.slow,  # the first one compiles
-    pytest.mark.skipif(shutil.which("c++") is None or shutil.which("ninja") is None, reason="needs a C++ compiler and ninja"),
-]
-
 
 @pytest.fixture(scope="module")
 def kernels() -> Operations:
+    """Compile."""
+    if shutil.which("c++") is None or shutil.which("ninja") is None:
+        pytest.skip("needs a C++ compiler and ninja")
     operations = compiled_operations()
     assert operations != TORCH
     return operations
@@ -34,6 +32,16 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
     assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
+def test_without_a_compiler_the_folded_engine_computes_and_says_so(monkeypatch: pytest.MonkeyPatch):
+    def fails(*given: object, **options: object) -> None:
+        raise OSError("no compiler")
+
+    monkeypatch.setattr("torch.utils.cpp_extension.load", fails)
+    with pytest.warns(UserWarning, match=r"^engine: compiled is not possible here, folded is used: no compiler"):
+        assert compiled_operations.__wrapped__() is TORCH
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("of_batch", [True, False])
 @pytest.mark.parametrize(
@@ -75,6 +83,7 @@ def test_codes_and_their_gradients(
         assert_close(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(7,), (33, 5), (8, 6, 3, 3), (16, 1, 5, 5)])
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
 def test_weights_and_values_and_their_gradients(kernels: Operations, shape: tuple[int, ...], memory: torch.memory_format):
@@ -102,6 +111,7 @@ def test_weights_and_values_and_their_gradients(kernels: Operations, shape: tupl
             assert_close(found, expected)
 
 
+@pytest.mark.slow
 def test_a_network_trains_on_kernels_as_on_torch(kernels: Operations):
     """The tiny network, whose codes do not happen to lie on ties."""
     gradients = []
@@ -116,6 +126,7 @@ def test_a_network_trains_on_kernels_as_on_torch(kernels: Operations):
         assert (gradients[0][name] - expected).abs().max() <= 1e-3 * expected.abs().max() + 1e-9, name
 
 
+@pytest.mark.slow
 def test_what_the_kernels_do_not_know_is_left_to_torch(kernels: Operations):
     """Float64, and activations that are no rows of channels."""
     grid = IntegerGrid.unsigned(4)

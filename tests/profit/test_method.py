@@ -13,6 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from subfour.convert.calibrate import set_bits
+from subfour.engine.folded import CodesLayer
 from subfour.layers import freezable_layers, quant_layers
 from subfour.profit.config import AverageConfig, ProfitConfig, RunConfig
 from subfour.profit.method import FAILURE_FILE, ProfitRun
@@ -75,6 +77,22 @@ def weights_of(names: list[str]) -> set[str]:
 
 
 # What a run does.
+
+
+@pytest.mark.parametrize(
+    ("choices", "on_codes"),
+    [({}, True), ({"engine": "folded"}, True), ({"engine": "plain"}, False), ({"quantizer": "lsq"}, False)],
+)
+def test_quantized_phases_train_on_codes_unless_told_otherwise_and_all_are_evaluated_plainly(
+    finished: FinishedRun, tmp_path: Path, choices: dict[str, str], on_codes: bool
+):
+    config = replace(finished.config, snap=False, **choices)
+    run = ProfitRun(prepare_session(config), RunDirectory.create(tmp_path / "run", config.to_json()), Silent())
+    for phase in run.phases:
+        set_bits(run.model, phase.weight_bits, phase.activation_bits)
+        layers = quant_layers(run._training_network(phase)).values()
+        assert any(isinstance(layer, CodesLayer) for layer in layers) == (on_codes and phase.kind != "float")
+        assert run._network(phase) is run.model
 
 
 def test_the_run_goes_through_its_plan(finished: FinishedRun):
