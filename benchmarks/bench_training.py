@@ -4,8 +4,8 @@ python benchmarks/bench_training.py [--repeats 15] [--threads 1 2] [--settings 0
 
 MobileNet-v2 and v3-large, 1,000 classes, W4A4, forward, backward and SGD with momentum, channels_last. The variants take turns,
 one step each, and a ratio is the median over the rounds of a variant's step to the float step of the same round. One thread is
-timed by CPU time of the process, which others on the same core do not disturb; two by wall time. Peak memory is what the
-resident set of a fresh process grows by over three steps. glibc keeps freed memory, as in `subfour train`, unless told otherwise.
+timed by CPU time of the process, which others on the same core do not disturb; two by wall time. Peak memory is the
+largest resident set during three steps, over that of the process before it had a network. glibc keeps freed memory, as in `subfour train`, unless told otherwise.
 """
 
 import argparse
@@ -96,9 +96,9 @@ def megabytes(name: str, setting: tuple[str, int, int]) -> tuple[float, float]:
 
 def _megabytes(name: str, setting: tuple[str, int, int]) -> tuple[float, float]:
     torch.set_num_threads(1)
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
     variant = build(name, setting)
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
     for _ in range(3):
         variant.step()
     peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1e3
