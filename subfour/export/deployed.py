@@ -15,9 +15,9 @@ from subfour.data.preprocess import Preprocessing, evaluation_pixels
 from subfour.data.sources import load_images
 from subfour.export.record import FileFormat, Record
 from subfour.integer.build import build_program
+from subfour.integer.measure import Snapping, measure
 from subfour.integer.network import snapped_program
 from subfour.integer.program import Program
-from subfour.integer.snap import Snapping, measure
 from subfour.profit.model_file import TrainedModel
 from subfour.profit.result import RESULT_FILE
 from subfour.rundir import RunDirectory

@@ -34,7 +34,7 @@ class Record:
     weight_bits: int
     activation_bits: int
     snapping: dict[str, Any] | None
-    """What the network was snapped with (integer/snap.py); None if it was not."""
+    """What the network was snapped with (integer/measure.py); None if it was not."""
     accuracy: dict[str, Any] | None
     """What the run reported on its validation images; None for a file exported from weights alone."""
 

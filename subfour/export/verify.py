@@ -31,8 +31,8 @@ from subfour.export.runtime import RUNTIMES, Arrays, Run, RuntimeName, read_file
 from subfour.integer import reference
 from subfour.integer.execute import accumulate, execute
 from subfour.integer.lower import lower
+from subfour.integer.measure import Snapping
 from subfour.integer.program import IMAGE, Add, Layer, Lookup, Program, Quantize
-from subfour.integer.snap import Snapping
 from subfour.profit.model_file import TrainedModel
 
 LOGITS = "logits"

@@ -9,9 +9,11 @@ from subfour.convert.calibrate import calibrate_weights, set_bits
 from subfour.data.preprocess import Preprocessing
 from subfour.integer.build import build_program
 from subfour.integer.execute import execute
+from subfour.integer.measure import Snapping
 from subfour.integer.program import Program
 from subfour.integer.settle import settle
-from subfour.integer.snap import Snapping, check_structure, snap
+from subfour.integer.snap import snap
+from subfour.integer.structure import check_structure
 from subfour.layers import quant_layers
 
 

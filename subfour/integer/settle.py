@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from subfour.integer.boundaries import boundaries
+from subfour.integer.grids import HEADROOM, SMALLEST_MULTIPLIER, channel_grid
+from subfour.integer.measure import Snapping
 from subfour.integer.program import Layer, Operation, Program, Quantize, Reader, readers
-from subfour.integer.snap import HEADROOM, SMALLEST_MULTIPLIER, Snapping, channel_grid
 
 TOLERANCE = 2.0**-21
 """Relative error of a float32 evaluation of a nonlinearity and a quantizer's division, with room."""

@@ -19,8 +19,8 @@ from torch.optim import SGD
 
 from subfour.convert.calibrate import calibrate, calibrate_weights, missing_ranges, needs_calibration, set_bits
 from subfour.integer.build import build_program
+from subfour.integer.measure import Snapping, measure
 from subfour.integer.network import SnappedNetwork, pixels_of
-from subfour.integer.snap import Snapping, measure
 from subfour.profit.collapse import ChanceGuard, CollapseError, check_parameters, check_ranges
 from subfour.profit.dampening import Dampening
 from subfour.profit.examination import Examiner

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from subfour.data.preprocess import Preprocessing
 from subfour.integer.build import build_program
 from subfour.integer.execute import compute
+from subfour.integer.measure import Snapping, measure
 from subfour.integer.program import IMAGE, Operation, Program
 from subfour.integer.settle import settle
-from subfour.integer.snap import Snapping, measure, snap
+from subfour.integer.snap import snap
 from subfour.quantizers import QuantizerName
 from subfour.seeding import derive_seed
 from tests.convert.stock_networks import NORMALIZATION, stock_network

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's name)
 
 from subfour.integer.execute import accumulate, compute, execute
+from subfour.integer.measure import Snapping
 from subfour.integer.program import IMAGE, Activate, Layer, Lookup, Operation, Program, Quantize
 from subfour.integer.settle import DEAD_MULTIPLIER, settle
-from subfour.integer.snap import Snapping
 from tests.integer.programs import (
     NAMES,
     WIDTHS,

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from subfour.integer.build import build_program
 from subfour.integer.execute import accumulate, compute, execute
+from subfour.integer.grids import EXACT_BITS, TIE_BITS, channel_grid
+from subfour.integer.measure import Snapping, measure
 from subfour.integer.program import (
     IMAGE,
     Activate,
@@ -19,7 +21,8 @@ from subfour.integer.program import (
     Program,
     Quantize,
 )
-from subfour.integer.snap import EXACT_BITS, TIE_BITS, Snapping, _Snapper, channel_grid, check_structure, measure, snap
+from subfour.integer.snap import _Snapper, snap
+from subfour.integer.structure import check_structure
 from subfour.quantizers import QuantizerName
 from tests.integer.programs import NAMES, PREPROCESSING, codes_of, normed, random_pixels, stock_programs
 from tests.profit.quantized_networks import TINY, quantized
@@ -174,6 +177,14 @@ def test_the_constants_train_through_their_rounding():
         assert found is not None, name
         assert found.isfinite().all(), name
         assert bool(found.any()) == bool(smooth.any()), name
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", NAMES)
+def test_no_constant_leaves_the_graph_unasked(name: str):
+    """Torch warns where a tensor that needs a gradient becomes a plain number."""
+    programs = stock_programs(name)
+    snap(build_program(programs.model, PREPROCESSING), programs.snapping)
 
 
 def test_what_calibration_measures_survives_json():
