@@ -1,6 +1,8 @@
 """A converted network computed by its snapped program: trains through the rounding, evaluates as every executor will."""
 
 import copy
+import logging
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +11,17 @@ from subfour.convert.calibrate import calibrate_weights, set_bits
 from subfour.data.preprocess import Preprocessing
 from subfour.integer.build import build_program
 from subfour.integer.execute import execute
-from subfour.integer.measure import Snapping
+from subfour.integer.measure import Snapping, measure
 from subfour.integer.program import Program
 from subfour.integer.settle import settle
-from subfour.integer.snap import snap
+from subfour.integer.snap import coarse_channels, snap
 from subfour.integer.structure import check_structure
 from subfour.layers import quant_layers
+
+logger = logging.getLogger(__name__)
+
+COARSE_SHARE = 0.05
+"""Of the channels may have coarse multipliers before it is worth a warning."""
 
 
 class SnappedNetwork(nn.Module):
@@ -64,6 +71,28 @@ def snapped_program(model: nn.Module, preprocessing: Preprocessing, snapping: Sn
         ValueError: the network has something that cannot be snapped; the message names it.
     """
     return settle(snap(build_program(model, preprocessing, dtype=torch.float64), snapping), snapping)
+
+
+@torch.no_grad()
+def measure_snapping(model: nn.Module, preprocessing: Preprocessing, batches: Iterable[Tensor]) -> Snapping:
+    """Return what to snap a network with, and warn of what snapping would take from it.
+
+    Args:
+        model: converted, at its final widths, in evaluation mode.
+        preprocessing: of its images.
+        batches: uint8 pixels [N, 3, H, W].
+    """
+    program = build_program(model, preprocessing, dtype=torch.float64)
+    snapping = measure(program, batches)
+    coarse, alive = coarse_channels(program, snap(program, snapping))
+    if coarse > COARSE_SHARE * alive:
+        logger.warning(
+            "snap: %d of %d channels get multipliers that rounding moves by up to a sixteenth or more, because codes are too "
+            "wide; use fewer bits, or leave snapping out with --no-snap",
+            coarse,
+            alive,
+        )
+    return snapping
 
 
 def pixels_of(images: Tensor, preprocessing: Preprocessing) -> Tensor:

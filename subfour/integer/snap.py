@@ -16,19 +16,22 @@ through the rounding of the constants.
 """
 
 from dataclasses import replace
-from math import floor, log2
+from math import ceil, floor, log2
 
 import torch
 from torch import Tensor
 
 from subfour.integer.grids import (
     CODE_BITS,
+    FINE_MULTIPLIER,
     HEADROOM,
     LARGEST_CODE,
     LARGEST_INTEGER,
+    SMALLEST_MULTIPLIER,
     channel_grid,
     largest_step,
-    odd,
+    odd_below,
+    odd_step,
     rounded,
 )
 from subfour.integer.measure import Snapping
@@ -69,13 +72,32 @@ def snap(program: Program, snapping: Snapping) -> Program:
     return _Snapper(program, snapping).snapped()
 
 
+def coarse_channels(program: Program, snapped: Program) -> tuple[int, int]:
+    """Return how many channels on integer paths have multipliers too small to be rounded well, and of how many that are alive.
+
+    Args:
+        program: not snapped.
+        snapped: the same, from `snap`.
+    """
+    coarse = alive = 0
+    for before, after in zip(_layers(program), _layers(snapped), strict=True):
+        if after.integer:
+            living = before.multiplier >= SMALLEST_MULTIPLIER
+            coarse += int((living & (after.multiplier < FINE_MULTIPLIER)).sum())
+            alive += int(living.sum())
+    return coarse, alive
+
+
 class _Snapper:
     """Rewrites one program, operation by operation."""
 
     def __init__(self, program: Program, snapping: Snapping) -> None:
         self.program, self.snapping = program, snapping
         self.structure = Structure(program)
-        self.skip_units = self._skip_units()
+        self.skip_units: dict[str, float] = {}
+        """Integers per 1 on skip paths, by name."""
+        for chain in self.structure.chains:
+            self.skip_units |= dict.fromkeys(chain, self._chain_units(chain))
         self.units: dict[str, Tensor | float] = {}
         """Integers per 1 of a value, by name, where values are integers."""
         self.widened: dict[str, Tensor] = {}
@@ -88,13 +110,10 @@ class _Snapper:
         operations = [rewritten for operation in self.program.operations for rewritten in self._rewritten(operation)]
         return Program(operations=tuple(operations), snapped=True)
 
-    def _skip_units(self) -> float:
-        """Return integers per 1 on all skip paths: as many as float32 and the odd steps allow.
-
-        One for all, because most of a network's sums hang together in a few chains of like range.
-        """
+    def _chain_units(self, chain: set[str]) -> float:
+        """Return integers per 1 on skip paths that hang together: as many as float32 and the odd steps allow."""
         limits = [2.0**20]
-        for name in self.structure.skips:
+        for name in chain:
             limits.append(LARGEST_INTEGER / (HEADROOM * max(self.snapping.largest[name], 1e-3)))
             operation = self.structure.operations[name]
             if isinstance(operation, Layer):
@@ -117,7 +136,7 @@ class _Snapper:
             case Quantize():
                 return [self._quantize(operation)]
             case Add():
-                self.units[operation.name] = self.skip_units
+                self.units[operation.name] = self.skip_units[operation.name]
                 first, second = (f"{name}.skip" if name in self.structure.coded else name for name in operation.inputs)
                 return [replace(operation, inputs=(first, second))]
             case Pool() | Multiply():
@@ -129,8 +148,8 @@ class _Snapper:
     def _layer(self, layer: Layer) -> Layer:
         multiplier, addend = layer.multiplier * self.widened.get(layer.inputs[0], 1.0), layer.addend
         found = self._readers(layer.name)
-        if layer.name in self.structure.skips:
-            self.units[layer.name] = self.skip_units
+        if layer.name in self.skip_units:
+            self.units[layer.name] = self.skip_units[layer.name]
         elif found and all(function in LINEAR for _, function in found):
             if any(function == "hardsigmoid" for _, function in found):
                 addend = addend + HARD_SIGMOID_SHIFT
@@ -140,7 +159,7 @@ class _Snapper:
                 largest_step(quantize.bits) / float(step.detach()) for (quantize, _), step in zip(found, steps, strict=True)
             ]
             most = min(self._most_units(layer), *limits)
-            self.units[layer.name] = odd(steps[0].detach() * most, down=True) / steps[0]
+            self.units[layer.name] = odd_below(steps[0].detach() * most) / steps[0]
         if layer.name in self.units:
             units = self.units[layer.name]
             return replace(layer, multiplier=rounded(multiplier * units), addend=rounded(addend * units), integer=True)
@@ -199,15 +218,15 @@ class _Snapper:
             code = self._quantize(quantize)
             self.code_steps[name] = quantize.step * self.widened.get(code.name, 1.0)
             rewritten.append(code)
-        if name in self.structure.skips:
-            factor = rounded(self.code_steps[name] * self.skip_units)
+        if name in self.skip_units:
+            factor = rounded(self.code_steps[name] * self.skip_units[name])
             rewritten.append(Dequantize(name=f"{name}.skip", inputs=(f"{name}.code",), zero=self._zero(name), factor=factor))
         return rewritten
 
     def _quantize(self, operation: Quantize) -> Quantize:
         """Return a quantizer whose input is an integer with an odd integer step, and any other as it is.
 
-        The layer behind it makes up for the change of step, so that only the clipping moves.
+        The layer behind it makes up for the change of step, and fewer codes where steps are wider leave the clip where it was.
         """
         source = operation.inputs[0]
         previous = self.structure.operations[source]
@@ -220,9 +239,14 @@ class _Snapper:
         if source not in self.units:
             return operation
         real = step * self.units[source]
-        step = odd(real)
+        step = odd_step(real)
+        qmax = min(qmax, ceil(qmax * float((real / step).detach())))
         self.widened[operation.name] = step / real
         return replace(operation, inputs=(source,), step=step, offset=0.0, qmax=qmax)
+
+
+def _layers(program: Program) -> list[Layer]:
+    return [operation for operation in program.operations if isinstance(operation, Layer)]
 
 
 def _value_step(quantize: Quantize, function: Function | None) -> Tensor:

@@ -29,15 +29,15 @@ class Structure:
         """Outputs of nonlinearities that are pooled, gated, or begin a skip."""
         self.gates: set[str] = set()
         """Outputs of nonlinearities that gate."""
-        self.skips: set[str] = set()
-        """Operands and results of sums."""
+        self.chains: list[set[str]] = []
+        """Operands and results of sums that hang together."""
         for operation in program.operations:
             if isinstance(operation, Pool | Multiply):
                 self._code(operation.inputs[0], operation)
             if isinstance(operation, Multiply):
                 self.gates.add(operation.inputs[1])
             if isinstance(operation, Add):
-                self.skips |= {operation.name, *operation.inputs}
+                self._chain({operation.name, *operation.inputs})
                 for name in operation.inputs:
                     if not isinstance(self.operations[name], Layer | Add):
                         self._code(name, operation)
@@ -48,6 +48,16 @@ class Structure:
                 raise ValueError(f"{operation.name}: it feeds quantizers with and without h-swish between; it cannot be snapped")
             if operation.name in self.skips and True in curved:
                 raise ValueError(f"{operation.name}: a sum, or a part of one, enters h-swish; it cannot be snapped")
+
+    @property
+    def skips(self) -> set[str]:
+        """Operands and results of all sums."""
+        return set().union(*self.chains)
+
+    def _chain(self, names: set[str]) -> None:
+        """Join what a sum reads and gives with the chains that one of them is part of."""
+        apart = [chain for chain in self.chains if not chain & names]
+        self.chains = [*apart, names.union(*(chain for chain in self.chains if chain & names))]
 
     def _code(self, name: str, consumer: Operation) -> None:
         source = self.operations.get(name)

@@ -6,7 +6,7 @@ from subfour.convert.calibrate import set_bits
 from subfour.convert.rewrite import convert
 from subfour.data.preprocess import Preprocessing, normalize
 from subfour.integer.execute import execute
-from subfour.integer.network import SnappedNetwork, check_snappable, pixels_of, snapped_program
+from subfour.integer.network import SnappedNetwork, check_snappable, measure_snapping, pixels_of, snapped_program
 from subfour.layers import quant_layers
 from tests.convert.stock_networks import NORMALIZATION, stock_network
 from tests.integer.programs import PREPROCESSING, SIZE, random_pixels, stock_programs
@@ -93,6 +93,15 @@ def test_the_program_of_a_network_is_a_function_of_its_state():
     again = snapped_program(programs.model, PREPROCESSING, programs.snapping)
     pixels = random_pixels()
     assert torch.equal(execute(again, pixels)[again.output], execute(programs.settled, pixels)[again.output])
+
+
+@pytest.mark.parametrize(("bits", "warned"), [(4, False), (8, True)])
+def test_it_is_said_before_training_where_multipliers_would_be_coarse(bits: int, warned: bool, caplog: pytest.LogCaptureFixture):
+    """With what to do about it."""
+    snapping = measure_snapping(tiny(bits), PREPROCESSING, [random_pixels(8)])
+    assert snapping == stock_programs(TINY, bits).snapping
+    said = [message for message in caplog.messages if message.startswith("snap: ") and message.endswith("with --no-snap")]
+    assert bool(said) == warned
 
 
 def test_whether_a_network_can_be_snapped_is_known_before_it_is_calibrated():
