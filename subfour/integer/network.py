@@ -13,7 +13,7 @@ from subfour.integer.build import build_program
 from subfour.integer.execute import execute
 from subfour.integer.measure import Snapping, measure
 from subfour.integer.program import Program
-from subfour.integer.settle import settle
+from subfour.integer.settle import settle, unclear_channels
 from subfour.integer.snap import coarse_channels, snap
 from subfour.integer.structure import check_structure
 from subfour.layers import quant_layers
@@ -84,13 +84,21 @@ def measure_snapping(model: nn.Module, preprocessing: Preprocessing, batches: It
     """
     program = build_program(model, preprocessing, dtype=torch.float64)
     snapping = measure(program, batches)
-    coarse, alive = coarse_channels(program, snap(program, snapping))
+    snapped = snap(program, snapping)
+    coarse, alive = coarse_channels(program, snapped)
     if coarse > COARSE_SHARE * alive:
         logger.warning(
             "snap: %d of %d channels get multipliers that rounding moves by up to a sixteenth or more, because codes are too "
             "wide; use fewer bits, or leave snapping out with --no-snap",
             coarse,
             alive,
+        )
+    if unclear := unclear_channels(settle(snapped, snapping), snapping):
+        logger.warning(
+            "snap: %d channels behind h-swish, first in %s, cannot be kept clear of rounding ties, so that executors may give "
+            "other codes there; use fewer bits, or leave snapping out with --no-snap",
+            sum(unclear.values()),
+            next(iter(unclear)),
         )
     return snapping
 
