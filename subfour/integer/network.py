@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from subfour.convert.calibrate import calibrate_weights, set_bits
+from subfour.convert.graph import trace
 from subfour.data.preprocess import Preprocessing
 from subfour.integer.build import build_program
 from subfour.integer.execute import execute
@@ -40,6 +41,8 @@ class SnappedNetwork(nn.Module):
         """
         super().__init__()
         self.model, self.preprocessing, self.snapping = model, preprocessing, snapping
+        self._graph = trace(model)
+        """Tracing takes longer than all constants; parameters and widths are no part of it."""
         self._final: Program | None = None
 
     def train(self, mode: bool = True) -> "SnappedNetwork":
@@ -55,7 +58,7 @@ class SnappedNetwork(nn.Module):
         return self._final
 
     def _training_program(self) -> Program:
-        return snap(build_program(self.model, self.preprocessing), self.snapping)
+        return snap(build_program(self.model, self.preprocessing, graph=self._graph), self.snapping)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits: differentiable in training mode, with the final constants in evaluation mode."""

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from subfour.convert.calibrate import set_bits
+from subfour.convert.graph import trace
 from subfour.convert.rewrite import convert
 from subfour.data.preprocess import Preprocessing, normalize
 from subfour.integer.execute import execute
@@ -47,6 +48,27 @@ def test_training_moves_every_parameter_and_leaves_batch_norm_alone():
     with torch.no_grad():
         final = network.eval()(images())
     assert torch.corrcoef(torch.stack([logits.detach().flatten(), final.flatten()]))[0, 1] > 0.9
+
+
+def test_training_steps_are_those_of_a_network_traced_anew_each_time(monkeypatch: pytest.MonkeyPatch):
+    """Bit for bit, and it is traced once."""
+    states, traced = [], []
+    monkeypatch.setattr("subfour.integer.network.trace", lambda model: traced.append(model) or trace(model))
+    for anew in (False, True):
+        network = snapped_network().train()
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+        traced.clear()
+        for _ in range(3):
+            if anew:
+                network._graph = trace(network.model)
+            optimizer.zero_grad()
+            network(images()).square().mean().backward()
+            optimizer.step()
+        assert not traced
+        states.append(network.state_dict())
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    moved = snapped_network().state_dict()
+    assert any(not torch.equal(value, moved[name]) for name, value in states[0].items())
 
 
 def test_what_was_settled_is_kept_until_the_mode_is_set_again():
