@@ -3,10 +3,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
-from subfour.integer.network import measure_snapping
-from subfour.profit.model_file import pack_model, read_model
 from tests.cli.command import error, printed, subfour
 from tests.data.builders import encoded, picture, typed_features, write_folder, write_parquet
 
@@ -19,7 +16,7 @@ def test_json_has_accuracy_loss_and_images(finished_run: Path):
 
 def test_it_gives_what_the_run_reported(finished_run: Path):
     reported = json.loads((finished_run / "result.json").read_text())["rows"][-1]["averaged"]
-    assert json.loads(printed("evaluate", finished_run, "--json")) == pytest.approx(reported | {"snapped": False})
+    assert json.loads(printed("evaluate", finished_run, "--json")) == pytest.approx(reported | {"snapped": True})
 
 
 def test_a_model_file_alone_is_enough(finished_run: Path, tmp_path: Path):
@@ -29,22 +26,16 @@ def test_a_model_file_alone_is_enough(finished_run: Path, tmp_path: Path):
 
 def test_the_table_says_what_was_evaluated_on_what(finished_run: Path):
     title, headings, row = printed("evaluate", finished_run).splitlines()
-    assert title == f"{finished_run}: A4W4 on digits"
+    assert title == f"{finished_run}: A4W4 on digits, snapped"
     assert headings.split() == ["top-1", "%", "top-5", "%", "loss", "images"]
     assert row.split()[-1] == "355"
 
 
-def test_it_says_that_a_network_is_snapped(finished_run: Path, tmp_path: Path):
-    """A model file holds what its network was snapped with, and the snapped program is evaluated."""
-    trained = read_model(finished_run)
-    preprocessing = trained.data.preprocessing
-    pixels = torch.zeros(2, 3, preprocessing.image_size, preprocessing.image_size, dtype=torch.uint8)
-    widths = {"weight_bits": trained.weight_bits, "activation_bits": trained.activation_bits}
-    snapping = measure_snapping(trained.model, preprocessing, [pixels]).to_json()
-    file = tmp_path / "model.safetensors"
-    file.write_bytes(pack_model(trained.model, trained.config, trained.data, snapping=snapping, **widths))
-    assert json.loads(printed("evaluate", file, "--json"))["snapped"] is True
-    assert printed("evaluate", file).splitlines()[0] == f"{file}: A4W4, snapped on digits"
+def test_it_says_whether_a_network_is_snapped(finished_run: Path):
+    assert json.loads(printed("evaluate", finished_run, "--json"))["snapped"] is True
+    unsnapped = Path(__file__).parents[2] / "results" / "models" / "digits-w4a4.safetensors"
+    assert json.loads(printed("evaluate", unsnapped, "--json"))["snapped"] is False
+    assert printed("evaluate", unsnapped).splitlines()[0] == f"{unsnapped}: A4W4 on digits"
 
 
 def test_one_parquet_file_needs_no_split(finished_run: Path, tmp_path: Path):
