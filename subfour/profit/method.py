@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from subfour.convert.calibrate import calibrate, calibrate_weights, missing_ranges, needs_calibration, set_bits
-from subfour.integer.build import build_program
-from subfour.integer.network import SnappedNetwork, pixels_of
-from subfour.integer.snap import Snapping, measure
+from subfour.integer.measure import Snapping
+from subfour.integer.network import SnappedNetwork, measure_snapping, pixels_of
 from subfour.profit.collapse import ChanceGuard, CollapseError, check_parameters, check_ranges
 from subfour.profit.dampening import Dampening
 from subfour.profit.examination import Examiner
@@ -219,9 +218,8 @@ class ProfitRun:
         self.average.restart()
         preprocessing = self.session.data.preprocessing
         batches = self.examiner.training_batches("snap", self.config.calibration_batches)
-        program = build_program(self.model.eval(), preprocessing)
         pixels = (pixels_of(images.to(self.session.device), preprocessing) for images, _ in batches)
-        self.state.snapping = measure(program, pixels).to_json()
+        self.state.snapping = measure_snapping(self.model.eval(), preprocessing, pixels).to_json()
 
     def _network(self, phase: Phase) -> nn.Module:
         """Return what trains and is evaluated: the network, or its snapped program around the same parameters."""
