@@ -38,8 +38,9 @@ LARGEST_CUT = 1 / 32
 """Of a quantizer's range may be lost to an odd step below its own. The step behind a sum over few positions is a small number at
 8 bits: 3 in place of 3.84 would clip a fifth of the range, 5 makes 8-bit codes a third coarser."""
 
-LARGEST_STEP = 2.0**15
-"""OpenVINO 2026.4.1 computes signed codes behind a skip as round(n / m + 128), which float32 rounds by 2^-17: half the margin."""
+LARGEST_STEP = 2.0**13
+"""OpenVINO 2026.4.1 computes signed codes behind a skip as round(n / m + 128) in float32: the shift may be off by 2^-16 and each
+of two sums by 2^-17, half the margin of 2^-14. With steps up to 2^15 it gave other codes in some graphs (a tie at 1.49998)."""
 
 
 def channel_grid(multiplier: Tensor, largest_accumulator: int) -> Tensor:
