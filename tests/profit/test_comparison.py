@@ -14,7 +14,7 @@ def test_mean_spread_and_points_lost_by_hand():
         {
             "float": {0: result(90.0), 1: result(91.0)},
             "control": {0: result(89.0), 1: result(93.0)},
-            "row": {0: result(88.0, loss=0.5, seconds=120), 1: result(87.0, loss=0.7), 2: None},
+            "row": {0: result(88.0, loss=0.5, seconds=120), 1: result(87.0, loss=0.7), 2: "diverged", 3: "missing"},
         },
         {row: ["float", "control"] for row in ("float", "control", "row")},
     )
@@ -24,6 +24,7 @@ def test_mean_spread_and_points_lost_by_hand():
         "widths": "A4W4",
         "seeds": 2,
         "diverged": 1,
+        "missing": 1,
         "top1": 87.5,
         "top1_std": pytest.approx(0.5**0.5),
         "loss": pytest.approx(0.6),
