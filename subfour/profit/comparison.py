@@ -20,10 +20,17 @@ class Difference(NamedTuple):
     """Its standard error; None with one seed."""
     pairs: int
 
-    def in_words(self, digits: int = 2) -> str:
-        """Return the number with its error."""
-        error = " (one seed)" if self.error is None else f" \N{PLUS-MINUS SIGN} {self.error:.{digits}f}"
-        return f"{self.mean:.{digits}f}{error}"
+    def in_words(self, above: str, below: str, other: str, digits: int = 2) -> str:
+        """Return the difference as part of a sentence, such as "1.50 +- 0.20 points ahead of lsq".
+
+        Args:
+            above: what to say where it is positive, before the other row's name.
+            below: what to say where it is negative.
+            other: name of the other row.
+            digits: behind the point.
+        """
+        error, seeds = (f" \N{PLUS-MINUS SIGN} {self.error:.{digits}f}", "") if self.error is not None else ("", " (one seed)")
+        return f"{abs(self.mean):.{digits}f}{error} {above if self.mean >= 0 else below} {other}{seeds}"
 
 
 def paired_difference(one: Mapping[int, float], other: Mapping[int, float]) -> Difference | None:

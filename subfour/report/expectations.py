@@ -31,6 +31,8 @@ STEADIER = 2.0
 ENOUGH_SEEDS = 3
 """A fluctuation of fewer runs decides nothing."""
 
+BELOW = ("points below", "points above")
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -122,7 +124,7 @@ def fused_fails_per_layer(rows: Sequence[StudyRow]) -> Iterator[Finding]:
                 failed = difference.mean > FAILS
                 yield Finding(
                     "confirmed" if failed == fails else "refuted",
-                    f"per {granularity}, {fused.name} lies {difference.in_words()} points below {plain.name}",
+                    f"per {granularity}, {fused.name} lies {difference.in_words(*BELOW, plain.name)}",
                 )
 
 
@@ -140,7 +142,7 @@ def others_far_behind_at_3_bits(rows: Sequence[StudyRow]) -> Iterator[Finding]:
         best = max(others, key=lambda row: fmean(row.top1.values()))
         if difference := paired_difference(duq.top1, best.top1):
             ahead = Difference(difference.mean - FAR, difference.error, difference.pairs)
-            yield Finding(_judge(ahead), f"{best.name} lies {difference.in_words()} points below {duq.name}")
+            yield Finding(_judge(ahead), f"{best.name} lies {difference.in_words(*BELOW, duq.name)}")
 
 
 def order_matters(rows: Sequence[StudyRow]) -> Iterator[Finding]:
@@ -149,7 +151,7 @@ def order_matters(rows: Sequence[StudyRow]) -> Iterator[Finding]:
         pair = profit.config.method == "profit" and other.config.method in ("random-order", "reversed-order")
         difference = paired_difference(profit.top1, other.top1)
         if pair and profit.differs_only_in(other, "method") and difference:
-            words = f"{profit.name} lies {difference.in_words()} points above {other.name}"
+            words = f"{profit.name} lies {difference.in_words(*BELOW[::-1], other.name)}"
             yield Finding(_judge(difference), words)
 
 
@@ -178,7 +180,7 @@ def _with_control(rows: Sequence[StudyRow]) -> Iterator[tuple[StudyRow, StudyRow
 
 def _lower_loss(one: StudyRow, other: StudyRow) -> Iterator[Finding]:
     if difference := paired_difference(other.loss, one.loss):
-        yield Finding(_judge(difference), f"{one.name} ends {difference.in_words(4)} below {other.name}")
+        yield Finding(_judge(difference), f"{one.name} ends {difference.in_words('below', 'above', other.name, 4)}")
 
 
 def _judge(difference: Difference) -> Verdict:

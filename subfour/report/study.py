@@ -1,9 +1,11 @@
 """A study as its runs tell it: each row with its finished runs, and what became of the others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import groupby
 from typing import Any
 
+from subfour.ops import FLOAT_BITS
 from subfour.profit.config import RunConfig
 from subfour.report.record import METHODS, RunRecord
 
@@ -41,6 +43,11 @@ class StudyRow:
         return f"A{self.config.activation_bits[-1]}W{self.config.weight_bits[-1]}"
 
     @property
+    def is_float(self) -> bool:
+        """Whether nothing is quantized."""
+        return self.config.activation_bits[-1] == self.config.weight_bits[-1] == FLOAT_BITS
+
+    @property
     def method(self) -> str:
         """What it was trained with, in words."""
         return METHODS[self.config.method]
@@ -69,3 +76,14 @@ class StudyRow:
             for field in fields(RunConfig)
             if field.name not in free
         )
+
+
+def by_network_and_widths(rows: Sequence[StudyRow]) -> Iterator[tuple[str, str, list[StudyRow]]]:
+    """Yield the rows that can be compared, with network and widths; the widest first."""
+
+    def place(row: StudyRow) -> tuple[str, int, int]:
+        return row.network, -row.config.activation_bits[-1], -row.config.weight_bits[-1]
+
+    for _, group in groupby(sorted(rows, key=place), key=place):
+        members = list(group)
+        yield members[0].network, members[0].widths, members

@@ -2,16 +2,14 @@
 
 import shlex
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 
-from subfour.ops import FLOAT_BITS
 from subfour.profit.comparison import paired_difference
 from subfour.report.exhibits.exhibit import Exhibit
 from subfour.report.exhibits.rows import rows_exhibit
 from subfour.report.expectations import answers
-from subfour.report.study import StudyRow
+from subfour.report.study import StudyRow, by_network_and_widths
 from subfour.report.summary import Card
 from subfour.report.template import write_page
 
@@ -23,7 +21,10 @@ SECTIONS = (
     ("reproduce", "Reproduce"),
 )
 
-ROW_COLUMNS = ("row", "network", "widths", "quantizer", "trained with", "seeds", "top-1 %", "lost", "loss", "minutes", "MB")
+ROW_COLUMNS = ("row", "widths", "seeds", "top-1 %", "lost", "loss", "minutes", "MB", "quantizer", "trained with", "network")
+
+NUMBERS = (("loss", 3), ("minutes", 1), ("megabytes", 3))
+"""Columns without a spread, and their digits behind the point."""
 
 MOODS = {"confirmed": "good", "refuted": "bad", "mixed": "warn", "undecided": "warn", "not tested": "plain"}
 
@@ -75,25 +76,20 @@ def write_study_page(study: Path, rows: Sequence[StudyRow], out: Path) -> Exhibi
 
 def _cards(rows: Sequence[StudyRow]) -> list[Card]:
     """Return the best quantized row of each network and widths."""
-    quantized = [row for row in rows if row.top1 and min(row.config.weight_bits[-1], row.config.activation_bits[-1]) < FLOAT_BITS]
+    quantized = [row for row in rows if row.top1 and not row.is_float]
     cards = []
-    for (network, widths), members in groupby(sorted(quantized, key=_network_and_widths), key=_network_and_widths):
+    for network, widths, members in by_network_and_widths(quantized):
         ranked = sorted(members, key=lambda row: -fmean(row.top1.values()))
         best = ranked[0]
-        value, beside = f"{fmean(best.top1.values()):.2f} %", [f"{best.name}, best of {len(ranked)}"]
+        beside = [f"{best.name}, best of {len(ranked)}"]
         if best.lost:
             lost = fmean(best.lost.values())
-            value = f"{abs(lost):.2f} points {'lost' if lost >= 0 else 'won'}"
-            if widths in GOALS:
-                beside.append(f"goal {GOALS[widths]:g}: {'reached' if lost <= GOALS[widths] else 'missed'}")
+            goal = f", goal {GOALS[widths]:g} {'reached' if lost <= GOALS[widths] else 'missed'}" if widths in GOALS else ""
+            beside.append(f"{abs(lost):.2f} points {'lost' if lost >= 0 else 'won'} against float{goal}")
         if len(ranked) > 1 and (ahead := paired_difference(best.top1, ranked[1].top1)):
-            beside.append(f"{ahead.in_words()} points ahead of {ranked[1].name}")
-        cards.append(Card(f"Best at {widths}, {network}", value, beside))
+            beside.append(ahead.in_words("points ahead of", "points behind", ranked[1].name))
+        cards.append(Card(f"Best at {widths}, {network}", f"{fmean(best.top1.values()):.2f} %", beside))
     return cards
-
-
-def _network_and_widths(row: StudyRow) -> tuple[str, str]:
-    return row.network, row.widths
 
 
 def _row_line(row: StudyRow) -> list[str]:
@@ -101,16 +97,14 @@ def _row_line(row: StudyRow) -> list[str]:
     state = f"{len(row.records)} of {len(row.records) + len(row.diverged) + len(row.missing)}"
     return [
         row.name,
-        row.network,
         row.widths,
-        row.config.quantizer,
-        row.method,
         state + (", diverged" if row.diverged else ""),
         _with_spread(numbers["top1"], numbers["top1_std"]),
         _with_spread(numbers["lost"], numbers["lost_error"]),
-        "" if numbers["loss"] is None else f"{numbers['loss']:.3f}",
-        "" if numbers["minutes"] is None else f"{numbers['minutes']:.1f}",
-        "" if numbers["megabytes"] is None else f"{numbers['megabytes']:.3f}",
+        *("" if numbers[name] is None else f"{numbers[name]:.{digits}f}" for name, digits in NUMBERS),
+        "" if row.is_float else row.config.quantizer,
+        "" if row.is_float else row.method,
+        row.network,
     ]
 
 

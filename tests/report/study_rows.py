@@ -89,3 +89,16 @@ def study_row(
         missing=missing,
         command=f"subfour train digits --seed 0 --out {name}",
     )
+
+
+def rows_of_every_kind(folder: Path) -> list[StudyRow]:
+    """Two rows that are finished, one that diverged, one that has not run, one that is half done."""
+    floats = [92.0, 92.0]
+    return [
+        study_row(folder, "float", config_of(32), [92.0, 92.0], floats=floats),
+        study_row(folder, "duq-w4a4", config_of(4), [91.0, 92.0], floats=floats),
+        study_row(folder, "lsq-w4a4", config_of(4, quantizer="lsq"), [89.0, 91.0], floats=floats),
+        study_row(folder, "wild-w4a4", config_of(4, quantizer="dsq"), [None], floats=floats),
+        study_row(folder, "late-w2a2", config_of(2), [], floats=floats, missing=[0, 1]),
+        study_row(folder, "half-w2a2", config_of(2, quantizer="lsq"), [80.0], floats=floats, missing=[1]),
+    ]

@@ -8,21 +8,13 @@ import pytest
 from subfour.report.study import StudyRow
 from subfour.report.study_page import write_study_page
 from tests.report.outline import Outline
-from tests.report.study_rows import config_of, study_row
+from tests.report.study_rows import config_of, rows_of_every_kind, study_row
 
 
 @pytest.fixture
 def rows(tmp_path: Path) -> list[StudyRow]:
-    """Two rows that are finished, one that diverged, one that has not run, one that is half done."""
-    floats = [92.0, 92.0]
-    return [
-        study_row(tmp_path, "float", config_of(32), [92.0, 92.0], floats=floats),
-        study_row(tmp_path, "duq-w4a4", config_of(4), [91.0, 92.0], floats=floats),
-        study_row(tmp_path, "lsq-w4a4", config_of(4, quantizer="lsq"), [89.0, 91.0], floats=floats),
-        study_row(tmp_path, "wild-w4a4", config_of(4, quantizer="dsq"), [None], floats=floats),
-        study_row(tmp_path, "late-w2a2", config_of(2), [], floats=floats, missing=[0, 1]),
-        study_row(tmp_path, "half-w2a2", config_of(2, quantizer="lsq"), [80.0], floats=floats, missing=[1]),
-    ]
+    """A study."""
+    return rows_of_every_kind(tmp_path)
 
 
 def test_every_row_is_told_with_mean_and_spread(rows: list[StudyRow], tmp_path: Path):
@@ -37,8 +29,8 @@ def test_every_row_is_told_with_mean_and_spread(rows: list[StudyRow], tmp_path: 
     assert "Best at A4W4, tiny_mobilenet_v3" in page.words
     assert "duq-w4a4, best of 2" in page.words
     assert "1.50 ± 0.50 points ahead of lsq-w4a4" in page.words
-    assert "goal 0.5: reached" in page.words
-    assert "goal 5: missed" in page.words
+    assert "0.50 points lost against float, goal 0.5 reached" in page.words
+    assert "12.00 points lost against float, goal 5 missed" in page.words
     assert "subfour compare mine.toml" in page.words
 
 

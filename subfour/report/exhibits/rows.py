@@ -1,12 +1,11 @@
 """The rows of a study, by network and widths: points lost, or top-1 where there is no float row."""
 
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 from statistics import fmean
 
 from subfour.analysis.figures.study import REACH, Dots, study_figure
 from subfour.report.exhibits.exhibit import Exhibit
-from subfour.report.study import StudyRow
+from subfour.report.study import StudyRow, by_network_and_widths
 
 
 def rows_exhibit(rows: Sequence[StudyRow]) -> Exhibit:
@@ -17,8 +16,8 @@ def rows_exhibit(rows: Sequence[StudyRow]) -> Exhibit:
     lossy = all(row.lost for row in rows if row.records)
     values = {row.name: list((row.lost if lossy else row.top1).values()) for row in rows}
     groups = {
-        f"{network}, {widths}": [Dots(row.name, values[row.name], row.state) for row in _ranked(group, values, lossy)]
-        for (network, widths), group in groupby(sorted(rows, key=_group), key=_group)
+        f"{network}, {widths}": [Dots(row.name, values[row.name], row.state) for row in _ranked(members, values, lossy)]
+        for network, widths, members in by_network_and_widths(rows)
     }
     measure = "points of top-1 lost against float" if lossy else "top-1 %"
     return Exhibit(
@@ -32,11 +31,7 @@ def rows_exhibit(rows: Sequence[StudyRow]) -> Exhibit:
     )
 
 
-def _group(row: StudyRow) -> tuple[str, str]:
-    return row.network, row.widths
-
-
-def _ranked(rows: Iterable[StudyRow], values: dict[str, list[float]], lossy: bool) -> list[StudyRow]:
+def _ranked(rows: Sequence[StudyRow], values: dict[str, list[float]], lossy: bool) -> list[StudyRow]:
     """Return rows with the best first and those without a finished run last."""
     sign = 1 if lossy else -1
     return sorted(rows, key=lambda row: (not values[row.name], sign * fmean(values[row.name] or [0.0])))
