@@ -12,7 +12,10 @@ from subfour.analysis.figures.study import Dots, study_figure
 from subfour.analysis.figures.style import COLOURS, Span, inline
 from subfour.analysis.figures.tradeoff import Point, tradeoff_figure
 
-CURVES = [Curve(label=label, epochs=[1, 2, 3], training=[3, math.nan, 1], validation=[3, 2, 1]) for label in ("a", "b")]
+CURVES = [
+    Curve(label=label, training=[(1, 3), (2, math.nan), (3, 1)], validation=[(1, 3), (2, 2), (2.5, 1.5), (3, 1)])
+    for label in ("a", "b")
+]
 SPANS = [Span("float", 0, 1), Span("A4W4", 1, 3)]
 FIGURES: dict[str, Callable[[str], str]] = {
     "loss": lambda name: loss_figure(CURVES, SPANS, [1], name),

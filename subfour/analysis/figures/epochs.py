@@ -37,11 +37,13 @@ def loss_figure(curves: Sequence[Curve], widths: Sequence[Span], borders: Sequen
             axis.set_ylabel(title)
             first = begins if axis is detail else 0
             for index, curve in enumerate(curves):
-                losses = curve.training if axis is training else curve.validation
-                shown = [loss if math.isfinite(loss) and loss > 0 else math.nan for loss in losses]
-                marker = "o" if len(shown) - first == 1 else ""  # a line of one point is invisible
-                style: dict[str, Any] = {"marker": marker, "markersize": 4, "linewidth": 1.4, "color": series_colour(index)}
-                axis.plot(curve.epochs[first:], shown[first:], label=curve.label, **style)
+                points = [point for point in (curve.training if axis is training else curve.validation) if point[0] > first]
+                places = [place for place, _ in points]
+                losses = [loss if math.isfinite(loss) and loss > 0 else math.nan for _, loss in points]
+                marker = "o" if len(points) == 1 else ""  # a line of one point is invisible
+                dashes = "-" if index == 0 else (0, (4, 2))  # curves that are one for a while are both seen
+                style: dict[str, Any] = {"marker": marker, "markersize": 4, "linewidth": 1.4, "linestyle": dashes}
+                axis.plot(places, losses, label=curve.label, color=series_colour(index), **style)
             for index, span in enumerate(widths):
                 if index % 2 == 0 and axis is not detail:
                     axis.axvspan(span.start + 0.5, span.end + 0.5, color=COLOURS["band"], zorder=0, linewidth=0)

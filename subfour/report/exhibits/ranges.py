@@ -1,6 +1,7 @@
 """How the learned ranges moved."""
 
 import math
+from statistics import median
 
 from subfour.analysis.figures.epochs import range_figure
 from subfour.report.exhibits.exhibit import Exhibit
@@ -32,8 +33,9 @@ def range_exhibit(record: RunRecord) -> Exhibit:
                     line[epoch] = value / first.setdefault(layer, value) if first.get(layer, value) else math.nan
                     rows.append((layer, role, epoch + 1, *roles[role]))
         panels[panel] = lines
-    moved = [abs(line[-1] - 1) for line in panels[names["activation"]].values() if math.isfinite(line[-1])]
-    middle = f" Half of the activations' ranges moved by more than {100 * sorted(moved)[len(moved) // 2]:.0f} %." if moved else ""
+    learned = {layer: line[-1] for layer, line in panels[names["activation"]].items() if layer not in record.fixed_ranges}
+    moved = [abs(last - 1) for last in learned.values() if math.isfinite(last)]
+    middle = f" Half of the activations' ranges moved by more than {100 * median(moved):.1f} %." if moved else ""
     return Exhibit(
         key=key,
         title=title,
