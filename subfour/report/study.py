@@ -40,7 +40,7 @@ class StudyRow:
     @property
     def widths(self) -> str:
         """The last widths, as planned."""
-        return f"A{self.config.activation_bits[-1]}W{self.config.weight_bits[-1]}"
+        return "float" if self.is_float else f"A{self.config.activation_bits[-1]}W{self.config.weight_bits[-1]}"
 
     @property
     def is_float(self) -> bool:

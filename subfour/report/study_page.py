@@ -21,7 +21,7 @@ SECTIONS = (
     ("reproduce", "Reproduce"),
 )
 
-ROW_COLUMNS = ("row", "widths", "seeds", "top-1 %", "lost", "loss", "minutes", "MB", "quantizer", "trained with", "network")
+ROW_COLUMNS = ("row", "lost", "top-1 %", "widths", "seeds", "loss", "minutes", "MB", "quantizer", "trained with", "network")
 
 NUMBERS = (("loss", 3), ("minutes", 1), ("megabytes", 3))
 """Columns without a spread, and their digits behind the point."""
@@ -66,8 +66,8 @@ def write_study_page(study: Path, rows: Sequence[StudyRow], out: Path) -> Exhibi
         row_columns=ROW_COLUMNS,
         rows=[_row_line(row) for row in rows],
         failed=[(row.name, seed, reason) for row in rows for seed, reason in row.diverged.items()],
-        absent=[(row.name, _listed(row.missing)) for row in rows if row.missing],
-        command=shlex.join(["subfour", "compare", str(study)]),
+        absent=", ".join(f"{row.name} (seed {_listed(row.missing)})" for row in rows if row.missing),
+        command=shlex.join(["subfour", "compare", str(study), "--out", str(out.parent)]),
         commands=[(row.name, row.command) for row in rows],
         run_name=study.name,
     )
@@ -97,10 +97,10 @@ def _row_line(row: StudyRow) -> list[str]:
     state = f"{len(row.records)} of {len(row.records) + len(row.diverged) + len(row.missing)}"
     return [
         row.name,
+        _with_spread(numbers["lost"], numbers["lost_error"]),
+        _with_spread(numbers["top1"], numbers["top1_std"]),
         row.widths,
         state + (", diverged" if row.diverged else ""),
-        _with_spread(numbers["top1"], numbers["top1_std"]),
-        _with_spread(numbers["lost"], numbers["lost_error"]),
         *("" if numbers[name] is None else f"{numbers[name]:.{digits}f}" for name, digits in NUMBERS),
         "" if row.is_float else row.config.quantizer,
         "" if row.is_float else row.method,

@@ -31,7 +31,8 @@ def test_every_row_is_told_with_mean_and_spread(rows: list[StudyRow], tmp_path: 
     assert "1.50 ± 0.50 points ahead of lsq-w4a4" in page.words
     assert "0.50 points lost against float, goal 0.5 reached" in page.words
     assert "12.00 points lost against float, goal 5 missed" in page.words
-    assert "subfour compare mine.toml" in page.words
+    assert "late-w2a2 (seed 0, 1), half-w2a2 (seed 1). The command below goes on." in page.words
+    assert f"subfour compare mine.toml --out {tmp_path}" in page.words
 
 
 def test_the_figure_lies_beside_it_with_a_line_for_every_run(rows: list[StudyRow], tmp_path: Path):
