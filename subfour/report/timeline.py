@@ -39,7 +39,7 @@ def timeline(record: RunRecord) -> list[Mapping[str, Any]]:
 
 def _timeline_entry(record: RunRecord, index: int, phase: Phase) -> Mapping[str, Any]:
     state, done = _phase_state(record, index)
-    letters = {"float": "float", "stabilize": "s", "sample": "a", "finetune": "f", "snap": "d"}
+    letters = {"float": "float", "stabilize": "s", "sample": "a", "finetune": "f", "snap": "d", "data-free": "0"}
     frozen = f", {phase.frozen} of the layers frozen" if phase.frozen else ""
     progress = {"done": "done", "now": f"{done} done", "todo": "to come"}[state]
     return {

@@ -11,6 +11,7 @@ import pytest
 
 from subfour.report.page import write_report
 from tests.report.outline import Outline
+from tests.report.study_rows import config_of, write_run
 
 Runs = Callable[[str], Path]
 
@@ -148,3 +149,12 @@ def test_points_are_lost_against_the_better_of_float_phase_and_float_control(run
     last = json.loads((run("finished") / "result.json").read_text())["rows"][-1]["averaged"]["top1"]
     page = page_of(tmp_path / "page.html", run("finished"), control)
     assert f"float control 99.50 %, {99.5 - last:.2f} points lost" in page.words
+
+
+def test_a_run_without_training_has_a_page(tmp_path: Path):
+    write_run(tmp_path / "run", config_of(4, quantizer="affine", method="data-free"), top1=90.0)
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    page = page_of(tmp_path / "page.html", tmp_path / "run")
+    assert "affine quantizers, trained with no data" in page.words
+    assert "Nothing trains in this run" in page.words
+    assert "90.00 %" in page.words

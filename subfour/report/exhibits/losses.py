@@ -31,7 +31,7 @@ def _loss_exhibit(key: str, title: str, records: Sequence[RunRecord], label: Cal
     main = records[0]
     begun = [record for record in records if record.metrics]
     if not begun:
-        return Exhibit(key=key, title=title, caption="No epoch is done yet.")
+        return Exhibit(key=key, title=title, caption="No epoch is done yet." if main.epochs else "Nothing trains in this run.")
     labels = [label(record) for record in begun]
     distinct = [name if labels.count(name) == 1 else f"{name}, {record.name}" for name, record in zip(labels, begun, strict=True)]
     curves = [loss_curve(name, record.metrics) for name, record in zip(distinct, begun, strict=True)]
