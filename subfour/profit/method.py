@@ -89,6 +89,7 @@ class ProfitRun:
         self.momentum: dict[str, Tensor] = {}
         self.previous_weights: dict[str, Tensor] = {}
         self.totals = EpochTotals()
+        self.raw_losses: list[float] = []
         checkpoint = self.store.load_newest()
         if checkpoint is None:
             self.state = RunState(
@@ -107,6 +108,7 @@ class ProfitRun:
             if self.state.config != self.config.digest:
                 raise ValueError(f"config: {run.path / 'config.json'} is not what it was when the run began; bring it back")
             torch.set_num_threads(self.state.threads)
+            self.raw_losses = self.state.underway.pop("raw_losses", [])
             self.totals = EpochTotals(**self.state.underway)
         run.truncate_metrics(self.state.metrics_size)
         for record in run.metrics():
@@ -146,6 +148,7 @@ class ProfitRun:
         restore_momentum(self.model, optimizer, self.momentum)
         meter = self._meter() if phase.kind == "sample" else None
         network = self._network(phase)
+        looks = self._steps_with_a_look()
         trainer = Trainer(
             model=network,
             optimizer=optimizer,
@@ -169,7 +172,7 @@ class ProfitRun:
                         self.interruption.heed(batches),
                         epoch=epoch,
                         steps=self.steps,
-                        seed_step=partial(self._begin_step, state.phase, epoch),
+                        seed_step=partial(self._begin_step, network, looks, epoch),
                         on_step=partial(self._step_done, optimizer, meter),
                         totals=self.totals,
                     )
@@ -265,6 +268,8 @@ class ProfitRun:
         following = self.phases[state.phase + 1] if state.phase + 1 < len(self.phases) else None
         self._count_seconds()
         record |= {"seconds": state.seconds, "ranges": layer_ranges(self.model)}
+        if self.raw_losses:
+            record["raw_losses"] = self.raw_losses
         self.run.append_metrics(record)
         self.chance.remember(record)
         state.metrics_size = self.run.metrics_size
@@ -288,7 +293,7 @@ class ProfitRun:
             state.next_epoch += 1
         if meter is not None and phase_ends:
             self.run.write_json(SENSITIVITY_FILE, sensitivity_table(self.session, state))
-        self.totals, state.underway = EpochTotals(), {}
+        self.totals, self.raw_losses, state.underway = EpochTotals(), [], {}
         self._save(None if phase_ends else optimizer)
         self.observer.epoch_done(record)
 
@@ -298,7 +303,7 @@ class ProfitRun:
             return
         if meter is not None:
             self.previous_weights, self.state.running = meter.state()
-        self.state.underway = asdict(self.totals)
+        self.state.underway = asdict(self.totals) | {"raw_losses": self.raw_losses}
         self._count_seconds()
         self._save(optimizer)
 
@@ -337,7 +342,16 @@ class ProfitRun:
         warmup = 0.0 if phase.kind in ("stabilize", "snap") else schedule.warmup_epochs
         return CosineSchedule(epochs=phase.epochs, warmup_epochs=warmup, final_scale=schedule.final_lr_scale).scale
 
-    def _begin_step(self, phase: int, epoch: int, step: int) -> None:
+    def _steps_with_a_look(self) -> set[int]:
+        """Return the steps before which the validation loss is taken, in the phases after sampling."""
+        sampled = any(phase.kind == "sample" for phase in self.phases[: self.state.phase])
+        count = self.config.schedule.evaluations if sampled else 1
+        return {self.steps * index // count for index in range(1, count)} - {0}
+
+    def _begin_step(self, network: nn.Module, looks: set[int], epoch: int, step: int) -> None:
+        phase = self.state.phase
+        if step in looks:
+            self.raw_losses.append(self.examiner.accuracy(network).loss)
         torch.manual_seed(derive_seed(self.config.seed, "step", phase, epoch, step))
         self.step_method.progress = progress(self.config, self.phases, phase=phase, position=epoch + step / self.steps)
 
