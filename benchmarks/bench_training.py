@@ -4,8 +4,8 @@ python benchmarks/bench_training.py [--repeats 15] [--threads 1 2] [--settings 0
 
 MobileNet-v2 and v3-large, 1,000 classes, W4A4, forward, backward and SGD with momentum, channels_last. The variants take turns,
 one step each, and a ratio is the median over the rounds of a variant's step to the float step of the same round. One thread is
-timed by CPU time of the process, which others on the same core do not disturb but for the caches; two by wall time. Peak memory is
-the largest resident set during three steps over that of the process before it had a network. glibc keeps freed memory, as in
+timed by CPU time of the process, which others on the same core disturb by the caches only; two by wall time. Peak memory is the
+largest resident set during three steps over that of the process before it had a network. glibc keeps freed memory, as in
 `subfour train`, unless told otherwise.
 """
 

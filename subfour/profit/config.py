@@ -112,6 +112,8 @@ class ScheduleConfig:
     """How often the rate changes."""
     max_steps: int | None = None
     """Stop each epoch after this many steps; None: the whole epoch."""
+    evaluations: int = 1
+    """Validation losses per epoch in the phases after sampling, at equal distances; 1: at the end of the epoch only."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -119,7 +121,7 @@ class ScheduleConfig:
         _check(
             self,
             "schedule.",
-            positive={"batch_size", "lr", "float_lr", "snap_lr", "final_lr_scale", "max_steps"},
+            positive={"batch_size", "lr", "float_lr", "snap_lr", "final_lr_scale", "max_steps", "evaluations"},
             not_negative=epochs | {"weight_decay", "range_lr_scale"},
             share={"momentum"},
         )
@@ -289,9 +291,10 @@ class RunConfig:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that decides what is computed: what a checkpoint remembers. Engines compute the same."""
-        decisive = {name: value for name, value in self.to_json().items() if name != "engine"}
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+        """SHA-256 of all that decides a weight: what a checkpoint remembers."""
+        values = self.to_json()
+        del values["engine"], values["schedule"]["evaluations"]  # engines compute the same; looking more often changes nothing
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     @property
     def foldable(self) -> bool:
