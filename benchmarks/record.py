@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from subfour.profit.tensor_file import pack_tensors, unpack_tensors
+
 ROOT = Path(__file__).parent.parent
 ACCURACY = ROOT / "results" / "accuracy.csv"
 COLUMNS = [
@@ -46,9 +48,25 @@ def command_of(command: str) -> str:
     for option in ("--data", "--out", "--from", "--weights"):
         if option in words:
             index = words.index(option) + 1
-            kind, colon, path = words[index].rpartition(":")
-            words[index] = f"{kind}{colon}{Path(path).name}"
+            words[index] = without_folders(words[index])
     return shlex.join(words)
+
+
+def without_folders(value: str) -> str:
+    """Return PATH or KIND:PATH without this machine's folders: from the repository on, or the name alone."""
+    kind, colon, path = value.rpartition(":")
+    inside = Path(path).is_relative_to(ROOT)
+    return f"{kind}{colon}{Path(path).relative_to(ROOT) if inside else Path(path).name}"
+
+
+def published(model: Path) -> bytes:
+    """Return a model file whose configuration names nobody's folders."""
+    tensors, content = unpack_tensors(model)
+    config = content["config"]
+    for name in ("data", "weights", "from_run"):
+        if config[name] is not None:
+            config[name] = without_folders(config[name])
+    return pack_tensors(tensors, content)
 
 
 def record(name: str, run: Path) -> None:
@@ -61,7 +79,7 @@ def record(name: str, run: Path) -> None:
         writer.writerows(rows)
     models = ROOT / "results" / "models"
     models.mkdir(parents=True, exist_ok=True)
-    (models / f"{name}.safetensors").write_bytes((run / "model.safetensors").read_bytes())
+    (models / f"{name}.safetensors").write_bytes(published(run / "model.safetensors"))
 
 
 def table() -> str:

@@ -96,7 +96,9 @@ def bounds(program: Program, snapping: Snapping) -> dict[str, Bound]:
                 multiplier, addend = (torch.ones(1), torch.zeros(1)) if logits else _in_units(operation, snapping.accumulators)
                 worst = reach[operation.name].magnitude
                 values[operation.name] = int((multiplier * worst + addend).max())
-                exact = torch.where(multiplier * worst + addend <= EXACT, worst.max(), torch.floor((EXACT - addend) / multiplier))
+                # A layer whose every channel is dead has accumulators of 0.
+                reached = worst.max().clamp(min=1)
+                exact = torch.where(multiplier * worst + addend <= EXACT, reached, torch.floor((EXACT - addend) / multiplier))
                 found[operation.name] = Bound(int(worst.max()), int(exact.min()))
             case Dequantize():
                 quantize = codes[operation.inputs[0]]

@@ -12,17 +12,15 @@ from subfour.convert.graph import trace
 from subfour.data.preprocess import Preprocessing
 from subfour.integer.build import build_program
 from subfour.integer.execute import execute
+from subfour.integer.grids import LARGEST_MOVE
 from subfour.integer.measure import Snapping, measure
 from subfour.integer.program import Program
 from subfour.integer.settle import settle, unclear_channels
-from subfour.integer.snap import coarse_channels, snap
+from subfour.integer.snap import coarse_layers, snap
 from subfour.integer.structure import check_structure
 from subfour.layers import quant_layers
 
 logger = logging.getLogger(__name__)
-
-COARSE_SHARE = 0.05
-"""Of the channels may have coarse multipliers before it is worth a warning."""
 
 
 class SnappedNetwork(nn.Module):
@@ -88,13 +86,13 @@ def measure_snapping(model: nn.Module, preprocessing: Preprocessing, batches: It
     program = build_program(model, preprocessing, dtype=torch.float64)
     snapping = measure(program, batches)
     snapped = snap(program, snapping)
-    coarse, alive = coarse_channels(program, snapped)
-    if coarse > COARSE_SHARE * alive:
+    if coarse := coarse_layers(snapped, snapping):
         logger.warning(
-            "snap: %d of %d channels get multipliers that rounding moves by up to a sixteenth or more, because codes are too "
-            "wide; use fewer bits, or leave snapping out with --no-snap",
-            coarse,
-            alive,
+            "snap: in %d layers, first in %s, rounding multipliers moves values by 1/%d of their range or more, because codes "
+            "are too wide; use fewer bits, or leave snapping out with --no-snap",
+            len(coarse),
+            coarse[0],
+            round(1 / LARGEST_MOVE),
         )
     if unclear := unclear_channels(settle(snapped, snapping), snapping):
         logger.warning(

@@ -16,18 +16,17 @@ through the rounding of the constants.
 """
 
 from dataclasses import replace
-from math import ceil, floor, log2
+from math import ceil, floor, inf, log2
 
 import torch
 from torch import Tensor
 
 from subfour.integer.grids import (
     CODE_BITS,
-    FINE_MULTIPLIER,
     HEADROOM,
     LARGEST_CODE,
     LARGEST_INTEGER,
-    SMALLEST_MULTIPLIER,
+    LARGEST_MOVE,
     channel_grid,
     largest_step,
     odd_below,
@@ -72,20 +71,34 @@ def snap(program: Program, snapping: Snapping) -> Program:
     return _Snapper(program, snapping).snapped()
 
 
-def coarse_channels(program: Program, snapped: Program) -> tuple[int, int]:
-    """Return how many channels on integer paths have multipliers too small to be rounded well, and of how many that are alive.
+def coarse_layers(snapped: Program, snapping: Snapping) -> list[str]:
+    """Return the layers in which rounding the multipliers to integers is felt.
+
+    That moves the value of an accumulator by half of it at most; felt is more than `LARGEST_MOVE` of the narrowest range behind
+    it, for the largest accumulator of the layer.
 
     Args:
-        program: not snapped.
-        snapped: the same, from `snap`.
+        snapped: from `snap`.
+        snapping: with the largest accumulators.
     """
-    coarse = alive = 0
-    for before, after in zip(_layers(program), _layers(snapped), strict=True):
-        if after.integer:
-            living = before.multiplier >= SMALLEST_MULTIPLIER
-            coarse += int((living & (after.multiplier < FINE_MULTIPLIER)).sum())
-            alive += int(living.sum())
-    return coarse, alive
+    return [
+        layer.name
+        for layer in snapped.operations
+        if isinstance(layer, Layer)
+        and layer.integer
+        and snapping.accumulators[layer.name] / 2 > LARGEST_MOVE * min(_ranges_behind(snapped, layer.name), default=inf)
+    ]
+
+
+def _ranges_behind(snapped: Program, name: str) -> list[float]:
+    """Return the ranges of all quantizers that read integers, directly or through sums."""
+    found = []
+    for operation in snapped.consumers(name):
+        if isinstance(operation, Quantize):
+            found.append(float(operation.step.detach()) * (operation.qmax - operation.qmin))
+        elif isinstance(operation, Add):
+            found += _ranges_behind(snapped, operation.name)
+    return found
 
 
 class _Snapper:
@@ -243,10 +256,6 @@ class _Snapper:
         qmax = min(qmax, ceil(qmax * float((real / step).detach())))
         self.widened[operation.name] = step / real
         return replace(operation, inputs=(source,), step=step, offset=0.0, qmax=qmax)
-
-
-def _layers(program: Program) -> list[Layer]:
-    return [operation for operation in program.operations if isinstance(operation, Layer)]
 
 
 def _value_step(quantize: Quantize, function: Function | None) -> Tensor:

@@ -65,3 +65,9 @@ def test_accumulators_beyond_int32_are_refused():
     codes = torch.full((1, 3, 4000, 1000), 127.0)
     with pytest.raises(ValueError, match=r"layer: its accumulators may reach \d+, beyond int32; use fewer bits"):
         accumulator_reach(one_layer(codes))
+
+
+def test_a_layer_without_a_living_weight_is_proven():
+    """As the gates of a trained network can be; a share of its bound can be asked for."""
+    bound = bounds(one_layer(torch.zeros(1, 3, 1, 1)), Snapping(accumulators={}, largest={}, positions={}))["layer"]
+    assert (bound.worst, bound.exact, bound.proven) == (0, 1, True)

@@ -24,7 +24,7 @@ from subfour.integer.program import (
     Program,
     Quantize,
 )
-from subfour.integer.snap import _Snapper, coarse_channels, snap
+from subfour.integer.snap import _Snapper, coarse_layers, snap
 from subfour.integer.structure import check_structure
 from subfour.quantizers import QuantizerName
 from tests.integer.programs import NAMES, PREPROCESSING, codes_of, normed, random_pixels, stock_programs
@@ -180,13 +180,11 @@ def test_eight_bit_codes_of_pooled_maps_keep_the_range_of_their_quantizer():
         assert error.max() <= 1.5 * step + quantize.step / 2 + code_step + LARGEST_CUT * quantize.qmax * quantize.step, size
 
 
-@pytest.mark.parametrize(("bits", "largest_share"), [(4, 0.0), (6, 0.0), (8, 0.3)])
-def test_few_channels_have_coarse_multipliers(bits: int, largest_share: float):
-    """And none is lost, at any width."""
+@pytest.mark.parametrize(("bits", "felt"), [(4, False), (6, False), (8, True)])
+def test_rounded_multipliers_are_felt_at_eight_bits_only(bits: int, felt: bool):
+    """And no channel is lost, at any width."""
     programs = stock_programs(TINY, bits)
-    coarse, alive = coarse_channels(programs.built, programs.snapped)
-    assert alive > 400
-    assert coarse <= largest_share * alive
+    assert bool(coarse_layers(programs.snapped, programs.snapping)) == felt
     for before, after in zip(of_kind(programs.built, Layer), of_kind(programs.snapped, Layer), strict=True):
         assert (after.multiplier[before.multiplier > 0] > 0).all(), before.name
 
