@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from subfour.profit.method import Observer
+from subfour.profit.observer import Observer
 from subfour.profit.phases import Phase
 
 

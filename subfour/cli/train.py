@@ -21,7 +21,8 @@ from subfour.cli.summary import print_summary
 from subfour.cli.tensorboard import TensorBoard
 from subfour.profit.config import RunConfig
 from subfour.profit.data_free import quantize_without_data
-from subfour.profit.method import Observer, ProfitRun
+from subfour.profit.method import ProfitRun
+from subfour.profit.observer import Observer
 from subfour.profit.phases import build_phases
 from subfour.profit.result import RESULT_FILE, write_result
 from subfour.profit.session import DATA_FILE, DataRecord, Session, continued, prepare_session

@@ -107,3 +107,9 @@ def build_optimizer(model: nn.Module, phase: Phase, config: ScheduleConfig) -> S
 
 def _quantizers(model: nn.Module) -> list[Quantizer]:
     return [module for module in model.modules() if isinstance(module, Quantizer)]
+
+
+def weight_rate(optimizer: SGD) -> float:
+    """Return the present learning rate of weights and batch norm, not that of ranges."""
+    rate: float = next(group["lr"] for group in optimizer.param_groups if group["base_lr"] == optimizer.defaults["lr"])
+    return rate

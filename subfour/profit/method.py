@@ -6,16 +6,12 @@ order. Everything that decides what comes next is in `RunState`, and each epoch 
 more between two steps, when `train/interruption.py` says so.
 """
 
-import copy
 import math
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
-from itertools import islice
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,46 +21,31 @@ from subfour.convert.calibrate import calibrate, calibrate_weights, missing_rang
 from subfour.integer.build import build_program
 from subfour.integer.network import SnappedNetwork, pixels_of
 from subfour.integer.snap import Snapping, measure
-from subfour.layers import QuantConv2d, quant_layers
-from subfour.ops import FLOAT_BITS
 from subfour.profit.collapse import ChanceGuard, CollapseError, check_parameters, check_ranges
 from subfour.profit.dampening import Dampening
-from subfour.profit.freezing import build_optimizer, freeze_order, set_trainable
+from subfour.profit.examination import Examiner
+from subfour.profit.freezing import build_optimizer, freeze_order, set_trainable, weight_rate
 from subfour.profit.instability import InstabilityMeter
 from subfour.profit.iterative_freezing import IterativeFreezing
+from subfour.profit.observer import Observer
 from subfour.profit.phases import Phase, build_phases
 from subfour.profit.ranges import layer_ranges
 from subfour.profit.result import SENSITIVITY_FILE, sensitivity_table
+from subfour.profit.self_teacher import float_network, self_teacher
 from subfour.profit.session import TEACHER_FILE, Session
-from subfour.profit.state import RunState, collect_tensors, load_model, part, read_tensors, restore_momentum, without_quantizers
+from subfour.profit.state import RunState, collect_tensors, load_model, part, restore_momentum
 from subfour.profit.step_method import StepMethod, progress
-from subfour.profit.tensor_file import pack_tensors
 from subfour.rundir import JSON, RunDirectory
 from subfour.seeding import derive_seed
 from subfour.train.average import WeightAverage
-from subfour.train.batchnorm import reestimate_batchnorm
 from subfour.train.checkpoint import CheckpointStore
 from subfour.train.distill import Teacher, distillation_loss
-from subfour.train.evaluation import Accuracy, evaluate
 from subfour.train.interruption import Interruption, Terminated
 from subfour.train.loop import EpochTotals, Trainer, train_epoch
 from subfour.train.schedule import CosineSchedule, RateSchedule, constant
 
 FAILURE_FILE = "failure.json"
 """Why training stopped, when a loss or a weight was not finite; gone when the run goes on."""
-
-
-class Observer(Protocol):
-    """Whoever watches a run: a progress display, a TensorBoard writer, both, or nobody."""
-
-    def phase_begins(self, index: int, phase: Phase, frozen: list[str], next_epoch: int) -> None:
-        """A phase begins, or goes on after a resume with `next_epoch` epochs done."""
-
-    def step_done(self, step: int, loss: float, top1: float) -> None:
-        """A training step is done; `top1` is the epoch's so far, in percent."""
-
-    def epoch_done(self, record: dict[str, Any]) -> None:
-        """An epoch is done; the record is the line in metrics.jsonl."""
 
 
 class ProfitRun:
@@ -103,6 +84,7 @@ class ProfitRun:
         self.store = CheckpointStore(run.path / "checkpoints")
         self.step_method = self._step_method()
         self.interruption = interruption or Interruption()
+        self.examiner = Examiner(session, self.average, self.interruption)
         self.collapse_guard = collapse_guard
         self.chance = ChanceGuard(session.validation.split.labels, len(session.data.classes))
         self.momentum: dict[str, Tensor] = {}
@@ -113,8 +95,8 @@ class ProfitRun:
             self.state = RunState(
                 config=self.config.digest,
                 threads=torch.get_num_threads(),
-                padding_top1=self._measure_padding(),
-                rows=self._starting_rows(),
+                padding_top1=self.examiner.padding_top1(),
+                rows=[self.examiner.starting_row()] if self._starts_quantized() else [],
             )
         else:
             self.state = RunState.from_json(checkpoint.state)
@@ -192,7 +174,7 @@ class ProfitRun:
                         on_step=partial(self._step_done, optimizer, meter),
                         totals=self.totals,
                     )
-                record |= {"lr": _weight_rate(optimizer), "train_loss": trained.loss, "train_top1": trained.top1}
+                record |= {"lr": weight_rate(optimizer), "train_loss": trained.loss, "train_top1": trained.top1}
                 record |= self._evaluated(phase, epoch)
                 if self.collapse_guard:
                     self.chance.check(record)
@@ -216,13 +198,15 @@ class ProfitRun:
         """Prepare the model for a phase that begins: ranges of what begins to quantize, and the average."""
         before = self.phases[self.state.phase - 1] if self.state.phase else None
         if phase.kind != "float" and self.config.teacher == "self" and not (self.run.path / TEACHER_FILE).exists():
-            self.run.write_bytes(TEACHER_FILE, self._float_network())
+            self.run.write_bytes(TEACHER_FILE, float_network(self.config, self.average))
         set_bits(self.model, phase.weight_bits, phase.activation_bits)
         self.average.forget(missing_ranges(self.model))
         narrower = phase.weight_bits != (before.weight_bits if before else self.config.starting_weight_bits)
         calibrate_weights(self.model, anew=narrower and phase.weight_bits < self.config.refit_below_bits)
         if needs_calibration(self.model):
-            calibrate(self.model, self._training_batches("calibrate", self.config.calibration_batches), self.session.device)
+            calibrate(
+                self.model, self.examiner.training_batches("calibrate", self.config.calibration_batches), self.session.device
+            )
         if self.config.average.restart and (before is None or before.widths != phase.widths):
             self.average.restart()
         if phase.kind == "snap":
@@ -234,7 +218,7 @@ class ProfitRun:
         load_model(self.model, self.average.state)
         self.average.restart()
         preprocessing = self.session.data.preprocessing
-        batches = self._training_batches("snap", self.config.calibration_batches)
+        batches = self.examiner.training_batches("snap", self.config.calibration_batches)
         program = build_program(self.model.eval(), preprocessing)
         pixels = (pixels_of(images.to(self.session.device), preprocessing) for images, _ in batches)
         self.state.snapping = measure(program, pixels).to_json()
@@ -255,7 +239,7 @@ class ProfitRun:
         check_parameters(self.model, epoch)
         if self.collapse_guard:
             check_ranges(self.model)
-        raw, averaged = self._evaluate_both(phase)
+        raw, averaged = self.examiner.raw_and_averaged(self._network(phase))
         if math.isnan(raw.loss):
             raise CollapseError(f"validation gives nan after epoch {epoch + 1}; try a lower schedule.lr")
         return {"raw": asdict(raw), "averaged": asdict(averaged)}
@@ -298,7 +282,7 @@ class ProfitRun:
             }
             if self._reestimates(phase):
                 row |= {"before_reestimation": {"raw": raw, "averaged": averaged}}
-                raw, averaged = map(asdict, self._reestimate_both(phase))
+                raw, averaged = map(asdict, self.examiner.reestimated(self._network(phase)))
             state.rows.append(row | {"raw": raw, "averaged": averaged})
         if phase_ends:
             state.phase, state.next_epoch = state.phase + 1, 0
@@ -332,49 +316,9 @@ class ProfitRun:
         now = time.monotonic()
         self.state.seconds, self.last_time = self.state.seconds + now - self.last_time, now
 
-    def _measure_padding(self) -> dict[str, float]:
-        """Return top-1 of the starting weights padded with 0, as they were trained, and with -3/8; nothing if none is."""
-        layers = [layer for layer in quant_layers(self.model).values() if isinstance(layer, QuantConv2d) and layer.pad_value]
-        if not layers or self.config.from_run is not None:
-            return {}
-        after = self._evaluate(self.model)
-        pad_values = [layer.pad_value for layer in layers]
-        for layer in layers:
-            layer.pad_value = 0.0
-        before = self._evaluate(self.model)
-        for layer, pad_value in zip(layers, pad_values, strict=True):
-            layer.pad_value = pad_value
-        return {"before": before.top1, "after": after.top1}
-
-    def _starting_rows(self) -> list[dict[str, Any]]:
-        """Return the row of the float network where no phase will give one: of weights that need no float phase."""
-        if self.phases[0].kind == "float" or self.config.from_run is not None:
-            return []
-        accuracy = asdict(evaluate(self.model, self.session.validation, self.session.device))
-        widths = {"widths": "A32W32", "weight_bits": FLOAT_BITS, "activation_bits": FLOAT_BITS, "snapped": False}
-        return [widths | {"raw": accuracy, "averaged": accuracy}]
-
-    def _evaluate_both(self, phase: Phase) -> tuple[Accuracy, Accuracy]:
-        """Return the accuracy of the raw and of the averaged weights."""
-        network = self._network(phase)
-        raw = self._evaluate(network)
-        with self.average.lent_to(self.model):
-            return raw, self._evaluate(network)
-
-    def _evaluate(self, network: nn.Module) -> Accuracy:
-        return evaluate(network, self.interruption.heed(self.session.validation), self.session.device)
-
-    def _reestimate_both(self, phase: Phase) -> tuple[Accuracy, Accuracy]:
-        """Compute batch-norm statistics anew for both sets of weights, in place, and evaluate both."""
-        self._reestimate()
-        with self.average.lent_to(self.model):
-            self._reestimate()
-            self.average.restart()
-        return self._evaluate_both(phase)
-
-    def _reestimate(self) -> None:
-        batches = self._training_batches("reestimate", self.config.average.reestimate_batches)
-        reestimate_batchnorm(self.model, batches, self.session.device)
+    def _starts_quantized(self) -> bool:
+        """Return whether no phase will give the row of the float network: its weights need no float phase."""
+        return self.phases[0].kind != "float" and self.config.from_run is None
 
     def _meter(self) -> InstabilityMeter:
         meter = InstabilityMeter(self.model, decay=self.config.profit.decay, corrected=self.config.profit.corrected)
@@ -382,22 +326,10 @@ class ProfitRun:
             meter.load_state(self.previous_weights, self.state.running)
         return meter
 
-    def _float_network(self) -> bytes:
-        """Return the network that teaches itself: that of the run this one continues, or the average as it is now."""
-        inherited = Path(self.config.from_run) / TEACHER_FILE if self.config.from_run is not None else None
-        if inherited is not None and inherited.exists():
-            return inherited.read_bytes()
-        return pack_tensors(without_quantizers(self.average.state))
-
     def _teacher_of(self, phase: Phase) -> Teacher | None:
         """Return the teacher; the network cannot teach itself before it has learned."""
         if self.teacher is None and self.config.teacher == "self" and phase.kind != "float":
-            twin = copy.deepcopy(self.model)
-            set_bits(twin, FLOAT_BITS, FLOAT_BITS)
-            quantizers = twin.state_dict().keys() - without_quantizers(twin.state_dict()).keys()
-            kept = {name: twin.state_dict()[name] for name in quantizers}
-            load_model(twin, kept | read_tensors(self.run.path / TEACHER_FILE))
-            self.teacher = Teacher(twin, mode=self.config.distill.teacher_mode)
+            self.teacher = self_teacher(self.model, self.config, self.run.path / TEACHER_FILE)
         return self.teacher
 
     def _rate(self, phase: Phase) -> RateSchedule:
@@ -422,13 +354,3 @@ class ProfitRun:
         distill = self.config.distill
         loss = distillation_loss(logits, labels, teacher_logits, weight=distill.weight, temperature=distill.temperature)
         return loss + self.step_method.penalty()
-
-    def _training_batches(self, purpose: str, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Return some training batches, the same ones for the same purpose."""
-        yield from islice(self.interruption.heed(self.session.training.epoch(derive_seed(self.config.seed, purpose))), count)
-
-
-def _weight_rate(optimizer: SGD) -> float:
-    """Return the present learning rate of weights and batch norm, not that of ranges."""
-    rate: float = next(group["lr"] for group in optimizer.param_groups if group["base_lr"] == optimizer.defaults["lr"])
-    return rate

@@ -1,0 +1,18 @@
+"""Whoever watches a run."""
+
+from typing import Any, Protocol
+
+from subfour.profit.phases import Phase
+
+
+class Observer(Protocol):
+    """A progress display, a TensorBoard writer, both, or nobody."""
+
+    def phase_begins(self, index: int, phase: Phase, frozen: list[str], next_epoch: int) -> None:
+        """A phase begins, or goes on after a resume with `next_epoch` epochs done."""
+
+    def step_done(self, step: int, loss: float, top1: float) -> None:
+        """A training step is done; `top1` is the epoch's so far, in percent."""
+
+    def epoch_done(self, record: dict[str, Any]) -> None:
+        """An epoch is done; the record is the line in metrics.jsonl."""

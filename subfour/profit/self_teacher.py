@@ -1,0 +1,39 @@
+"""The network as its own teacher: what it was in float, before its first quantized phase."""
+
+import copy
+from pathlib import Path
+
+from torch import nn
+
+from subfour.convert.calibrate import set_bits
+from subfour.ops import FLOAT_BITS
+from subfour.profit.config import RunConfig
+from subfour.profit.session import TEACHER_FILE
+from subfour.profit.state import load_model, read_tensors, without_quantizers
+from subfour.profit.tensor_file import pack_tensors
+from subfour.train.average import WeightAverage
+from subfour.train.distill import Teacher
+
+
+def float_network(config: RunConfig, average: WeightAverage) -> bytes:
+    """Return the network that teaches itself, as a file: that of the run this one continues, or the average as it is now."""
+    inherited = Path(config.from_run) / TEACHER_FILE if config.from_run is not None else None
+    if inherited is not None and inherited.exists():
+        return inherited.read_bytes()
+    return pack_tensors(without_quantizers(average.state))
+
+
+def self_teacher(model: nn.Module, config: RunConfig, file: Path) -> Teacher:
+    """Return the teacher: a twin of the network in float, with the weights of `file`.
+
+    Args:
+        model: the network in training; left as it is.
+        config: of the run.
+        file: from `float_network`.
+    """
+    twin = copy.deepcopy(model)
+    set_bits(twin, FLOAT_BITS, FLOAT_BITS)
+    tensors = twin.state_dict()
+    quantizers = {name: tensors[name] for name in tensors.keys() - without_quantizers(tensors).keys()}
+    load_model(twin, quantizers | read_tensors(file))
+    return Teacher(twin, mode=config.distill.teacher_mode)
