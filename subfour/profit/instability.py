@@ -11,7 +11,8 @@ Small print: s is the unbiased estimate (torch.std). A sample above 1 is dropped
 layer whose output is constant ranks last, because frozen it could never come back to life). The running mean is divided by
 the weight of the samples KEPT, so that a layer whose samples are dropped does not rank as stable (`corrected=False`: the
 authors' mean, which starts at 0). Both outputs come from the layer's own `apply_weight`, so unchanged weights give
-exactly 0 for every kind of layer; the authors' hook pads with 0 where the layer pads with -3/8.
+exactly 0 for every kind of layer; the authors' hook pads with 0 where the layer pads with -3/8. A batch that several workers
+share, or that comes in parts, gives one sample: the moments of the parts make those of the whole, then the KL is formed once.
 """
 
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from subfour import collective
 from subfour.layers import QuantConv2d, freezable_layers
 
 LARGEST_SAMPLE = 1.0
@@ -35,13 +37,40 @@ def instability(output_new: Tensor, output_old: Tensor) -> float | None:
         output_new: [N, C, H, W], from the present weights.
         output_old: the same shape, from the weights before the last step.
     """
+    return _divergence(_moments(output_new, output_old))
+
+
+def _moments(output_new: Tensor, output_old: Tensor) -> Tensor:
+    """Return the number of values, then mean and std of both outputs, of each channel: [5, C] in float64."""
     std_new, mean_new = torch.std_mean(output_new, dim=(0, 2, 3))
     std_old, mean_old = torch.std_mean(output_old, dim=(0, 2, 3))
-    alive = (std_new > 0) & (std_old > 0)
+    count = torch.full_like(mean_new, output_new.numel() // len(mean_new), dtype=torch.float64)
+    return torch.stack([count, *(values.double() for values in (mean_new, std_new, mean_old, std_old))])
+
+
+def _pooled(parts: Tensor) -> Tensor:
+    """Return the moments of the whole from those of its parts, [parts, 5, C] -> [5, C]."""
+    if len(parts) == 1:
+        return parts[0]
+    counts, *moments = parts.unbind(1)
+    count = counts.sum(0)
+    whole = [count]
+    for means, stds in (moments[:2], moments[2:]):
+        mean = (counts * means).sum(0) / count
+        # A part with a single value has no std, and adds its distance from the mean only.
+        squares = (counts - 1) * stds.nan_to_num().square() + counts * (means - mean).square()
+        whole += [mean, (squares.sum(0) / (count - 1)).sqrt()]
+    return torch.stack(whole)
+
+
+def _divergence(moments: Tensor) -> float | None:
+    """Return the mean KL over the channels alive, of `_moments`; None where there is none."""
+    _, mean_new, s_new, mean_old, s_old = moments
+    alive = (s_new > 0) & (s_old > 0)
     if not alive.any():
         return None
-    s_new, s_old = std_new[alive].double(), std_old[alive].double()
-    shift = mean_new[alive].double() - mean_old[alive].double()
+    s_new, s_old = s_new[alive], s_old[alive]
+    shift = mean_new[alive] - mean_old[alive]
     divergence = torch.log(s_old / s_new) + (s_new.square() + shift.square()) / (2 * s_old.square()) - 0.5
     return float(divergence.mean())
 
@@ -73,21 +102,25 @@ class RunningInstability:
 
 
 class InstabilityMeter:
-    """Samples AIWQ of every freezable layer in each training forward pass inside a `with` block."""
+    """Samples AIWQ of every freezable layer in each training step inside a `with` block."""
 
-    def __init__(self, model: nn.Module, *, decay: float, corrected: bool) -> None:
+    def __init__(self, model: nn.Module, *, decay: float, corrected: bool, micro_batches: int = 1) -> None:
         """Prepare a meter without samples.
 
         Args:
             model: a converted model.
             decay: of the running mean.
             corrected: whether the mean is divided by its weight.
+            micro_batches: forward passes of a step.
         """
         self.decay = decay
         self.corrected = corrected
+        self.micro_batches = micro_batches
         self._layers = freezable_layers(model)
         self._running = {name: RunningInstability() for name in self._layers}
         self._previous: dict[str, Tensor] = {}
+        self._passes = dict.fromkeys(self._layers, 0)
+        self._parts: dict[str, list[Tensor]] = {name: [] for name in self._layers}
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> Self:
@@ -109,14 +142,26 @@ class InstabilityMeter:
                 return
             # What a forward pass in training moves (running ranges), this second look leaves.
             layer.eval()
-            weight = layer.quantized_weight().clone()
-            if name in self._previous:
-                output_old = layer.apply_weight(layer.quantized_input(inputs[0]), self._previous[name])
-                self._running[name].add(instability(output, output_old), self.decay)
-            self._previous[name] = weight
+            with torch.autocast(output.device.type, enabled=False):  # what an update moves is lost in 16 bits
+                weight = layer.quantized_weight().clone()
+                if name in self._previous:
+                    values = layer.quantized_input(inputs[0]).to(weight.dtype)
+                    output_new = output if output.dtype == weight.dtype else layer.apply_weight(values, weight)
+                    self._parts[name].append(_moments(output_new, layer.apply_weight(values, self._previous[name])))
             layer.train()
+            self._passes[name] += 1
+            if self._passes[name] % self.micro_batches == 0:
+                self._step_done(name, weight)
 
         return sample
+
+    def _step_done(self, name: str, weight: Tensor) -> None:
+        """Form the sample of a layer over the whole batch, and keep the weight it was computed with."""
+        if self._parts[name]:
+            every = collective.gathered(torch.stack(self._parts[name])).flatten(0, 1)
+            self._running[name].add(_divergence(_pooled(every)), self.decay)
+            self._parts[name].clear()
+        self._previous[name] = weight
 
     def values(self) -> dict[str, float]:
         """Return AIWQ per layer, in the model's order."""

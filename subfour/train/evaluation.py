@@ -52,7 +52,7 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device:
         loss += F.cross_entropy(logits.double(), labels_there, reduction="sum").item()
         images_seen += len(labels)
     model.train(was_training)
-    of_first, of_five, of_loss, images = collective.totals(first, five, loss, images_seen)
-    if not images:
+    of_first, of_five, of_loss, total = collective.totals(first, five, loss, images_seen)
+    if not total:
         raise ValueError("batches: there is no image to evaluate on")
-    return Accuracy(top1=100 * of_first / images, top5=100 * of_five / images, loss=of_loss / images, images=int(images))
+    return Accuracy(top1=100 * of_first / total, top5=100 * of_five / total, loss=of_loss / total, images=int(total))

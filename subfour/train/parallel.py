@@ -1,0 +1,95 @@
+"""Several workers train one network: each takes its share of every batch, and gradients are averaged.
+
+torchrun starts the workers; accelerate connects them and wraps the network. What they have in common beside gradients goes
+through `collective.py`. One process needs none of this, and torch.distributed is not touched.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from subfour import collective
+from subfour.train.sync_batchnorm import WholeBatchNorm
+
+
+class WorkerLostError(RuntimeError):
+    """Another worker has gone, and without it there is no next step."""
+
+
+def workers_started() -> int:
+    """Return how many workers torchrun has started, this one included; 0 where it has started none."""
+    return int(os.environ.get("WORLD_SIZE", "0")) if "LOCAL_RANK" in os.environ else 0
+
+
+@contextmanager
+def connected(device: str) -> Iterator[None]:
+    """Connect the workers that torchrun has started, for the length of a `with` block: by NCCL on GPUs, by gloo on CPUs.
+
+    Args:
+        device: "auto", or the name of a device.
+
+    Raises:
+        ValueError: workers cannot share such a device.
+        WorkerLostError: another worker has gone meanwhile.
+    """
+    if workers_started() <= 1:
+        yield
+        return
+    from accelerate import PartialState  # noqa: PLC0415 (slow, and one process needs it not)
+
+    on_gpus = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    if not on_gpus and device not in ("auto", "cpu"):
+        raise ValueError(f"device: {device!r} is not possible with several workers; use cuda (one GPU for each), cpu or auto")
+    state = PartialState(cpu=not on_gpus)
+    try:
+        yield
+    except RuntimeError as error:
+        if not _says_that_one_is_gone(error):
+            raise
+        raise WorkerLostError("another worker has ended or cannot be reached") from error
+    state.destroy_process_group()
+
+
+def _says_that_one_is_gone(error: RuntimeError) -> bool:
+    """Return whether an error is the backend's: gloo raises a plain RuntimeError."""
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+
+
+def distributed(network: nn.Module, *, synchronized: bool) -> nn.Module:
+    """Return what trains in the place of a network: itself for one worker, else a wrapper that averages gradients.
+
+    Args:
+        network: its parameters that require a gradient are what trains; wrap it anew whenever these change.
+        synchronized: whether batch norm sees the images of all workers.
+    """
+    if collective.count() == 1:
+        return network
+    from accelerate import Accelerator, DistributedDataParallelKwargs  # noqa: PLC0415 (slow)
+
+    # Buckets that are laid out anew after the first step, as they are otherwise, sum in another order after a resume.
+    fixed_buckets = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
+    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[fixed_buckets])
+    wrapped: nn.Module = accelerator.prepare_model(WholeBatchNorm(network) if synchronized else network)
+    return wrapped
+
+
+def gradients_stay(network: nn.Module) -> AbstractContextManager[None]:
+    """Let gradients add up in each worker for the length of a `with` block, because more of the batch is to come."""
+    return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
+
+
+@torch.no_grad()
+def average_statistics(network: nn.Module) -> None:
+    """Set the running statistics of every batch norm to their mean over the workers, in place: for those that saw their share only."""
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    statistics = [value for norm in norms for value in (norm.running_mean, norm.running_var) if value is not None]
+    if collective.count() == 1 or not statistics:
+        return
+    mean = collective.summed(torch.cat(statistics)) / collective.count()
+    for value, averaged in zip(statistics, torch.split(mean, [len(value) for value in statistics]), strict=True):
+        value.copy_(averaged)

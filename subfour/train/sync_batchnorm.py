@@ -1,0 +1,104 @@
+"""Batch norm over the images of all workers, on any device: torch's SyncBatchNorm runs on GPUs only.
+
+    mean, var   of each channel over the whole batch: from each worker's count, mean and variance, gathered once
+    gradient    that of batch norm over the whole batch: two sums per channel, reduced once
+
+A network's own modules stay as they are (a batch norm of timm holds the activation too): while `WholeBatchNorm` runs a network,
+calls of `F.batch_norm` in training mode come here. It is equal to one worker's batch norm within the order of sums.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (the field's name)
+from torch.overrides import TorchFunctionMode
+
+from subfour import collective
+
+
+class WholeBatchNorm(nn.Module):
+    """Runs a network whose batch norms see the images of all workers."""
+
+    def __init__(self, network: nn.Module) -> None:
+        """Wrap a network without changing it."""
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the network's output for this worker's share of the batch."""
+        with _WholeBatch():
+            output: Tensor = self.network(images)
+        return output
+
+
+class _WholeBatch(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        return (_batch_norm if func is F.batch_norm else func)(*args, **(kwargs or {}))
+
+
+def _batch_norm(
+    values: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """`F.batch_norm`, over all workers where it trains."""
+    if not training:
+        return F.batch_norm(values, running_mean, running_var, weight, bias, training, momentum, eps)
+    with torch.no_grad():
+        var, mean, count = _moments(values)
+        if running_mean is not None and running_var is not None:
+            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+            running_var.lerp_((var * count / (count - 1)).to(running_var.dtype), momentum)
+    normalized: Tensor = _Normalize.apply(values, weight, bias, mean.float(), var.float(), count, eps)
+    return normalized
+
+
+def _moments(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return variance (biased) and mean of each channel over all workers, [C] in float64, and the number of values."""
+    own_var, own_mean = torch.var_mean(values.float(), _shared_dims(values), correction=0)
+    count = values.numel() / values.shape[1]
+    vars_, means, counts = collective.gathered(torch.stack([own_var, own_mean, torch.full_like(own_mean, count)]).double()).unbind(1)
+    total = counts.sum(0)
+    mean = (means * counts).sum(0) / total
+    var = ((vars_ + (means - mean).square()) * counts).sum(0) / total
+    return var, mean, total[0]
+
+
+class _Normalize(torch.autograd.Function):
+    """weight * (values - mean) / sqrt(var + eps) + bias, where mean and var are themselves of the values of all workers."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, values: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, count: Tensor, eps: float
+    ) -> Tensor:
+        ctx.save_for_backward(values, weight, mean, torch.rsqrt(var + eps))
+        ctx.count = count
+        return F.batch_norm(values, mean, var, weight, bias, False, 0.0, eps)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        values, weight, mean, inverse_std = ctx.saved_tensors
+        gradient = gradients[0].float()
+        dims, per_channel = _shared_dims(values), (1, -1, *[1] * (values.dim() - 2))
+        normalized = (values.float() - mean.view(per_channel)) * inverse_std.view(per_channel)
+        own = torch.stack([gradient.sum(dims), (gradient * normalized).sum(dims)])
+        of_mean, of_std = (collective.summed(own) / ctx.count).float().view(2, *per_channel)
+        scale = inverse_std if weight is None else inverse_std * weight
+        to_values = (gradient - of_mean - normalized * of_std) * scale.view(per_channel)
+        to_weight, to_bias = (None, None) if weight is None else (own[1], own[0])
+        return to_values.to(values.dtype), to_weight, to_bias, None, None, None, None
+
+
+def _shared_dims(values: Tensor) -> list[int]:
+    """Return all dimensions but the channels'."""
+    return [0, *range(2, values.dim())]
