@@ -4,7 +4,8 @@ Workers are the ranks of torch.distributed, connected by `train/parallel.py`. Al
 and all get the same answer, bit for bit: what they decide by it they decide alike.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -42,6 +43,16 @@ def anyone(flag: bool) -> bool:
 def wait_for_all() -> None:
     """Return when every worker has come here."""
     anyone(False)
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """Let the main worker go through a `with` block before the others: what it downloads or lists, they find."""
+    if not is_main():
+        wait_for_all()
+    yield
+    if is_main():
+        wait_for_all()
 
 
 def summed(values: Tensor) -> Tensor:

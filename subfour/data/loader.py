@@ -1,7 +1,8 @@
 """Batches for training and evaluation: normalised float32 images [N, 3, H, W] in channels_last order, int64 labels [N].
 
 Order, crops and flips are functions of (seed, key), where the key names a place in a run, such as (phase, epoch): there is no
-stream to replay on resume, and neither the number of decoding processes nor that of the workers who share a batch changes anything.
+stream to replay on resume, and neither the number of decoding processes changes anything nor that of the workers who share a
+batch.
 """
 
 import random

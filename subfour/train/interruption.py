@@ -24,6 +24,10 @@ class Terminated(BaseException):
     """The process was told to end by SIGTERM. Like KeyboardInterrupt no Exception, so that nobody mistakes it for an error."""
 
 
+class WorkerLostError(Exception):
+    """Another worker has gone, and without it there is no next step."""
+
+
 class Interruption:
     """What may stop a training between two batches, or only make it write a checkpoint."""
 

@@ -9,16 +9,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
+from torch import distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from subfour import collective
+from subfour.train.interruption import WorkerLostError
 from subfour.train.sync_batchnorm import WholeBatchNorm
-
-
-class WorkerLostError(RuntimeError):
-    """Another worker has gone, and without it there is no next step."""
 
 
 def workers_started() -> int:
@@ -45,19 +43,25 @@ def connected(device: str) -> Iterator[None]:
     on_gpus = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if not on_gpus and device not in ("auto", "cpu"):
         raise ValueError(f"device: {device!r} is not possible with several workers; use cuda (one GPU for each), cpu or auto")
-    state = PartialState(cpu=not on_gpus)
+    with noticing_lost_workers():
+        PartialState(cpu=not on_gpus)
+        yield
+    dist.destroy_process_group()
+
+
+@contextmanager
+def noticing_lost_workers() -> Iterator[None]:
+    """Tell errors of the connection from all others.
+
+    Raises:
+        WorkerLostError: another worker has gone.
+    """
     try:
         yield
     except RuntimeError as error:
-        if not _says_that_one_is_gone(error):
-            raise
-        raise WorkerLostError("another worker has ended or cannot be reached") from error
-    state.destroy_process_group()
-
-
-def _says_that_one_is_gone(error: RuntimeError) -> bool:
-    """Return whether an error is the backend's: gloo raises a plain RuntimeError."""
-    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+        if isinstance(error, dist.DistError) or "gloo" in str(error):  # gloo raises a plain RuntimeError
+            raise WorkerLostError("another worker has ended, or cannot be reached") from error
+        raise
 
 
 def distributed(network: nn.Module, *, synchronized: bool) -> nn.Module:
@@ -85,7 +89,7 @@ def gradients_stay(network: nn.Module) -> AbstractContextManager[None]:
 
 @torch.no_grad()
 def average_statistics(network: nn.Module) -> None:
-    """Set the running statistics of every batch norm to their mean over the workers, in place: for those that saw their share only."""
+    """Set the running statistics of every batch norm to their mean over the workers, who saw their own images only; in place."""
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     statistics = [value for norm in norms for value in (norm.running_mean, norm.running_var) if value is not None]
     if collective.count() == 1 or not statistics:

@@ -1,7 +1,7 @@
 """Mixed precision: a network's convolutions and products in 16 bits, everything else in float32.
 
-Weights, their average, quantizers, loss and optimizer stay float32, and so does every evaluation. fp16 has few exponents: a loss scale
-(torch's GradScaler) keeps gradients above its smallest number, and leaves out a step in which one overflowed.
+Weights, their average, quantizers, loss and optimizer stay float32, and so does every evaluation. fp16 has few exponents: a loss
+scale (torch's GradScaler) keeps gradients above its smallest number, and leaves out a step in which one overflowed.
 """
 
 from typing import Any, Literal

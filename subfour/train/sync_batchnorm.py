@@ -41,7 +41,7 @@ class _WholeBatch(TorchFunctionMode):
         return (_batch_norm if func is F.batch_norm else func)(*args, **(kwargs or {}))
 
 
-def _batch_norm(
+def _batch_norm(  # noqa: PLR0917 (as `F.batch_norm` is called)
     values: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
@@ -52,7 +52,7 @@ def _batch_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     """`F.batch_norm`, over all workers where it trains."""
-    if not training:
+    if not training or collective.count() == 1:
         return F.batch_norm(values, running_mean, running_var, weight, bias, training, momentum, eps)
     with torch.no_grad():
         var, mean, count = _moments(values)
@@ -67,7 +67,9 @@ def _moments(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return variance (biased) and mean of each channel over all workers, [C] in float64, and the number of values."""
     own_var, own_mean = torch.var_mean(values.float(), _shared_dims(values), correction=0)
     count = values.numel() / values.shape[1]
-    vars_, means, counts = collective.gathered(torch.stack([own_var, own_mean, torch.full_like(own_mean, count)]).double()).unbind(1)
+    vars_, means, counts = collective.gathered(
+        torch.stack([own_var, own_mean, torch.full_like(own_mean, count)]).double()
+    ).unbind(1)
     total = counts.sum(0)
     mean = (means * counts).sum(0) / total
     var = ((vars_ + (means - mean).square()) * counts).sum(0) / total
@@ -78,7 +80,7 @@ class _Normalize(torch.autograd.Function):
     """weight * (values - mean) / sqrt(var + eps) + bias, where mean and var are themselves of the values of all workers."""
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917 (autograd's way)
         ctx: Any, values: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, count: Tensor, eps: float
     ) -> Tensor:
         ctx.save_for_backward(values, weight, mean, torch.rsqrt(var + eps))
