@@ -64,6 +64,7 @@ def start_workers(arguments: Sequence[str], workers: int) -> None:
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # in pages what we say in a line
     os.environ[STARTED] = str(workers)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a warning that all parameters are in use
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(cores // workers, 1)))
     config = LaunchConfig(

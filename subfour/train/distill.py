@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's name)
 
-from subfour.train.sync_batchnorm import WholeBatchNorm
+from subfour.train.whole_batch import WholeBatch
 
 
 class Teacher:
@@ -34,7 +34,7 @@ class Teacher:
             renormalize: from the student's normalisation to the teacher's; None: they are the same.
         """
         network.requires_grad_(False).train(mode == "train")
-        self.network = WholeBatchNorm(network) if mode == "train" else network
+        self.network = WholeBatch(network) if mode == "train" else network
         self.renormalize = renormalize
 
     @torch.no_grad()

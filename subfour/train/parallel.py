@@ -5,6 +5,7 @@ through `collective.py`. One process needs none of this, and torch.distributed i
 """
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -16,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from subfour import collective
 from subfour.train.interruption import WorkerLostError
-from subfour.train.sync_batchnorm import WholeBatchNorm
+from subfour.train.whole_batch import WholeBatch
 
 
 def workers_started() -> int:
@@ -43,7 +44,8 @@ def connected(device: str) -> Iterator[None]:
     on_gpus = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if not on_gpus and device not in ("auto", "cpu"):
         raise ValueError(f"device: {device!r} is not possible with several workers; use cuda (one GPU for each), cpu or auto")
-    with noticing_lost_workers():
+    with noticing_lost_workers(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # of 1x1 convolutions, channels last
         PartialState(cpu=not on_gpus)
         yield
     dist.destroy_process_group()
@@ -75,10 +77,13 @@ def distributed(network: nn.Module, *, synchronized: bool) -> nn.Module:
         return network
     from accelerate import Accelerator, DistributedDataParallelKwargs  # noqa: PLC0415 (slow)
 
-    # Buckets that are laid out anew after the first step, as they are otherwise, sum in another order after a resume.
-    fixed_buckets = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
-    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[fixed_buckets])
-    wrapped: nn.Module = accelerator.prepare_model(WholeBatchNorm(network) if synchronized else network)
+    # Without find_unused_parameters buckets are laid out anew after the first step, and sum in another order after a resume.
+    options = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
+    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[options])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # its successor came in torch 2.12
+        # Placed by accelerate, on "cpu:0", all tensors would be copies that the weight average and the optimizer do not know.
+        wrapped: nn.Module = accelerator.prepare_model(WholeBatch(network, batchnorm=synchronized), device_placement=False)
     return wrapped
 
 

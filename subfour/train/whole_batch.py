@@ -1,13 +1,15 @@
-"""Batch norm over the images of all workers, on any device: torch's SyncBatchNorm runs on GPUs only.
+"""Batch norm and dropout as one worker has them, where several share a batch; torch's SyncBatchNorm runs on GPUs only.
 
     mean, var   of each channel over the whole batch: from each worker's count, mean and variance, gathered once
     gradient    that of batch norm over the whole batch: two sums per channel, reduced once
+    dropout     each worker draws the mask of the whole batch, and takes its own rows: on CPUs, that of one worker
 
-A network's own modules stay as they are (a batch norm of timm holds the activation too): while `WholeBatchNorm` runs a network,
-calls of `F.batch_norm` in training mode come here. It is equal to one worker's batch norm within the order of sums.
+A network's own modules stay as they are (a batch norm of timm holds the activation too): while `WholeBatch` runs a network, calls
+of `F.batch_norm` and `F.dropout` in training mode come here. Both are equal to one worker's within the order of sums. As
+all workers draw the same numbers, so does noise on weights (UNIQ) in each of them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,27 +20,50 @@ from torch.overrides import TorchFunctionMode
 from subfour import collective
 
 
-class WholeBatchNorm(nn.Module):
-    """Runs a network whose batch norms see the images of all workers."""
+class WholeBatch(nn.Module):
+    """Runs a network on a share of a batch as if all of it were here."""
 
-    def __init__(self, network: nn.Module) -> None:
-        """Wrap a network without changing it."""
+    def __init__(self, network: nn.Module, *, batchnorm: bool = True) -> None:
+        """Wrap a network without changing it.
+
+        Args:
+            network: images [N, 3, H, W] -> logits [N, classes].
+            batchnorm: whether batch norm too sees the whole batch.
+        """
         super().__init__()
         self.network = network
+        self.replaced: dict[Callable[..., Any], Callable[..., Tensor]] = {F.dropout: _dropout}
+        if batchnorm:
+            self.replaced[F.batch_norm] = _batch_norm
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the network's output for this worker's share of the batch."""
-        with _WholeBatch():
+        with _Replaced(self.replaced):
             output: Tensor = self.network(images)
         return output
 
 
-class _WholeBatch(TorchFunctionMode):
+class _Replaced(TorchFunctionMode):
+    """Calls other functions in the place of some."""
+
+    def __init__(self, replaced: Mapping[Callable[..., Any], Callable[..., Tensor]]) -> None:
+        super().__init__()
+        self.replaced = replaced
+
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         del types
-        return (_batch_norm if func is F.batch_norm else func)(*args, **(kwargs or {}))
+        return self.replaced.get(func, func)(*args, **(kwargs or {}))
+
+
+def _dropout(values: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """`F.dropout`, with this worker's rows of the mask of all."""
+    if not training or collective.count() == 1:
+        return F.dropout(values, p, training, inplace)
+    sizes = collective.gathered(torch.tensor(len(values))).tolist()
+    mask = values.new_empty(sum(sizes), *values.shape[1:]).bernoulli_(1 - p).div_(1 - p)
+    return values * torch.split(mask, sizes)[collective.rank()]
 
 
 def _batch_norm(  # noqa: PLR0917 (as `F.batch_norm` is called)
