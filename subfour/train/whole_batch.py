@@ -54,7 +54,8 @@ class _Replaced(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         del types
-        return self.replaced.get(func, func)(*args, **(kwargs or {}))
+        called: Callable[..., Any] = self.replaced.get(func, func)
+        return called(*args, **(kwargs or {}))
 
 
 def _dropout(values: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
