@@ -30,19 +30,23 @@ def test_all_workers_get_the_same_answer_by_definition():
     own, names = [[1.0, 5.0], [2.0, -4.0], [3.5, 0.25]], [["b"], ["a", "b"], []]
     answers = in_workers(3, everything, own, names)
     assert [(answer.pop("rank"), answer.pop("is_main")) for answer in answers] == [(0, True), (1, False), (2, False)]
-    assert answers == [
-        {
-            "count": 3,
-            "totals": [6.5, 1.25],
-            "anyone": [True, False],
-            "summed": [6.5, 1.25],
-            "smallest": [1.0, -4.0],
-            "gathered": own,
-            "union": ["a", "b"],
-            "from_main": "worker 0",
-            "taken": own[0],
-        }
-    ] * 3
+    assert (
+        answers
+        == [
+            {
+                "count": 3,
+                "totals": [6.5, 1.25],
+                "anyone": [True, False],
+                "summed": [6.5, 1.25],
+                "smallest": [1.0, -4.0],
+                "gathered": own,
+                "union": ["a", "b"],
+                "from_main": "worker 0",
+                "taken": own[0],
+            }
+        ]
+        * 3
+    )
 
 
 def test_with_one_process_everything_is_the_identity_and_nothing_is_connected():

@@ -30,7 +30,8 @@ def in_workers(count: int, function: Callable[..., Any], *arguments: Any) -> lis
     pipes, processes = [], []
     for rank in range(count):
         here, there = context.Pipe()
-        process = context.Process(target=_worker, args=(rank, count, port, there, function, arguments))
+        places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
+        process = context.Process(target=_worker, args=(places, there, function, arguments))
         process.start()
         there.close()
         pipes.append(here)
@@ -48,8 +49,8 @@ def _received(pipe: Connection) -> Any:
         return EOFError("the worker died")
 
 
-def _worker(rank: int, count: int, port: int, pipe: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
+def _worker(places: dict[str, int], pipe: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # a warning that all parameters are in use
     os.environ |= {name: str(value) for name, value in places.items()} | {"MASTER_ADDR": "localhost", "OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
     try:

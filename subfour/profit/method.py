@@ -337,11 +337,8 @@ class ProfitRun:
         if state.workers == workers:
             torch.set_num_threads(state.threads)
         elif collective.is_main():
-            logger.warning(
-                "%d workers went before, %d go on: the run ends equal in distribution, no longer bit for bit",
-                state.workers,
-                workers,
-            )
+            what = "the run ends equal in distribution, no longer bit for bit"
+            logger.warning("it had %d workers until now, and has %d from here on: %s", state.workers, workers, what)
         state.workers, state.threads = workers, torch.get_num_threads()
 
     def _starts_quantized(self) -> bool:

@@ -65,6 +65,8 @@ def test_one_worker_computes_what_it_would_unwrapped_bit_for_bit():
 
 
 class Dropout(nn.Module):
+    """As timm's networks have it: no module of torch's."""
+
     def forward(self, images: Tensor) -> Tensor:
         return F.dropout(images, 0.4, self.training)
 
