@@ -71,8 +71,7 @@ def test_a_killed_worker_ends_the_others_and_the_run_resumes_bit_for_bit(shared:
 
 def test_two_workers_freeze_the_layers_that_one_freezes(finished: FinishedRun, tmp_path: Path):
     """A whole run with float activations, whose codes are not there to be decided by the order of sums."""
-    schedule = replace(finished.config.schedule, lr=0.5)  # so that many weight codes change from step to step
-    config = replace(finished.config, activation_bits=(32,), weight_bits=(3,), snap=False, schedule=schedule)
+    config = replace(finished.config, activation_bits=(32,), weight_bits=(3,), snap=False)
     for workers in (1, 2):
         in_workers(workers, share, tmp_path / str(workers), config, {})
     alone, shared = (RunDirectory(tmp_path / str(workers)) for workers in (1, 2))
@@ -84,8 +83,8 @@ def test_two_workers_freeze_the_layers_that_one_freezes(finished: FinishedRun, t
         [[row[what] for row in run.read_json("sensitivity.json")] for run in (shared, alone)] for what in ("name", "aiwq")
     )
     assert orders[0] == orders[1]
-    assert values[0] == pytest.approx(values[1], rel=1e-2, abs=1e-7)
-    assert len([value for value in values[0] if value > 1e-5]) >= 4
+    assert values[0] == pytest.approx(values[1], rel=1e-2, abs=1e-9)
+    assert len([value for value in values[0] if value > 1e-7]) >= 4
 
 
 def test_the_last_row_is_that_of_one_worker(finished: FinishedRun, tmp_path: Path):
