@@ -62,7 +62,7 @@ def start_workers(arguments: Sequence[str], workers: int) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch  # noqa: PLC0415
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # in pages what we say in a line
+    logging.disable(logging.ERROR)  # torchrun says in pages what we say in a line
     os.environ[STARTED] = str(workers)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a warning that all parameters are in use
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -91,3 +91,5 @@ def start_workers(arguments: Sequence[str], workers: int) -> None:
         if worst in STOPPED:
             raise STOPPED[worst] from None
         sys.exit(worst)
+    finally:
+        logging.disable(logging.NOTSET)
