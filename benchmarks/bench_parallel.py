@@ -2,8 +2,9 @@
 
 python benchmarks/bench_parallel.py [--out DIR]
 
-The digits recipe at one width, with each of its kinds of phases. One worker is what the others are compared with: freeze order,
-accuracy, and the training loss epoch by epoch. The two hosts are namespaces joined by a pair of virtual cables; each runs
+The digits recipe at one width, with each of its kinds of phases. One worker is what the others are compared with: layers frozen,
+accuracy, and the training loss epoch by epoch. Training magnifies the order of sums; by how much, one worker with two threads shows,
+where nothing else differs. The two hosts are namespaces joined by a pair of virtual cables; each runs
 `torchrun --nnodes 2`, as a cluster would, and they share a file system. The worker of the second one is killed with SIGKILL on
 the way, the time until both hosts have stopped is taken, and the run resumes; it must end bit for bit like two workers on
 one machine. Needs root, and iproute2.
@@ -22,9 +23,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from subfour.profit.freezing import frozen_layers
 from subfour.rundir import RunDirectory, environment
 
 TOTALS = Path(__file__).parent.parent / "results" / "parallel.csv"
@@ -69,9 +72,9 @@ def two_hosts() -> Iterator[None]:
 
 def start(host: str, cable: str, rank: int, words: Sequence[str]) -> subprocess.Popen[str]:
     """Start torchrun on a host, for one worker there."""
-    meeting = f"--nnodes 2 --nproc-per-node 1 --node-rank {rank} --rdzv-backend c10d --rdzv-id digits"
-    addresses = f"--rdzv-endpoint {HOSTS['subfour-a']}:{PORT} --local-addr {HOSTS[host]}"
-    launch = [*TORCHRUN, *shlex.split(f"{meeting} {addresses}"), "-m", "subfour", "train", *words]
+    places = f"--nnodes 2 --nproc-per-node 1 --node-rank {rank} --local-addr {HOSTS[host]}"
+    meeting = f"--master-addr {HOSTS['subfour-a']} --master-port {PORT}"
+    launch = [*TORCHRUN, *shlex.split(f"{places} {meeting}"), "-m", "subfour", "train", *words]
     variables = os.environ | {"GLOO_SOCKET_IFNAME": cable, "TORCH_CPP_LOG_LEVEL": "ERROR"}
     command = ["ip", "netns", "exec", host, *launch]
     return subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -89,6 +92,8 @@ def on_two_hosts(run: Path, words: Sequence[str], kill_after: int | None) -> tup
     killed = time.monotonic()
     if kill_after is not None:
         while len(RunDirectory(run).metrics()) < kill_after:
+            if hosts[1].poll() is not None:
+                raise RuntimeError(hosts[1].communicate()[1])
             time.sleep(0.1)
         (worker,) = children(hosts[1].pid)
         os.kill(worker, signal.SIGKILL)
@@ -111,14 +116,17 @@ def compared(run: Path, alone: Path) -> dict[str, Any]:
     apart = [abs(one["train_loss"] - other["train_loss"]) for one, other in zip(records, expected, strict=True)]
     in_float = [difference for record, difference in zip(records, apart, strict=True) if record["kind"] == "float"]
     orders = [[row["name"] for row in RunDirectory(path).read_json("sensitivity.json")] for path in (run, alone)]
+    frozen = [[set(frozen_layers(order, share)) for share in (Fraction(1, 3), Fraction(2, 3))] for order in orders]
     result = RunDirectory(run).read_json("result.json")
     return {
         "workers": result["workers"],
+        "threads": result["threads"],
         "seconds": round(result["seconds"]),
         "first_epoch_loss_difference": f"{apart[0]:.1e}",
         "float_phase_loss_difference": f"{max(in_float):.1e}",
         "all_phases_loss_difference": f"{max(apart):.1e}",
         "same_freeze_order": orders[0] == orders[1],
+        "same_layers_frozen": frozen[0] == frozen[1],
         **{row["widths"] + ("_snapped" if row["snapped"] else ""): f"{row['averaged']['top1']:.2f}" for row in result["rows"]},
     }
 
@@ -136,11 +144,11 @@ def main() -> None:
     options = parser.parse_args()
     work = options.out or Path(tempfile.mkdtemp())
     rows: list[dict[str, Any]] = []
-    for workers in (1, 2, 4):
-        run = work / f"workers-{workers}"
+    for workers, threads in ((1, 1), (1, 2), (2, 1), (4, 1)):
+        run = work / (f"workers-{workers}" if threads == 1 else f"threads-{threads}")
         if not (run / "result.json").exists():
-            words = [*RECIPE, "--out", str(run), "--workers", str(workers)]
-            subprocess.run([sys.executable, "-m", "subfour", "train", *words], check=True)
+            command = [sys.executable, "-m", "subfour", "train", *RECIPE, "--out", str(run), "--workers", str(workers)]
+            subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": str(threads)}, check=True)
         rows.append({"launch": "--workers", "hosts": 1, **compared(run, work / "workers-1")})
     run = work / "two-hosts"
     shutil.rmtree(run, ignore_errors=True)
