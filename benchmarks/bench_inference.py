@@ -26,8 +26,8 @@ from subfour.export.record import Record
 from subfour.export.runtime import RUNTIMES
 from subfour.export.untrained import random_pixels, untrained_network
 from subfour.integer.build import build_program
+from subfour.integer.measure import measure
 from subfour.integer.program import IMAGE
-from subfour.integer.snap import measure
 from subfour.models import build_model
 from subfour.rundir import environment
 

@@ -1,7 +1,8 @@
-"""Loss over the epochs of a run, and how much the validation loss jumps from one epoch to the next.
+"""Loss over the epochs of a run, and how much the validation loss jumps from one evaluation to the next.
 
-Fluctuation: the standard deviation of the epoch-to-epoch change of the validation loss (raw weights) in the phases after
-sampling, where some runs freeze layers and others do not. A change across the border of two phases is a restart of the
+Fluctuation: the standard deviation of the change of the validation loss (raw weights) from one evaluation to the next in the
+phases after sampling, where some runs freeze layers and others do not. There is one evaluation per epoch, or several with
+`schedule.evaluations`; runs that are compared must agree in it. A change across the border of two phases is a restart of the
 learning rate and does not count. With several seeds the mean curve over them is taken off, so that a common slope does not
 count either; with one seed only the mean change can be.
 """
@@ -9,21 +10,20 @@ count either; with one seed only the mean change can be.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from statistics import fmean
 from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Curve:
-    """One run's loss, epoch by epoch."""
+    """One run's loss: places in epochs done, counted over the whole run, and the loss there."""
 
     label: str
-    epochs: list[int]
-    """Counted over the whole run, from 1."""
-    training: list[float]
-    validation: list[float]
-    """Of the raw weights."""
+    training: list[tuple[float, float]]
+    """One per epoch."""
+    validation: list[tuple[float, float]]
+    """Of the raw weights; one per epoch or more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,18 +32,18 @@ class Fluctuation:
 
     deviation: float
     changes: int
-    """Number of epoch-to-epoch changes of each run."""
+    """Number of changes of each run."""
     runs: int
 
 
 def loss_curve(label: str, records: Sequence[Mapping[str, Any]]) -> Curve:
     """Return the curve of a run from the records of its metrics.jsonl."""
-    return Curve(
-        label=label,
-        epochs=list(range(1, len(records) + 1)),
-        training=[record["train_loss"] for record in records],
-        validation=[record["raw"]["loss"] for record in records],
-    )
+    validation = []
+    for epoch, record in enumerate(records):
+        losses = _losses(record)
+        validation += [(epoch + place / len(losses), loss) for place, loss in enumerate(losses, start=1)]
+    training = [(float(epoch), record["train_loss"]) for epoch, record in enumerate(records, start=1)]
+    return Curve(label=label, training=training, validation=validation)
 
 
 def fluctuation(runs: Sequence[Sequence[Mapping[str, Any]]]) -> Fluctuation | None:
@@ -72,8 +72,11 @@ def _changes(records: Sequence[Mapping[str, Any]]) -> list[float]:
     sampled = max((record["phase"] for record in records if record["kind"] == "sample"), default=None)
     if sampled is None:
         return []
-    return [
-        after["raw"]["loss"] - before["raw"]["loss"]
-        for before, after in pairwise(records)
-        if before["phase"] == after["phase"] and before["phase"] > sampled
-    ]
+    phases = groupby((record for record in records if record["phase"] > sampled), key=lambda record: record["phase"])
+    losses = ([loss for record in phase for loss in _losses(record)] for _, phase in phases)
+    return [after - before for phase in losses for before, after in pairwise(phase)]
+
+
+def _losses(record: Mapping[str, Any]) -> list[float]:
+    """Return the validation losses of an epoch; the last one is at its end."""
+    return [*record.get("raw_losses", []), record["raw"]["loss"]]

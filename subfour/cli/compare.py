@@ -1,12 +1,14 @@
-"""`subfour compare STUDY`: the runs of a study, one after another, and one table of what came out.
+"""`subfour compare STUDY`: the runs of a study, one after another, and one table, one figure and one page of what came out.
 
-Each run is a run directory like any other, below --out. What is finished is skipped, what was interrupted goes on, and a run
-whose loss or weights were no longer finite is a row that diverged: it does not stop the others.
+All three are written anew after each run. Each run is a run directory like any other, below --out. What is finished is skipped,
+what was interrupted goes on, and a run whose loss or weights were no longer finite is a row that diverged: it does not stop the
+others.
 """
 
 import csv
 import io
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
@@ -22,13 +24,19 @@ from subfour.cli.console import make_console
 from subfour.cli.display import duration
 from subfour.cli.study import Study, StudyRun, read_study, same_run
 from subfour.cli.tables import print_table
-from subfour.profit.comparison import compare_rows
+from subfour.profit.comparison import Outcome, compare_rows, points_lost
 from subfour.profit.config import RunConfig
 from subfour.profit.result import RESULT_FILE
+from subfour.report.record import read_record
+from subfour.report.study import StudyRow
+from subfour.report.study_page import write_study_page
 from subfour.rundir import RunDirectory, write_atomically
 
 TABLE_FILE = "table.csv"
 """Below --out: one line per row of the study."""
+
+PAGE_FILE = "study.html"
+"""Below --out: the page; its figure beside it in `study_figures`."""
 
 DIVERGED_FILE = "diverged.json"
 """In a run directory: why its training stopped for good."""
@@ -41,7 +49,7 @@ class CompareOptions:
     study: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")]
     """A TOML file; CONTRIBUTING.md shows one."""
     out: Path | None = None
-    """Folder of the runs and of the table; by default runs/NAME-OF-THE-FILE."""
+    """Folder of the runs, the table and the page; by default runs/NAME-OF-THE-FILE."""
     dry_run: Switch = False
     """List the runs and how long they will take, and stop."""
     json: Switch = False
@@ -49,7 +57,7 @@ class CompareOptions:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Train what is missing and print the table."""
+    """Train what is missing, write the page and print the table."""
     options = parse(CompareOptions, arguments, prog="subfour compare")
     out = options.out or Path("runs") / options.study.stem
     study = read_study(options.study, out)
@@ -57,12 +65,17 @@ def run(arguments: Sequence[str]) -> None:
     if options.dry_run:
         _print_plan(study, states, as_json=options.json)
         return
+    table = _write(study, options.study, out)
     progress = make_console(stderr=options.json)
     for number, (entry, state) in enumerate(zip(study.runs, states, strict=True), start=1):
         if state in ("new", "unfinished"):
             progress.print(f"\nrun {number} of {len(study.runs)}: {entry.row}, seed {entry.seed}", style="bold")
             _train(entry, state, quiet=options.json)
-    _print_table(study, out, as_json=options.json)
+            table = _write(study, options.study, out)
+    if options.json:
+        print(json.dumps(table, indent=2))
+        return
+    print_table(make_console(), f"{out / PAGE_FILE}: mean over seeds", list(table[0]), [list(row.values()) for row in table])
 
 
 def _state(entry: StudyRun) -> str:
@@ -125,19 +138,40 @@ def _result(entry: StudyRun) -> dict[str, Any]:
     return result
 
 
-def _print_table(study: Study, out: Path, *, as_json: bool) -> None:
-    """Write the table, and print it."""
-    names = list(dict.fromkeys(entry.row for entry in study.runs))
-    results: dict[str, dict[int, dict[str, Any] | None]] = {name: {} for name in names}
+def _write(study: Study, file: Path, out: Path) -> list[dict[str, Any]]:
+    """Write table, figure and page of what is known by now, and return the table."""
+    outcomes: dict[str, dict[int, Outcome]] = {}
     for entry in study.runs:
-        results[entry.row][entry.seed] = _result(entry) if (entry.path / RESULT_FILE).exists() else None
-    rows = compare_rows(results, study.float_rows)
+        state = _state(entry)
+        ended: Outcome = _result(entry) if state == "finished" else "diverged" if state == "diverged" else "missing"
+        outcomes.setdefault(entry.row, {})[entry.seed] = ended
+    table = compare_rows(outcomes, study.float_rows)
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(table)
+    out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / TABLE_FILE, text.getvalue().encode())
-    if as_json:
-        print(json.dumps(rows, indent=2))
-        return
-    print_table(make_console(), f"{out / TABLE_FILE}: mean over seeds", list(rows[0]), [list(row.values()) for row in rows])
+    rows = []
+    for numbers in table:
+        entries = [entry for entry in study.runs if entry.row == numbers["row"]]
+        ends = outcomes[numbers["row"]]
+        rows.append(
+            StudyRow(
+                name=numbers["row"],
+                config=entries[0].config,
+                numbers=numbers,
+                lost=points_lost(outcomes, study.float_rows[numbers["row"]], numbers["row"]),
+                records={entry.seed: read_record(entry.path) for entry in entries if not isinstance(ends[entry.seed], str)},
+                diverged={entry.seed: _reason(entry) for entry in entries if ends[entry.seed] == "diverged"},
+                missing=[entry.seed for entry in entries if ends[entry.seed] == "missing"],
+                command=f"subfour train {shlex.join(entries[0].arguments)}",
+            )
+        )
+    write_study_page(file, rows, out / PAGE_FILE)
+    return table
+
+
+def _reason(entry: StudyRun) -> str:
+    reason: str = RunDirectory.open(entry.path).read_json(DIVERGED_FILE)["reason"]
+    return reason

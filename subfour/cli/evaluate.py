@@ -38,9 +38,10 @@ def run(arguments: Sequence[str]) -> None:
     trained = read_model(options.model)
     data = options.data or trained.config.data
     accuracy = evaluate_model(trained, data, split=options.split, batch_size=options.batch_size, device=options.device)
+    snapped = trained.snapping is not None
     if options.json:
-        print(json.dumps(asdict(accuracy), indent=2))
+        print(json.dumps({**asdict(accuracy), "snapped": snapped}, indent=2))
         return
-    title = f"{options.model}: A{trained.activation_bits}W{trained.weight_bits} on {data}"
+    title = f"{options.model}: A{trained.activation_bits}W{trained.weight_bits} on {data}{', snapped' if snapped else ''}"
     rows = [(f"{accuracy.top1:.2f}", f"{accuracy.top5:.2f}", f"{accuracy.loss:.3f}", accuracy.images)]
     print_table(make_console(), title, ("top-1 %", "top-5 %", "loss", "images"), rows)

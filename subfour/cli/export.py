@@ -55,10 +55,13 @@ def run(arguments: Sequence[str]) -> None:
     options.out.write_bytes(exported.content)
     record, size = exported.record, len(exported.content)
     graph = None if exported.constant_bytes is None else size - exported.constant_bytes
+    unproven = {name: bound for name, bound in exported.bounds.items() if not bound.proven}
     if options.json:
         sizes = {"file": size, "constants": exported.constant_bytes, "graph": graph, "cost_model": exported.cost_bytes}
         result = {"file": str(options.out), "format": options.format, "snapped": record.snapped, "bytes": sizes}
-        print(json.dumps(result, indent=2))
+        result |= {"exact_float32": len(exported.bounds) - len(unproven), "layers_and_sums": len(exported.bounds)}
+        result |= {"limited": {name: bound._asdict() for name, bound in unproven.items()}}
+        print(json.dumps(result | {"unclear_channels": exported.unclear_channels}, indent=2))
         return
     widths = f"A{record.activation_bits}W{record.weight_bits}"
     pixels = record.preprocessing.image_size
@@ -72,3 +75,14 @@ def run(arguments: Sequence[str]) -> None:
         "weights and constants by the cost model": exported.cost_bytes,
     }
     print_table(make_console(), title, ("part", "bytes"), [(part, count) for part, count in parts.items() if count is not None])
+    if exported.bounds:
+        print(
+            f"exact in float32 for every image: {len(exported.bounds) - len(unproven)} of {len(exported.bounds)} layers and sums"
+        )
+    if unproven:
+        name, bound = max(unproven.items(), key=lambda entry: entry[1].worst / entry[1].exact)
+        print(f"least sure: {name}, exact up to {bound.exact}, at worst {bound.worst}; subfour verify shows what images give")
+    if exported.unclear_channels:
+        print(
+            f"executors may give other codes in {exported.unclear_channels} channels behind h-swish; use fewer bits, or --no-snap"
+        )

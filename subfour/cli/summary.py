@@ -36,12 +36,16 @@ def print_summary(console: Console, result: dict[str, Any], run: Path) -> None:
         shown = ", ".join(f"{value:.2f} % {names[name]}" for name, value in padding.items())
         console.print(f"top-1 and negative padding: {shown}")
     place = shlex.quote(str(run))
+    commands = [f"{name} {place}" for name in ("report", "evaluate", "inspect", "sensitivity")]
+    if result["rows"][-1].get("snapped"):
+        exported = shlex.quote(f"{run}.onnx")
+        commands += [f"export {place} --out {exported}", f"verify {exported} --run {place}"]
     console.print(f"\nThe run lies in {run}. Next:\n")
-    console.print(
-        f"  subfour evaluate {place}\n  subfour inspect {place}\n  subfour sensitivity {place}\n  subfour report {place}\n"
-    )
-    console.print("The same on your own photographs, in PHOTOS/train/CLASS/ and PHOTOS/val/CLASS/:\n")
-    console.print("  subfour train digits --data folder:PHOTOS --loading.image-size 64")
+    for command in commands:
+        console.print(f"  subfour {command}")
+    if result["data"] == "digits":
+        console.print("\nThe same on your own photographs, in PHOTOS/train/CLASS/ and PHOTOS/val/CLASS/:\n")
+        console.print("  subfour train digits --data folder:PHOTOS --loading.image-size 64 --loading.augment crop-flip")
 
 
 def label(row: dict[str, Any]) -> str:

@@ -12,8 +12,9 @@ import tyro
 from subfour.cli.arguments import Switch, parse
 from subfour.cli.console import make_console
 from subfour.cli.tables import print_table
+from subfour.export.comparison import Comparison, Extent
 from subfour.export.runtime import RUNTIMES, RuntimeName
-from subfour.export.verify import Comparison, verify_file
+from subfour.export.verify import verify_file
 from subfour.profit.model_file import read_model
 
 
@@ -48,7 +49,7 @@ def run(arguments: Sequence[str]) -> None:
         if (value := getattr(options, name)) is not None and value < 1:
             raise ValueError(f"{name}: {value} is not possible; use 1 or more")
     trained = read_model(options.run)
-    record, comparisons = verify_file(
+    record, comparisons, extents = verify_file(
         options.file,
         trained,
         options.data or trained.config.data,
@@ -61,11 +62,25 @@ def run(arguments: Sequence[str]) -> None:
     exact = all(comparison.exact for comparison in comparisons.values())
     if options.json:
         executors = {name: _as_json(comparison) for name, comparison in comparisons.items()}
-        print(json.dumps({"snapped": record.snapped, "exact": exact, "executors": executors}, indent=2))
+        accumulators = {name: {"largest": extent.largest, **extent.bound._asdict()} for name, extent in extents.items()}
+        result = {"snapped": record.snapped, "exact": exact, "executors": executors, "accumulators": accumulators}
+        print(json.dumps(result, indent=2))
     else:
         _print(f"{options.file}, {'snapped' if record.snapped else 'not snapped'}, beside {options.run}", comparisons)
+        if extents:
+            _print_extents(extents)
     if record.snapped and record.file_format == "onnx" and not exact:  # qdq files promise less
         sys.exit(1)
+
+
+def _print_extents(extents: Mapping[str, Extent]) -> None:
+    """Print how large integers became, beside what is proven."""
+    proven = sum(extent.bound.proven for extent in extents.values())
+    name, nearest = max(extents.items(), key=lambda entry: entry[1].largest / entry[1].bound.exact)
+    print(
+        f"exact in float32 for every image: {proven} of {len(extents)} layers and sums; nearest to its limit: {name}, "
+        f"{nearest.largest} of {nearest.bound.exact}{'' if nearest.exact else ', beyond it'}"
+    )
 
 
 def _as_json(comparison: Comparison) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from subfour.data.preprocess import Preprocessing, evaluation_pixels
 from subfour.data.sources import load_images
 from subfour.export.record import FileFormat, Record
 from subfour.integer.build import build_program
-from subfour.integer.network import snapped_program
+from subfour.integer.measure import Snapping
+from subfour.integer.network import measure_snapping, snapped_program
 from subfour.integer.program import Program
-from subfour.integer.snap import Snapping, measure
 from subfour.profit.model_file import TrainedModel
 from subfour.profit.result import RESULT_FILE
 from subfour.rundir import RunDirectory
@@ -59,8 +59,7 @@ def measured_snapping(model: nn.Module, preprocessing: Preprocessing, source: st
     split = images.splits.get(TRAINING) or evaluation_split(images)
     generator = torch.Generator().manual_seed(derive_seed("snapping"))
     indices = torch.randperm(len(split), generator=generator)[:MEASURED_IMAGES].tolist()
-    program = build_program(model, preprocessing, dtype=torch.float64)
-    return measure(program, batches_of(split, preprocessing, indices, BATCH))
+    return measure_snapping(model, preprocessing, batches_of(split, preprocessing, indices, BATCH))
 
 
 def batches_of(split: Split, preprocessing: Preprocessing, indices: list[int], size: int) -> Iterator[Tensor]:

@@ -10,7 +10,10 @@ from subfour.export.portable import PortableWriter
 from subfour.export.qdq_file import QdqWriter
 from subfour.export.qonnx_file import QonnxWriter
 from subfour.export.record import FileFormat, Record
+from subfour.export.seal import seal
 from subfour.export.writer import Writer
+from subfour.integer.bounds import Bound, bounds
+from subfour.integer.settle import unclear_channels
 from subfour.profit.model_file import TrainedModel
 
 ONNX_WRITERS: dict[FileFormat, type[Writer]] = {"onnx": PortableWriter, "qonnx": QonnxWriter, "qdq": QdqWriter}
@@ -26,6 +29,10 @@ class Exported:
     """Of the content: packed weights and all other constants. None where they are compressed."""
     cost_bytes: int
     """What the cost model says that weights and constants need."""
+    bounds: dict[str, Bound]
+    """Of the accumulators and sums of a snapped network; empty for others."""
+    unclear_channels: int
+    """Of a snapped network, behind h-swish, where executors may differ."""
 
 
 def export_model(
@@ -63,6 +70,13 @@ def export_model(
         content = codes_file(program, record)
     else:
         model = ONNX_WRITERS[file_format](program).write(record)
-        content = model.SerializeToString()
+        content = seal(model.SerializeToString())
         constant_bytes = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-    return Exported(content=content, record=record, constant_bytes=constant_bytes, cost_bytes=model_bytes(trained.model))
+    return Exported(
+        content=content,
+        record=record,
+        constant_bytes=constant_bytes,
+        cost_bytes=model_bytes(trained.model),
+        bounds={} if snapping is None else bounds(program, snapping),
+        unclear_channels=0 if snapping is None else sum(unclear_channels(program, snapping).values()),
+    )

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from subfour.data.preprocess import Preprocessing
+from subfour.export.seal import UNSEALED
 
 FileFormat = Literal["onnx", "qonnx", "qdq", "codes"]
 """See README for what each is good for."""
@@ -34,13 +35,13 @@ class Record:
     weight_bits: int
     activation_bits: int
     snapping: dict[str, Any] | None
-    """What the network was snapped with (integer/snap.py); None if it was not."""
+    """What the network was snapped with (integer/measure.py); None if it was not."""
     accuracy: dict[str, Any] | None
     """What the run reported on its validation images; None for a file exported from weights alone."""
 
     def to_json(self) -> str:
-        """Return it as one line of JSON."""
-        return json.dumps({"format": FORMAT, **asdict(self)})
+        """Return it as one line of JSON, with room for the checksum of the file (seal.py)."""
+        return json.dumps({"format": FORMAT, **asdict(self), "sha256": UNSEALED})
 
     @property
     def snapped(self) -> bool:
@@ -58,6 +59,7 @@ class Record:
             fields = json.loads(text)
             if fields.pop("format") != FORMAT:
                 raise ValueError
+            del fields["sha256"]  # of the file, checked where it is read
             preprocessing = dict(fields.pop("preprocessing"))
             preprocessing["mean"], preprocessing["std"] = tuple(preprocessing["mean"]), tuple(preprocessing["std"])
             fields["classes"] = tuple(fields["classes"])

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subfour.export.record import METADATA, Record
+from subfour.export.seal import is_sealed
 
 RuntimeName = Literal["onnxruntime", "openvino"]
 
@@ -65,6 +66,9 @@ def read_file(path: Path) -> tuple[Record, bytes]:
     if not path.is_file():
         raise ValueError(f"model: there is no file {path}")
     content = path.read_bytes()
+    sealed = is_sealed(content)
+    if sealed is False:
+        raise ValueError(f"model: {path} is damaged: its content does not have the checksum in its metadata; export it again")
     try:
         metadata = _session(content, 1).get_modelmeta().custom_metadata_map
     except Exception as error:
@@ -76,6 +80,8 @@ def read_file(path: Path) -> tuple[Record, bytes]:
         record = Record.from_json(metadata[METADATA])
     except ValueError as error:
         raise ValueError(f"model: {path}: {error}") from None
+    if sealed is None:
+        raise ValueError(f"model: {path} is damaged: the checksum in its metadata is none; export it again")
     return record, content
 
 

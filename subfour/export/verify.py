@@ -9,8 +9,7 @@ part's codes enter as floats through a QuantizeLinear of step 1: the runtime see
 it takes in the whole file.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,60 +17,27 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 from torch import nn
 
 from subfour.data.images import evaluation_split
 from subfour.data.preprocess import Preprocessing, normalize
 from subfour.data.sources import load_images
+from subfour.export.comparison import Comparison, Extent, Verification
 from subfour.export.deployed import batches_of, deployed_program
 from subfour.export.formats import ONNX_WRITERS
-from subfour.export.record import Record
+from subfour.export.parts import cut_apart, with_outputs
 from subfour.export.runtime import RUNTIMES, Arrays, Run, RuntimeName, read_file
 from subfour.integer import reference
+from subfour.integer.bounds import bounds
 from subfour.integer.execute import accumulate, execute
 from subfour.integer.lower import lower
+from subfour.integer.measure import Snapping
 from subfour.integer.program import IMAGE, Add, Layer, Lookup, Program, Quantize
-from subfour.integer.snap import Snapping
 from subfour.profit.model_file import TrainedModel
-
-LOGITS = "logits"
-"""Where answers differ though no code does."""
-
 
 LAYER_IMAGES = 4
 """Images of the comparison layer by layer."""
-
-
-@dataclass(kw_only=True, slots=True)
-class Comparison:
-    """What one executor did, beside the reference."""
-
-    images: int = 0
-    exact_images: int = 0
-    """With the reference's accumulators in the last layer."""
-    correct: int = 0
-    """Images whose label has the largest logit."""
-    codes: int = 0
-    """Compared, end to end."""
-    different_codes: dict[str, int] = field(default_factory=dict)
-    """By quantizer, in the network's order, where there are any."""
-    parts: int = 0
-    """Compared layer by layer."""
-    different_parts: dict[str, int] = field(default_factory=dict)
-    """Numbers that differ, by layer or quantizer, where there are any."""
-
-    @property
-    def exact(self) -> bool:
-        """Whether nothing differs anywhere."""
-        return self.exact_images == self.images and not self.different_codes and not self.different_parts
-
-    @property
-    def first_difference(self) -> str | None:
-        """The quantizer where the first code differs, end to end."""
-        if self.different_codes:
-            return next(iter(self.different_codes))
-        return None if self.exact_images == self.images else LOGITS
 
 
 class Reference:
@@ -145,6 +111,10 @@ class Verifier:
         self._probed: dict[str, Run] = {"torch": torch_run}
         for name in runtimes:
             self._whole[name], self._probed[name] = (RUNTIMES[name](file, threads) for file in (content, probed))
+        self.largest = dict.fromkeys(
+            (operation.name for operation in program.operations if isinstance(operation, Layer | Add)), 0
+        )
+        """Largest magnitude seen of each layer's accumulators and each sum's values."""
         self.comparisons = {name: Comparison() for name in ("torch", "reference", *runtimes)}
 
     def end_to_end(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> Arrays:
@@ -155,6 +125,9 @@ class Verifier:
             labels: int64 [N].
         """
         expected = self.reference(pixels)
+        for name, largest in self.largest.items():
+            sums = f"{name}.accumulators"
+            self.largest[name] = max(largest, int(np.abs(expected[sums if sums in expected else name]).max()))
         self._compare_answers("reference", _values(self._last, expected[f"{self._last.name}.accumulators"]), expected, labels)
         for name, run in self._whole.items():
             self._compare_answers(name, run({IMAGE: pixels})[self.program.output], expected, labels)
@@ -215,8 +188,8 @@ def verify_file(
     runtimes: Sequence[RuntimeName] = ("onnxruntime", "openvino"),
     batch_size: int = 50,
     threads: int = 0,
-) -> tuple[Record, dict[str, Comparison]]:
-    """Compare an exported file with the run it came from, and return its record and a comparison by executor.
+) -> Verification:
+    """Compare an exported file with the run it came from.
 
     Args:
         path: of the file.
@@ -246,7 +219,9 @@ def verify_file(
             if not number:
                 few = {name: values[:LAYER_IMAGES] for name, values in expected.items()}
                 verifier.layer_by_layer(pixels.numpy()[:LAYER_IMAGES], few)
-    return record, verifier.comparisons
+    proofs = {} if snapping is None else bounds(program, snapping)
+    extents = {name: Extent(verifier.largest[name], bound) for name, bound in proofs.items()}
+    return Verification(record, verifier.comparisons, extents)
 
 
 def _trained_run(model: nn.Module, preprocessing: Preprocessing, output: str) -> Run:
@@ -282,49 +257,3 @@ def check_constants(model: onnx.ModelProto, expected: onnx.ModelProto) -> None:
 
 def _alike(one: NDArray[Any], other: NDArray[Any]) -> bool:
     return one.shape == other.shape and np.allclose(one.astype(np.float64), other.astype(np.float64), rtol=1e-5, atol=1e-8)
-
-
-def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
-    """Return a copy of a model that gives more of its values."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    return copy
-
-
-def cut_apart(
-    model: onnx.ModelProto, cuts: Mapping[str, Lookup | Quantize | Add], values: Arrays, targets: Iterable[str]
-) -> onnx.ModelProto:
-    """Return a model whose parts all run alone: what codes and sums have been, and what reads them, are apart.
-
-    Codes and sums enter as NAME.fed, as float32 [N, ...].
-
-    Args:
-        model: written by a `Writer`.
-        cuts: the operations whose results are cut off.
-        values: of these operations, for their shapes.
-        targets: values that are its outputs.
-    """
-    apart = onnx.ModelProto()
-    apart.CopyFrom(model)
-    graph = apart.graph
-    for node in graph.node:
-        node.input[:] = [f"{name}.entered" if name in cuts else name for name in node.input]
-    one = numpy_helper.from_array(np.array(1, np.float32), "fed.step")
-    graph.initializer.append(one)
-    for kind in (np.int8, np.uint8):
-        graph.initializer.append(numpy_helper.from_array(np.array(0, kind), f"fed.{kind.__name__}"))
-    entering = []
-    for name, cut in cuts.items():
-        shape = ["N", *values[name].shape[1:]]
-        graph.input.append(helper.make_tensor_value_info(f"{name}.fed", TensorProto.FLOAT, shape))
-        if isinstance(cut, Add):
-            entering.append(helper.make_node("Identity", [f"{name}.fed"], [f"{name}.entered"]))
-        else:
-            zero = f"fed.{'int8' if cut.qmin < 0 else 'uint8'}"
-            entering.append(helper.make_node("QuantizeLinear", [f"{name}.fed", one.name, zero], [f"{name}.entered"]))
-    nodes = [*entering, *graph.node]
-    del graph.node[:], graph.output[:]
-    graph.node.extend(nodes)
-    graph.output.extend(onnx.ValueInfoProto(name=name) for name in targets)
-    return apart

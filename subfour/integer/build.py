@@ -48,13 +48,16 @@ RESHAPES = {"flatten", "view", "reshape", "squeeze", "unsqueeze"}
 GATES = ("hardsigmoid", "sigmoid")
 
 
-def build_program(model: nn.Module, preprocessing: Preprocessing, *, dtype: torch.dtype = torch.float32) -> Program:
+def build_program(
+    model: nn.Module, preprocessing: Preprocessing, *, dtype: torch.dtype = torch.float32, graph: fx.Graph | None = None
+) -> Program:
     """Return the program of a converted network at its present widths, differentiable in its parameters.
 
     Args:
         model: converted and calibrated, below 32 bits; it is read only.
         preprocessing: of its images.
         dtype: of the folded constants; float64 for export, the network's own for training.
+        graph: of this model, from `trace`, where it is at hand; None: it is traced.
 
     Raises:
         ValueError: the network has something that no program can say; the message names it.
@@ -62,7 +65,7 @@ def build_program(model: nn.Module, preprocessing: Preprocessing, *, dtype: torc
     if skips := skip_quantizers(model):
         raise ValueError(f"{next(iter(skips))}: its skip path is quantized, which no program can say; train with --skip-bits 32")
     builder = _Builder(model, preprocessing, dtype)
-    for node in trace(model).nodes:
+    for node in (graph or trace(model)).nodes:
         builder.take(node)
     return Program(operations=tuple(builder.operations))
 

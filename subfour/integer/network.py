@@ -1,18 +1,26 @@
 """A converted network computed by its snapped program: trains through the rounding, evaluates as every executor will."""
 
 import copy
+import logging
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from subfour.convert.calibrate import calibrate_weights, set_bits
+from subfour.convert.graph import trace
 from subfour.data.preprocess import Preprocessing
 from subfour.integer.build import build_program
 from subfour.integer.execute import execute
+from subfour.integer.grids import LARGEST_MOVE
+from subfour.integer.measure import Snapping, measure
 from subfour.integer.program import Program
-from subfour.integer.settle import settle
-from subfour.integer.snap import Snapping, check_structure, snap
+from subfour.integer.settle import settle, unclear_channels
+from subfour.integer.snap import coarse_layers, snap
+from subfour.integer.structure import check_structure
 from subfour.layers import quant_layers
+
+logger = logging.getLogger(__name__)
 
 
 class SnappedNetwork(nn.Module):
@@ -31,6 +39,8 @@ class SnappedNetwork(nn.Module):
         """
         super().__init__()
         self.model, self.preprocessing, self.snapping = model, preprocessing, snapping
+        self._graph = trace(model)
+        """Tracing takes longer than all constants; parameters and widths are no part of it."""
         self._final: Program | None = None
 
     def train(self, mode: bool = True) -> "SnappedNetwork":
@@ -46,7 +56,7 @@ class SnappedNetwork(nn.Module):
         return self._final
 
     def _training_program(self) -> Program:
-        return snap(build_program(self.model, self.preprocessing), self.snapping)
+        return snap(build_program(self.model, self.preprocessing, graph=self._graph), self.snapping)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits: differentiable in training mode, with the final constants in evaluation mode."""
@@ -62,6 +72,36 @@ def snapped_program(model: nn.Module, preprocessing: Preprocessing, snapping: Sn
         ValueError: the network has something that cannot be snapped; the message names it.
     """
     return settle(snap(build_program(model, preprocessing, dtype=torch.float64), snapping), snapping)
+
+
+@torch.no_grad()
+def measure_snapping(model: nn.Module, preprocessing: Preprocessing, batches: Iterable[Tensor]) -> Snapping:
+    """Return what to snap a network with, and warn of what snapping would take from it.
+
+    Args:
+        model: converted, at its final widths, in evaluation mode.
+        preprocessing: of its images.
+        batches: uint8 pixels [N, 3, H, W].
+    """
+    program = build_program(model, preprocessing, dtype=torch.float64)
+    snapping = measure(program, batches)
+    snapped = snap(program, snapping)
+    if coarse := coarse_layers(snapped, snapping):
+        logger.warning(
+            "snap: in %d layers, first in %s, rounding multipliers moves values by 1/%d of their range or more, because codes "
+            "are too wide; use fewer bits, or leave snapping out with --no-snap",
+            len(coarse),
+            coarse[0],
+            round(1 / LARGEST_MOVE),
+        )
+    if unclear := unclear_channels(settle(snapped, snapping), snapping):
+        logger.warning(
+            "snap: %d channels behind h-swish, first in %s, cannot be kept clear of rounding ties, so that executors may give "
+            "other codes there; use fewer bits, or leave snapping out with --no-snap",
+            sum(unclear.values()),
+            next(iter(unclear)),
+        )
+    return snapping
 
 
 def pixels_of(images: Tensor, preprocessing: Preprocessing) -> Tensor:

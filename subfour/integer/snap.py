@@ -15,17 +15,26 @@ The additional 8-bit codes and the rounded multipliers are all that a network fe
 through the rounding of the constants.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
-from math import ceil, floor, log2
-from typing import Any
+from dataclasses import replace
+from math import ceil, floor, inf, log2
 
 import torch
 from torch import Tensor
 
-from subfour.integer.execute import accumulate, compute
+from subfour.integer.grids import (
+    CODE_BITS,
+    HEADROOM,
+    LARGEST_CODE,
+    LARGEST_INTEGER,
+    LARGEST_MOVE,
+    channel_grid,
+    largest_step,
+    odd_below,
+    odd_step,
+    rounded,
+)
+from subfour.integer.measure import Snapping
 from subfour.integer.program import (
-    IMAGE,
     Activate,
     Add,
     CodeSum,
@@ -42,90 +51,11 @@ from subfour.integer.program import (
     Reader,
     readers,
 )
+from subfour.integer.structure import LINEAR, Structure
 from subfour.quantizers import HSWISH_MINIMUM
-
-EXACT_BITS = 24
-"""Integers up to 2^24 are exact in float32, in any order of summation."""
-
-HEADROOM = 2
-"""Accumulators and skip values may grow to this times the largest one that calibration saw."""
-
-CODE_BITS = 8
-LARGEST_CODE = 255
-"""Codes of pooled and gated tensors, and of gates."""
-
-FEWEST_BITS, MOST_BITS = 4, 12
-"""Of a multiplier behind which there is an h-swish, whatever the accumulators. Where accumulators pass 2^19, exactness rests on
-the executor adding up integers."""
-
-SMALLEST_MULTIPLIER = 2.0**-40
-"""A channel scaled by less is dead: accumulators of 2^24 would not move its value by 2^-16, and in its grid constants of ordinary
-size would leave int64."""
-
-LARGEST_INTEGER = 2.0 ** (EXACT_BITS - 1)
-"""Of values on integer paths."""
-
-TIE_BITS = 19
-"""An odd step m leaves a margin of 1 / (2 m); with m * levels below 2^19 it is 8 times the error of a float32 division."""
-
-LARGEST_STEP = 2.0**15
-"""OpenVINO 2026.4.1 computes signed codes behind a skip as round(n / m + 128), which float32 rounds by 2^-17: half the margin."""
-
-LINEAR: tuple[Function | None, ...] = (None, "relu", "relu6", "hardsigmoid")
-"""Nonlinearities that a quantizer's clip can say."""
 
 HARD_SIGMOID_SLOPE, HARD_SIGMOID_SHIFT = 1 / 6, 3.0
 """hardsigmoid(v) = clip((v + 3) / 6, 0, 1)"""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Snapping:
-    """What snapping must know of a network's values; measured once, then part of the run."""
-
-    accumulators: Mapping[str, int]
-    """Largest magnitude of a layer's accumulators, by layer."""
-    largest: Mapping[str, float]
-    """Largest magnitude of each value that is coded or lies on a skip path, by name."""
-    positions: Mapping[str, int]
-    """Height times width of what is pooled, by pool."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Snapping":
-        """Rebuild it."""
-        return cls(**data)
-
-
-@torch.no_grad()
-def measure(program: Program, batches: Iterable[Tensor]) -> Snapping:
-    """Return what snapping must know, from a few batches of images.
-
-    Args:
-        program: not snapped.
-        batches: uint8 pixels [N, 3, H, W].
-    """
-    structure = _Structure(program)
-    watched = structure.coded | structure.skips
-    accumulators: dict[str, int] = {}
-    largest: dict[str, float] = {}
-    positions: dict[str, int] = {}
-    for pixels in batches:
-        values = {IMAGE: pixels}
-        for operation in program.operations:
-            inputs = [values[name] for name in operation.inputs]
-            if isinstance(operation, Layer):
-                extreme = int(accumulate(operation, *inputs).abs().max())
-                accumulators[operation.name] = max(accumulators.get(operation.name, 1), extreme)
-            if isinstance(operation, Pool):
-                positions[operation.name] = inputs[0].shape[2] * inputs[0].shape[3]
-            value = compute(operation, inputs)
-            if operation.name in watched:
-                largest[operation.name] = max(largest.get(operation.name, 0.0), float(value.abs().max()))
-            values[operation.name] = value
-    return Snapping(accumulators=accumulators, largest=largest, positions=positions)
 
 
 def snap(program: Program, snapping: Snapping) -> Program:
@@ -141,52 +71,34 @@ def snap(program: Program, snapping: Snapping) -> Program:
     return _Snapper(program, snapping).snapped()
 
 
-def check_structure(program: Program) -> None:
-    """Raise unless a program can be snapped; constants are not looked at.
+def coarse_layers(snapped: Program, snapping: Snapping) -> list[str]:
+    """Return the layers in which rounding the multipliers to integers is felt.
 
-    Raises:
-        ValueError: it combines values in a way that has no integer form; the message names it.
+    That moves the value of an accumulator by half of it at most; felt is more than `LARGEST_MOVE` of the narrowest range behind
+    it, for the largest accumulator of the layer.
+
+    Args:
+        snapped: from `snap`.
+        snapping: with the largest accumulators.
     """
-    _Structure(program)
+    return [
+        layer.name
+        for layer in snapped.operations
+        if isinstance(layer, Layer)
+        and layer.integer
+        and snapping.accumulators[layer.name] / 2 > LARGEST_MOVE * min(_ranges_behind(snapped, layer.name), default=inf)
+    ]
 
 
-class _Structure:
-    """Which values of a program get a code of their own, and which lie on skip paths."""
-
-    def __init__(self, program: Program) -> None:
-        self.operations = {operation.name: operation for operation in program.operations}
-        self.coded: set[str] = set()
-        """Outputs of nonlinearities that are pooled, gated, or begin a skip."""
-        self.gates: set[str] = set()
-        """Outputs of nonlinearities that gate."""
-        self.skips: set[str] = set()
-        """Operands and results of sums."""
-        for operation in program.operations:
-            if isinstance(operation, Pool | Multiply):
-                self._code(operation.inputs[0], operation)
-            if isinstance(operation, Multiply):
-                self.gates.add(operation.inputs[1])
-            if isinstance(operation, Add):
-                self.skips |= {operation.name, *operation.inputs}
-                for name in operation.inputs:
-                    if not isinstance(self.operations[name], Layer | Add):
-                        self._code(name, operation)
-
-        for operation in program.operations:
-            curved = {function not in LINEAR for _, function in readers(program, operation.name)}
-            if isinstance(operation, Layer | Add) and len(curved) > 1:
-                raise ValueError(f"{operation.name}: it feeds quantizers with and without h-swish between; it cannot be snapped")
-            if operation.name in self.skips and True in curved:
-                raise ValueError(f"{operation.name}: a sum, or a part of one, enters h-swish; it cannot be snapped")
-
-    def _code(self, name: str, consumer: Operation) -> None:
-        source = self.operations.get(name)
-        known = isinstance(source, Activate) and source.function in ("relu", "relu6", "hardswish")
-        if not (known and isinstance(self.operations.get(source.inputs[0]), Layer)):  # type: ignore[union-attr]
-            raise ValueError(
-                f"{consumer.name}: it takes {name}, which is no ReLU or h-swish output of a layer; it cannot be snapped"
-            )
-        self.coded.add(name)
+def _ranges_behind(snapped: Program, name: str) -> list[float]:
+    """Return the ranges of all quantizers that read integers, directly or through sums."""
+    found = []
+    for operation in snapped.consumers(name):
+        if isinstance(operation, Quantize):
+            found.append(float(operation.step.detach()) * (operation.qmax - operation.qmin))
+        elif isinstance(operation, Add):
+            found += _ranges_behind(snapped, operation.name)
+    return found
 
 
 class _Snapper:
@@ -194,8 +106,11 @@ class _Snapper:
 
     def __init__(self, program: Program, snapping: Snapping) -> None:
         self.program, self.snapping = program, snapping
-        self.structure = _Structure(program)
-        self.skip_units = self._skip_units()
+        self.structure = Structure(program)
+        self.skip_units: dict[str, float] = {}
+        """Integers per 1 on skip paths, by name."""
+        for chain in self.structure.chains:
+            self.skip_units |= dict.fromkeys(chain, self._chain_units(chain))
         self.units: dict[str, Tensor | float] = {}
         """Integers per 1 of a value, by name, where values are integers."""
         self.widened: dict[str, Tensor] = {}
@@ -208,19 +123,16 @@ class _Snapper:
         operations = [rewritten for operation in self.program.operations for rewritten in self._rewritten(operation)]
         return Program(operations=tuple(operations), snapped=True)
 
-    def _skip_units(self) -> float:
-        """Return integers per 1 on all skip paths: as many as float32 and the odd steps allow.
-
-        One for all, because most of a network's sums hang together in a few chains of like range.
-        """
+    def _chain_units(self, chain: set[str]) -> float:
+        """Return integers per 1 on skip paths that hang together: as many as float32 and the odd steps allow."""
         limits = [2.0**20]
-        for name in self.structure.skips:
+        for name in chain:
             limits.append(LARGEST_INTEGER / (HEADROOM * max(self.snapping.largest[name], 1e-3)))
             operation = self.structure.operations[name]
             if isinstance(operation, Layer):
                 limits.append(self._most_units(operation))
             for quantize, _ in readers(self.program, name):
-                limits.append(_largest_step(quantize.bits) / float(quantize.step.detach()))
+                limits.append(largest_step(quantize.bits) / float(quantize.step.detach()))
         return 2.0 ** floor(log2(min(limits)))
 
     def _most_units(self, layer: Layer) -> float:
@@ -237,7 +149,7 @@ class _Snapper:
             case Quantize():
                 return [self._quantize(operation)]
             case Add():
-                self.units[operation.name] = self.skip_units
+                self.units[operation.name] = self.skip_units[operation.name]
                 first, second = (f"{name}.skip" if name in self.structure.coded else name for name in operation.inputs)
                 return [replace(operation, inputs=(first, second))]
             case Pool() | Multiply():
@@ -249,23 +161,23 @@ class _Snapper:
     def _layer(self, layer: Layer) -> Layer:
         multiplier, addend = layer.multiplier * self.widened.get(layer.inputs[0], 1.0), layer.addend
         found = self._readers(layer.name)
-        if layer.name in self.structure.skips:
-            self.units[layer.name] = self.skip_units
+        if layer.name in self.skip_units:
+            self.units[layer.name] = self.skip_units[layer.name]
         elif found and all(function in LINEAR for _, function in found):
             if any(function == "hardsigmoid" for _, function in found):
                 addend = addend + HARD_SIGMOID_SHIFT
             # The odd step of the first is exactly its own, those of others nearly.
             steps = [_value_step(*reader) for reader in found]
             limits = [
-                _largest_step(quantize.bits) / float(step.detach()) for (quantize, _), step in zip(found, steps, strict=True)
+                largest_step(quantize.bits) / float(step.detach()) for (quantize, _), step in zip(found, steps, strict=True)
             ]
             most = min(self._most_units(layer), *limits)
-            self.units[layer.name] = _odd(steps[0].detach() * most, down=True) / steps[0]
+            self.units[layer.name] = odd_below(steps[0].detach() * most) / steps[0]
         if layer.name in self.units:
             units = self.units[layer.name]
-            return replace(layer, multiplier=_rounded(multiplier * units), addend=_rounded(addend * units), integer=True)
+            return replace(layer, multiplier=rounded(multiplier * units), addend=rounded(addend * units), integer=True)
         grid = channel_grid(multiplier.detach(), self.snapping.accumulators[layer.name])
-        return replace(layer, multiplier=_rounded(multiplier / grid) * grid, addend=_rounded(addend / grid) * grid)
+        return replace(layer, multiplier=rounded(multiplier / grid) * grid, addend=rounded(addend / grid) * grid)
 
     def _on_codes(self, operation: Pool | Multiply) -> list[Operation]:
         """Return the sum or the product of codes in place of that of values."""
@@ -319,15 +231,15 @@ class _Snapper:
             code = self._quantize(quantize)
             self.code_steps[name] = quantize.step * self.widened.get(code.name, 1.0)
             rewritten.append(code)
-        if name in self.structure.skips:
-            factor = _rounded(self.code_steps[name] * self.skip_units)
+        if name in self.skip_units:
+            factor = rounded(self.code_steps[name] * self.skip_units[name])
             rewritten.append(Dequantize(name=f"{name}.skip", inputs=(f"{name}.code",), zero=self._zero(name), factor=factor))
         return rewritten
 
     def _quantize(self, operation: Quantize) -> Quantize:
         """Return a quantizer whose input is an integer with an odd integer step, and any other as it is.
 
-        The layer behind it makes up for the change of step, so that only the clipping moves.
+        The layer behind it makes up for the change of step, and fewer codes where steps are wider leave the clip where it was.
         """
         source = operation.inputs[0]
         previous = self.structure.operations[source]
@@ -335,42 +247,17 @@ class _Snapper:
         if isinstance(previous, Activate) and previous.inputs[0] in self.units:
             source = previous.inputs[0]
             if previous.function == "relu6":
-                qmax = min(qmax, round(6 / float(step)))
+                qmax = min(qmax, round(6 / float(step.detach())))
             step = _value_step(operation, previous.function)
         if source not in self.units:
             return operation
         real = step * self.units[source]
-        odd = _odd(real)
-        self.widened[operation.name] = odd / real
-        return replace(operation, inputs=(source,), step=odd, offset=0.0, qmax=qmax)
-
-
-def channel_grid(multiplier: Tensor, largest_accumulator: int) -> Tensor:
-    """Return a power of two per channel: multiples of it, with this accumulator, have exact products in float32.
-
-    Args:
-        multiplier: [O], not negative.
-        largest_accumulator: magnitude of what it multiplies, as calibration saw it.
-    """
-    bits = min(max(EXACT_BITS - 1 - ceil(log2(HEADROOM * largest_accumulator)), FEWEST_BITS), MOST_BITS)
-    return torch.exp2(torch.floor(torch.log2(multiplier.clamp(min=SMALLEST_MULTIPLIER))) + 1 - bits)
-
-
-def _rounded(values: Tensor) -> Tensor:
-    """Round to integers, with a straight-through gradient."""
-    return values + (values.round() - values).detach()
-
-
-def _odd(value: Tensor, *, down: bool = False) -> Tensor:
-    """Return the nearest odd integer, or the next one below, at least 1, with a straight-through gradient."""
-    odd = (2 * torch.floor((value - float(down)) / 2) + 1).clamp(min=1)
-    return value + (odd - value).detach()
+        step = odd_step(real)
+        qmax = min(qmax, ceil(qmax * float((real / step).detach())))
+        self.widened[operation.name] = step / real
+        return replace(operation, inputs=(source,), step=step, offset=0.0, qmax=qmax)
 
 
 def _value_step(quantize: Quantize, function: Function | None) -> Tensor:
     """Return a quantizer's step on the value before a linear nonlinearity."""
     return quantize.step / HARD_SIGMOID_SLOPE if function == "hardsigmoid" else quantize.step
-
-
-def _largest_step(bits: int) -> float:
-    return min(float(2.0 ** (TIE_BITS - bits)), LARGEST_STEP)

@@ -3,56 +3,97 @@
 from collections.abc import Mapping, Sequence
 from math import sqrt
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 Result = Mapping[str, Any]
 """Content of a run's result.json."""
 
+Outcome = Result | Literal["diverged", "missing"]
+"""What became of a run: missing until it is finished."""
 
-def compare_rows(
-    results: Mapping[str, Mapping[int, Result | None]], float_rows: Mapping[str, Sequence[str]]
-) -> list[dict[str, Any]]:
+
+class Difference(NamedTuple):
+    """A mean difference between rows, of runs with the same seed."""
+
+    mean: float
+    error: float | None
+    """Its standard error; None with one seed."""
+    pairs: int
+
+    def in_words(self, above: str, below: str, other: str, digits: int = 2) -> str:
+        """Return the difference as part of a sentence, such as "1.50 +- 0.20 points ahead of lsq".
+
+        Args:
+            above: what to say where it is positive, before the other row's name.
+            below: what to say where it is negative.
+            other: name of the other row.
+            digits: behind the point.
+        """
+        error, seeds = (f" \N{PLUS-MINUS SIGN} {self.error:.{digits}f}", "") if self.error is not None else ("", " (one seed)")
+        return f"{abs(self.mean):.{digits}f}{error} {above if self.mean >= 0 else below} {other}{seeds}"
+
+
+def paired_difference(one: Mapping[int, float], other: Mapping[int, float]) -> Difference | None:
+    """Return how far one row lies above another, by seed; None where they share none."""
+    differences = [one[seed] - other[seed] for seed in one if seed in other]
+    if not differences:
+        return None
+    spread = _spread(differences)
+    return Difference(mean(differences), None if spread is None else spread / sqrt(len(differences)), len(differences))
+
+
+def compare_rows(outcomes: Mapping[str, Mapping[int, Outcome]], float_rows: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
     """Return one row of numbers per row of a study, of averaged weights at the last widths.
 
-    Keys: row, widths, seeds (finished), diverged, top1, top1_std (over seeds; null with fewer than two), loss, lost (points of
-    top-1 below the best of its float rows, paired by seed), lost_error (its standard error), minutes (per run), megabytes.
+    Keys: row, widths, seeds (finished), diverged, missing, top1, top1_std (over seeds; null with fewer than two), loss, lost
+    (points of top-1 below the best of its float rows, paired by seed), lost_error (its standard error), minutes (per run),
+    megabytes.
 
     Args:
-        results: row -> seed -> result.json, or None where training diverged.
+        outcomes: row -> seed -> result.json, or why there is none.
         float_rows: row -> the rows that its points are lost against.
     """
-    return [_compared(row, by_seed, _best(results, float_rows[row])) for row, by_seed in results.items()]
+    best_float = {row: _best(outcomes, float_rows[row]) for row in outcomes}
+    return [_compared(row, by_seed, best_float[row]) for row, by_seed in outcomes.items()]
 
 
-def _best(results: Mapping[str, Mapping[int, Result | None]], rows: Sequence[str]) -> dict[int, float]:
+def points_lost(outcomes: Mapping[str, Mapping[int, Outcome]], float_rows: Sequence[str], row: str) -> dict[int, float]:
+    """Return the points of top-1 that each finished run of a row lies below the best float row of its seed."""
+    best = _best(outcomes, float_rows)
+    return {seed: best[seed] - value for seed, value in _top1(outcomes[row]).items() if seed in best}
+
+
+def _best(outcomes: Mapping[str, Mapping[int, Outcome]], rows: Sequence[str]) -> dict[int, float]:
     """Return the best top-1 of some rows, by seed."""
     best: dict[int, float] = {}
     for row in rows:
-        for seed, result in results[row].items():
-            if result is not None:
-                best[seed] = max(best.get(seed, 0.0), _last(result)["averaged"]["top1"])
+        for seed, value in _top1(outcomes[row]).items():
+            best[seed] = max(best.get(seed, 0.0), value)
     return best
 
 
-def _compared(row: str, by_seed: Mapping[int, Result | None], best_float: Mapping[int, float]) -> dict[str, Any]:
-    finished = {seed: result for seed, result in by_seed.items() if result is not None}
-    last = {seed: _last(result) for seed, result in finished.items()}
-    top1 = {seed: entry["averaged"]["top1"] for seed, entry in last.items()}
-    lost = [best_float[seed] - value for seed, value in top1.items() if seed in best_float]
-    spread = _spread(list(top1.values()))
-    lost_spread = _spread(lost)
+def _top1(by_seed: Mapping[int, Outcome]) -> dict[int, float]:
+    return {seed: _last(result)["averaged"]["top1"] for seed, result in by_seed.items() if not isinstance(result, str)}
+
+
+def _compared(row: str, by_seed: Mapping[int, Outcome], best_float: Mapping[int, float]) -> dict[str, Any]:
+    finished = [result for result in by_seed.values() if not isinstance(result, str)]
+    last = [_last(result) for result in finished]
+    top1 = _top1(by_seed)
+    lost = paired_difference(best_float, top1)
     return {
         "row": row,
-        "widths": next((entry["widths"] for entry in last.values()), None),
+        "widths": next((entry["widths"] for entry in last), None),
         "seeds": len(finished),
-        "diverged": len(by_seed) - len(finished),
+        "diverged": list(by_seed.values()).count("diverged"),
+        "missing": list(by_seed.values()).count("missing"),
         "top1": mean(top1.values()) if top1 else None,
-        "top1_std": spread,
-        "loss": mean(entry["averaged"]["loss"] for entry in last.values()) if last else None,
-        "lost": mean(lost) if lost else None,
-        "lost_error": None if lost_spread is None else lost_spread / sqrt(len(lost)),
-        "minutes": mean(result["seconds"] / 60 for result in finished.values()) if finished else None,
-        "megabytes": mean(entry["bytes"] / 1e6 for entry in last.values()) if last else None,
+        "top1_std": _spread(list(top1.values())),
+        "loss": mean(entry["averaged"]["loss"] for entry in last) if last else None,
+        "lost": None if lost is None else lost.mean,
+        "lost_error": None if lost is None else lost.error,
+        "minutes": mean(result["seconds"] / 60 for result in finished) if finished else None,
+        "megabytes": mean(entry["bytes"] / 1e6 for entry in last) if last else None,
     }
 
 

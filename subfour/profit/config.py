@@ -113,6 +113,8 @@ class ScheduleConfig:
     """How often the rate changes."""
     max_steps: int | None = None
     """Stop each epoch after this many steps; None: the whole epoch."""
+    evaluations: int = 1
+    """Validation losses per epoch in the phases after sampling, at equal distances; 1: at the end of the epoch only."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -120,7 +122,7 @@ class ScheduleConfig:
         _check(
             self,
             "schedule.",
-            positive={"batch_size", "lr", "float_lr", "snap_lr", "final_lr_scale", "max_steps"},
+            positive={"batch_size", "lr", "float_lr", "snap_lr", "final_lr_scale", "max_steps", "evaluations"},
             not_negative=epochs | {"weight_decay", "range_lr_scale"},
             share={"momentum"},
         )
@@ -298,8 +300,10 @@ class RunConfig:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all of it: what a checkpoint remembers."""
-        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+        """SHA-256 of all that decides a weight: what a checkpoint remembers."""
+        values = self.to_json()
+        del values["schedule"]["evaluations"]  # looking more often changes nothing
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     @property
     def freezes_layers(self) -> bool:

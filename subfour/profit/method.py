@@ -20,9 +20,8 @@ from torch.optim import SGD
 
 from subfour import collective
 from subfour.convert.calibrate import calibrate, calibrate_weights, missing_ranges, needs_calibration, set_bits
-from subfour.integer.build import build_program
-from subfour.integer.network import SnappedNetwork, pixels_of
-from subfour.integer.snap import Snapping, measure
+from subfour.integer.measure import Snapping
+from subfour.integer.network import SnappedNetwork, measure_snapping, pixels_of
 from subfour.profit.collapse import ChanceGuard, CollapseError, check_parameters, check_ranges
 from subfour.profit.dampening import Dampening
 from subfour.profit.examination import Examiner
@@ -95,6 +94,7 @@ class ProfitRun:
         self.momentum: dict[str, Tensor] = {}
         self.previous_weights: dict[str, Tensor] = {}
         self.totals = EpochTotals()
+        self.raw_losses: list[float] = []
         checkpoint = self.store.load_newest()
         if checkpoint is None:
             self.state = RunState(
@@ -115,6 +115,7 @@ class ProfitRun:
                 raise ValueError(f"config: {run.path / 'config.json'} is not what it was when the run began; bring it back")
             self._resume_workers()
             session.precision.load_state(self.state.loss_scale)
+            self.raw_losses = self.state.underway.pop("raw_losses", [])
             self.totals = EpochTotals(**self.state.underway)
         run.truncate_metrics(self.state.metrics_size)
         collective.wait_for_all()
@@ -155,6 +156,7 @@ class ProfitRun:
         restore_momentum(self.model, optimizer, self.momentum)
         meter = self._meter() if phase.kind == "sample" else None
         network = self._network(phase)
+        looks = self._steps_with_a_look()
         trainer = Trainer(
             model=distributed(network, synchronized=self.config.parallel.sync_batchnorm),
             optimizer=optimizer,
@@ -181,7 +183,7 @@ class ProfitRun:
                         self.interruption.heed(batches),
                         epoch=epoch,
                         steps=self.steps,
-                        seed_step=partial(self._begin_step, state.phase, epoch),
+                        seed_step=partial(self._begin_step, network, looks, epoch),
                         on_step=partial(self._step_done, optimizer, meter),
                         totals=self.totals,
                     )
@@ -232,9 +234,8 @@ class ProfitRun:
         self.average.restart()
         preprocessing = self.session.data.preprocessing
         batches = self.examiner.training_batches("snap", self.config.calibration_batches)
-        program = build_program(self.model.eval(), preprocessing)
         pixels = (pixels_of(images.to(self.session.device), preprocessing) for images, _ in batches)
-        self.state.snapping = measure(program, pixels).to_json()
+        self.state.snapping = measure_snapping(self.model.eval(), preprocessing, pixels).to_json()
 
     def _network(self, phase: Phase) -> nn.Module:
         """Return what trains and is evaluated: the network, or its snapped program around the same parameters."""
@@ -281,6 +282,8 @@ class ProfitRun:
         state.unreadable = collective.union([*state.unreadable, *self.session.unreadable_images()])
         self._count_seconds()
         record |= {"seconds": state.seconds, "ranges": layer_ranges(self.model)}
+        if self.raw_losses:
+            record["raw_losses"] = self.raw_losses
         self.run.append_metrics(record)
         self.chance.remember(record)
         state.metrics_size = self.run.metrics_size
@@ -304,7 +307,7 @@ class ProfitRun:
             state.next_epoch += 1
         if meter is not None and phase_ends:
             self.run.write_json(SENSITIVITY_FILE, sensitivity_table(self.session, state))
-        self.totals, state.underway = EpochTotals(), {}
+        self.totals, self.raw_losses, state.underway = EpochTotals(), [], {}
         self._save(None if phase_ends else optimizer)
         self.observer.epoch_done(record)
 
@@ -314,7 +317,7 @@ class ProfitRun:
             return
         if meter is not None:
             self.previous_weights, self.state.running = meter.state()
-        self.state.underway = asdict(self.totals)
+        self.state.underway = asdict(self.totals) | {"raw_losses": self.raw_losses}
         self._count_seconds()
         self._save(optimizer)
 
@@ -369,7 +372,16 @@ class ProfitRun:
         warmup = 0.0 if phase.kind in ("stabilize", "snap") else schedule.warmup_epochs
         return CosineSchedule(epochs=phase.epochs, warmup_epochs=warmup, final_scale=schedule.final_lr_scale).scale
 
-    def _begin_step(self, phase: int, epoch: int, step: int) -> None:
+    def _steps_with_a_look(self) -> set[int]:
+        """Return the steps before which the validation loss is taken, in the phases after sampling."""
+        sampled = any(phase.kind == "sample" for phase in self.phases[: self.state.phase])
+        count = self.config.schedule.evaluations if sampled else 1
+        return {self.steps * index // count for index in range(1, count)} - {0}
+
+    def _begin_step(self, network: nn.Module, looks: set[int], epoch: int, step: int) -> None:
+        phase = self.state.phase
+        if step in looks:
+            self.raw_losses.append(self.examiner.accuracy(network).loss)
         torch.manual_seed(derive_seed(self.config.seed, "step", phase, epoch, step))
         self.step_method.progress = progress(self.config, self.phases, phase=phase, position=epoch + step / self.steps)
 

@@ -20,8 +20,8 @@ from subfour.convert.policy import LayerRule
 from subfour.data.images import evaluation_split
 from subfour.data.loader import EvaluationLoader
 from subfour.data.sources import load_images
+from subfour.integer.measure import Snapping
 from subfour.integer.network import SnappedNetwork
-from subfour.integer.snap import Snapping
 from subfour.layers import quant_layers
 from subfour.models.zoo import build_model
 from subfour.profit.config import RunConfig

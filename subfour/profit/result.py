@@ -47,6 +47,7 @@ def write_result(session: Session, run: RunDirectory, state: RunState) -> dict[s
     git = run.read_json("environment.json")["git"] or {}
     result: dict[str, Any] = {
         "recipe": config.recipe,
+        "data": config.data,
         "seed": config.seed,
         "commit": git.get("commit"),
         "dirty": git.get("dirty"),

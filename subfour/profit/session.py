@@ -1,5 +1,6 @@
 """From a configuration to what a run needs: images, the converted network, an outside teacher."""
 
+import logging
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from subfour.seeding import derive_seed
 from subfour.train.distill import Teacher, renormalization
 from subfour.train.precision import Precision
 
+logger = logging.getLogger(__name__)
+
 DATA_FILE = "data.json"
 """Class names and preprocessing of a run."""
 
@@ -39,6 +42,9 @@ TEACHER_FILE = "teacher.safetensors"
 
 MOST_WORKERS = 8
 """Decoding processes, unless more are asked for."""
+
+FEW_STEPS = 8
+"""Of an epoch."""
 
 USUAL_IMAGE_SIZE = 224
 """For networks without a weights record, in pixels."""
@@ -112,6 +118,8 @@ def prepare_session(config: RunConfig) -> Session:
         max_steps=config.schedule.max_steps,
         unreadable=loading.unreadable,
     )
+    if config.method != "data-free" and config.schedule.max_steps is None:
+        _warn_of_few_steps(training)
     validation = EvaluationLoader(
         validation_images,
         data.preprocessing,
@@ -241,6 +249,17 @@ def _config_of(run: str) -> RunConfig:
 
 def _ended_float(config: RunConfig) -> bool:
     return config.weight_bits[-1] == config.activation_bits[-1] == FLOAT_BITS
+
+
+def _warn_of_few_steps(training: TrainingLoader) -> None:
+    """Say so where a batch is so large that an epoch is hardly any training."""
+    images = len(training.split)
+    smaller = 2 ** max(1, (images // FEW_STEPS).bit_length() - 1)
+    if training.steps_per_epoch < FEW_STEPS and smaller < training.batch_size:
+        logger.warning(
+            "schedule.batch_size: %d training images are %d step(s) of %d an epoch, little to learn from; try %d",
+            *(images, training.steps_per_epoch, training.batch_size, smaller),
+        )
 
 
 def _preprocessing(config: RunConfig, training_images: Split, record: Preprocessing | None) -> Preprocessing:

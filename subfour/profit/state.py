@@ -24,7 +24,7 @@ class RunState:
     next_epoch: int = 0
     """Epochs of that phase that are done."""
     underway: dict[str, Any] = field(default_factory=dict)
-    """`EpochTotals` of the epoch that goes on; empty between two epochs."""
+    """`EpochTotals` of the epoch that goes on, and its validation losses so far; empty between two epochs."""
     freeze_order: list[str] = field(default_factory=list)
     """Layers in the order they freeze, by AIWQ under PROFIT; empty before the sampling phase ends."""
     instability: dict[str, float] = field(default_factory=dict)

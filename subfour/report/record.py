@@ -18,6 +18,17 @@ from subfour.rundir import RunDirectory
 
 Status = Literal["finished", "not finite", "cut off", "not begun"]
 
+METHODS = {
+    "profit": "PROFIT",
+    "none": "nothing frozen",
+    "dampening": "dampening",
+    "iterative-freezing": "iterative freezing",
+    "random-order": "freezing in random order",
+    "reversed-order": "freezing in reversed order",
+    "data-free": "no data",
+}
+"""What a run was trained with, in words."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WidthResult:
@@ -64,6 +75,11 @@ class RunRecord:
     def name(self) -> str:
         """The folder's own name."""
         return self.path.resolve().name
+
+    @property
+    def method(self) -> str:
+        """What it was trained with, in words."""
+        return METHODS[self.config.method]
 
     @property
     def status(self) -> Status:

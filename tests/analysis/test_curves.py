@@ -16,7 +16,23 @@ def records(*phases: tuple[str, list[float]]) -> list[dict]:
 
 def test_a_curve_counts_epochs_over_the_whole_run():
     curve = loss_curve("a", records(("float", [4, 2]), ("sample", [3])))
-    assert (curve.epochs, curve.training, curve.validation) == ([1, 2, 3], [2, 1, 1.5], [4, 2, 3])
+    assert curve.training == [(1, 2), (2, 1), (3, 1.5)]
+    assert curve.validation == [(1, 4), (2, 2), (3, 3)]
+
+
+def test_losses_inside_an_epoch_lie_at_equal_distances_on_the_curve():
+    run = records(("float", [4]), ("finetune", [2]))
+    run[1]["raw_losses"] = [3.5, 3, 2.5]
+    assert loss_curve("a", run).validation == [(1, 4), (1.25, 3.5), (1.5, 3), (1.75, 2.5), (2, 2)]
+
+
+def test_losses_inside_an_epoch_are_changes_of_their_own():
+    """1, 3 and 2 about their mean 2, as below."""
+    run = records(("sample", [5]), ("finetune", [11, 14]), ("finetune", [106]))
+    run[1]["raw_losses"], run[3]["raw_losses"] = [10], [104]
+    found = fluctuation([run])
+    assert found is not None
+    assert (found.deviation, found.changes) == (1, 3)
 
 
 def test_fluctuation_is_the_deviation_of_the_changes_after_sampling_inside_each_phase():

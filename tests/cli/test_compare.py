@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from subfour.cli import compare
 from subfour.cli.study import read_study
 from tests.cli.command import ONE_STEP, error, printed, subfour
 
@@ -53,6 +54,10 @@ def test_a_study_runs_is_skipped_when_done_and_goes_on_where_it_was(study: Path)
     assert (result["quantizer"], result["method"], result["seed"]) == ("lsq", "dampening", 1)
     assert table[1]["top1"] == result["rows"][-1]["averaged"]["top1"]
     assert table[1]["lost"] == floating["rows"][-1]["averaged"]["top1"] - table[1]["top1"]
+    page = Path("out/study.html").read_text()
+    assert "3 of 3 runs are finished, 0 diverged, 0 are missing." in page
+    assert "subfour train digits --schedule.max-steps 1" in page
+    assert Path("out/study_figures/rows.svg").exists()
     lines = list(csv.DictReader(Path("out/table.csv").read_text().splitlines()))
     assert [{key: str(value) if value is not None else "" for key, value in line.items()} for line in table] == lines
     before = Path("out/float/seed-0/metrics.jsonl").stat().st_mtime_ns
@@ -73,7 +78,25 @@ def test_a_run_that_diverges_is_a_row_and_does_not_stop_the_others(tmp_path: Pat
     assert [(line["row"], line["seeds"], line["diverged"]) for line in table] == [("wild", 0, 1), ("float", 1, 0)]
     assert (table[0]["top1"], table[0]["widths"]) == (None, None)
     assert "try a lower schedule.lr" in (out / "wild/seed-0/diverged.json").read_text()
+    assert "try a lower schedule.lr" in (out / "study.html").read_text()
     printed("compare", study, "--out", out)  # and is not tried again
+
+
+def test_after_each_run_the_page_says_what_is_known(study: Path, monkeypatch: pytest.MonkeyPatch):
+    pages: list[str] = []
+
+    def interrupted(words: list[str]) -> None:
+        pages.append(Path("out/study.html").read_text())
+        if len(pages) == 2:
+            raise KeyboardInterrupt
+        train(words)
+
+    train = compare.train.run
+    monkeypatch.setattr(compare.train, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compare.run([str(study), "--out", "out"])
+    assert [f"{done} of 3 runs are finished" in page for done, page in enumerate(pages)] == [True, True]
+    assert "1 of 3 runs are finished, 0 diverged, 2 are missing." in Path("out/study.html").read_text()
 
 
 def test_a_directory_with_other_options_is_refused(study: Path):

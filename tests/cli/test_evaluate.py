@@ -10,13 +10,13 @@ from tests.data.builders import encoded, picture, typed_features, write_folder, 
 
 def test_json_has_accuracy_loss_and_images(finished_run: Path):
     accuracy = json.loads(printed("evaluate", finished_run, "--json"))
-    assert list(accuracy) == ["top1", "top5", "loss", "images"]
+    assert list(accuracy) == ["top1", "top5", "loss", "images", "snapped"]
     assert accuracy["images"] == 355
 
 
 def test_it_gives_what_the_run_reported(finished_run: Path):
     reported = json.loads((finished_run / "result.json").read_text())["rows"][-1]["averaged"]
-    assert json.loads(printed("evaluate", finished_run, "--json")) == pytest.approx(reported)
+    assert json.loads(printed("evaluate", finished_run, "--json")) == pytest.approx(reported | {"snapped": True})
 
 
 def test_a_model_file_alone_is_enough(finished_run: Path, tmp_path: Path):
@@ -26,9 +26,16 @@ def test_a_model_file_alone_is_enough(finished_run: Path, tmp_path: Path):
 
 def test_the_table_says_what_was_evaluated_on_what(finished_run: Path):
     title, headings, row = printed("evaluate", finished_run).splitlines()
-    assert title == f"{finished_run}: A4W4 on digits"
+    assert title == f"{finished_run}: A4W4 on digits, snapped"
     assert headings.split() == ["top-1", "%", "top-5", "%", "loss", "images"]
     assert row.split()[-1] == "355"
+
+
+def test_it_says_whether_a_network_is_snapped(finished_run: Path):
+    assert json.loads(printed("evaluate", finished_run, "--json"))["snapped"] is True
+    unsnapped = Path(__file__).parents[2] / "results" / "models" / "digits-w4a4.safetensors"
+    assert json.loads(printed("evaluate", unsnapped, "--json"))["snapped"] is False
+    assert printed("evaluate", unsnapped).splitlines()[0] == f"{unsnapped}: A4W4 on digits"
 
 
 def test_one_parquet_file_needs_no_split(finished_run: Path, tmp_path: Path):

@@ -65,6 +65,18 @@ def test_verify_exits_0_where_a_snapped_file_is_exact(finished_run: Path, export
         assert (executor["images"], executor["exact_images"]) == (20, 20)
 
 
+def test_verify_shows_the_largest_accumulators_beside_their_bounds(finished_run: Path, exported: Path):
+    """What images gave lies below what weights allow; export says what is proven."""
+    found = json.loads(printed("verify", exported, "--run", finished_run, "--images", 4, "--json"))["accumulators"]
+    assert "classifier.3" in found
+    assert all(0 < one["largest"] <= one["worst"] for one in found.values())
+    proven = sum(one["worst"] <= one["exact"] for one in found.values())
+    again = json.loads(printed("export", finished_run, "--out", exported.with_name("again"), "--snap", "--json"))
+    assert (again["exact_float32"], again["layers_and_sums"]) == (proven, len(found))
+    assert len(again["limited"]) == len(found) - proven
+    assert again["unclear_channels"] == 0
+
+
 def test_verify_exits_1_where_it_is_not(finished_run: Path, exported: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("subfour.export.verify.accumulators_of", lambda layer, values: values)  # no integers
     outcome = subfour("verify", exported, "--run", finished_run, "--images", 2)

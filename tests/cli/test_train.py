@@ -72,20 +72,23 @@ def test_everything_shown_is_in_metrics(here: Path, photographs: Path):
         assert float(average) == pytest.approx(record["averaged"]["top1"], abs=0.01)
 
 
-def test_the_commands_it_prints_at_the_end_work_as_they_are_printed(here: Path, photographs: Path):
-    """Evaluate, inspect, sensitivity; and training on one's own photographs, shortened here."""
-    commands = [
-        line
-        for line in printed("train", "digits", *SHORT, "--data", f"folder:{photographs}", "--out", "my run").splitlines()
-        if line.startswith("  subfour ")
-    ]
-    *looks, photographs = [shlex.split(line)[1:] for line in commands]
-    assert [look[0] for look in looks] == ["evaluate", "inspect", "sensitivity", "report"]
+def test_the_commands_it_prints_at_the_end_work_as_they_are_printed(here: Path):
+    """Looks at the run, the proof of its exported file, and training on one's own photographs, shortened here."""
+    lines = printed("train", "digits", *SHORT, "--out", "my run").splitlines()
+    *looks, photographs = [shlex.split(line)[1:] for line in lines if line.startswith("  subfour ")]
+    assert [look[0] for look in looks] == ["report", "evaluate", "inspect", "sensitivity", "export", "verify"]
     for look in looks:
         assert "my run" in printed(*look)
     write_folder(here / "PHOTOS", images=3)
     printed(*photographs, *SHORT)
     assert json.loads((here / "runs/digits/result.json").read_text())["classes"] == ["cat", "dog"]
+
+
+def test_what_does_not_apply_is_not_advised(here: Path, photographs: Path):
+    """A run on photographs needs no advice to try that, and a network that was not snapped no proof."""
+    text = printed("train", "digits", *SHORT, "--data", f"folder:{photographs}", "--no-snap")
+    assert "PHOTOS" not in text
+    assert "verify" not in text
 
 
 def test_json_is_the_result_and_progress_goes_to_standard_error(here: Path, photographs: Path):

@@ -8,6 +8,7 @@ import onnx
 from subfour.export.formats import ONNX_WRITERS
 from subfour.export.record import FileFormat, Record
 from subfour.export.runtime import RUNTIMES
+from subfour.export.seal import seal
 from subfour.export.verify import Verifier
 from subfour.integer.program import Program
 from tests.integer.programs import PREPROCESSING, random_pixels, stock_programs
@@ -47,7 +48,7 @@ def model_of(name: str, *, snapped: bool, file_format: FileFormat = "onnx") -> o
 
 def content_of(name: str, *, snapped: bool, file_format: FileFormat = "onnx") -> bytes:
     """Return the file's bytes."""
-    return model_of(name, snapped=snapped, file_format=file_format).SerializeToString()
+    return seal(model_of(name, snapped=snapped, file_format=file_format).SerializeToString())
 
 
 def verified(program: Program, content: bytes) -> Verifier:

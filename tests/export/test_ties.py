@@ -8,8 +8,8 @@ import torch
 
 from subfour.export.portable import PortableWriter
 from subfour.export.runtime import RUNTIMES, RuntimeName
+from subfour.integer.grids import LARGEST_STEP, TIE_BITS
 from subfour.integer.program import IMAGE, Add, Flatten, Layer, Lookup, Operation, Program, Quantize
-from subfour.integer.snap import LARGEST_STEP, TIE_BITS
 from tests.export.files import record_for
 from tests.integer.programs import PREPROCESSING, random_pixels
 

@@ -5,8 +5,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from subfour.export.comparison import LOGITS, Comparison
 from subfour.export.formats import ONNX_WRITERS
-from subfour.export.verify import LOGITS, Comparison, Reference, accumulators_of, check_constants
+from subfour.export.verify import Reference, accumulators_of, check_constants
 from subfour.integer.execute import execute
 from subfour.integer.program import Layer, Program
 from tests.export.files import content_of, model_of, program_of, record_for, verified

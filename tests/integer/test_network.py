@@ -3,10 +3,11 @@ import torch
 from torch import nn
 
 from subfour.convert.calibrate import set_bits
+from subfour.convert.graph import trace
 from subfour.convert.rewrite import convert
 from subfour.data.preprocess import Preprocessing, normalize
 from subfour.integer.execute import execute
-from subfour.integer.network import SnappedNetwork, check_snappable, pixels_of, snapped_program
+from subfour.integer.network import SnappedNetwork, check_snappable, measure_snapping, pixels_of, snapped_program
 from subfour.layers import quant_layers
 from tests.convert.stock_networks import NORMALIZATION, stock_network
 from tests.integer.programs import PREPROCESSING, SIZE, random_pixels, stock_programs
@@ -47,6 +48,27 @@ def test_training_moves_every_parameter_and_leaves_batch_norm_alone():
     with torch.no_grad():
         final = network.eval()(images())
     assert torch.corrcoef(torch.stack([logits.detach().flatten(), final.flatten()]))[0, 1] > 0.9
+
+
+def test_training_steps_are_those_of_a_network_traced_anew_each_time(monkeypatch: pytest.MonkeyPatch):
+    """Bit for bit, and it is traced once."""
+    states, traced = [], []
+    monkeypatch.setattr("subfour.integer.network.trace", lambda model: traced.append(model) or trace(model))
+    for anew in (False, True):
+        network = snapped_network().train()
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+        traced.clear()
+        for _ in range(3):
+            if anew:
+                network._graph = trace(network.model)
+            optimizer.zero_grad()
+            network(images()).square().mean().backward()
+            optimizer.step()
+        assert not traced
+        states.append(network.state_dict())
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    moved = snapped_network().state_dict()
+    assert any(not torch.equal(value, moved[name]) for name, value in states[0].items())
 
 
 def test_what_was_settled_is_kept_until_the_mode_is_set_again():
@@ -93,6 +115,15 @@ def test_the_program_of_a_network_is_a_function_of_its_state():
     again = snapped_program(programs.model, PREPROCESSING, programs.snapping)
     pixels = random_pixels()
     assert torch.equal(execute(again, pixels)[again.output], execute(programs.settled, pixels)[again.output])
+
+
+@pytest.mark.parametrize(("bits", "warned"), [(4, False), (8, True)])
+def test_it_is_said_before_training_where_multipliers_would_be_coarse(bits: int, warned: bool, caplog: pytest.LogCaptureFixture):
+    """With what to do about it."""
+    snapping = measure_snapping(tiny(bits), PREPROCESSING, [random_pixels(8)])
+    assert snapping == stock_programs(TINY, bits).snapping
+    said = [message for message in caplog.messages if message.startswith("snap: ") and message.endswith("with --no-snap")]
+    assert bool(said) == warned
 
 
 def test_whether_a_network_can_be_snapped_is_known_before_it_is_calibrated():

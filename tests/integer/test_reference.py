@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subfour.integer import reference
-from subfour.integer.snap import TIE_BITS
+from subfour.integer.grids import TIE_BITS
 
 
 @given(data=st.data())

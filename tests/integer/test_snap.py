@@ -1,11 +1,16 @@
+from itertools import combinations
 from typing import TypeVar
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from subfour.integer.build import build_program
 from subfour.integer.execute import accumulate, compute, execute
+from subfour.integer.grids import EXACT_BITS, LARGEST_CUT, TIE_BITS, channel_grid, odd_step
+from subfour.integer.measure import Snapping, measure
 from subfour.integer.program import (
     IMAGE,
     Activate,
@@ -19,7 +24,8 @@ from subfour.integer.program import (
     Program,
     Quantize,
 )
-from subfour.integer.snap import EXACT_BITS, TIE_BITS, Snapping, _Snapper, channel_grid, check_structure, measure, snap
+from subfour.integer.snap import _Snapper, coarse_layers, snap
+from subfour.integer.structure import check_structure
 from subfour.quantizers import QuantizerName
 from tests.integer.programs import NAMES, PREPROCESSING, codes_of, normed, random_pixels, stock_programs
 from tests.profit.quantized_networks import TINY, quantized
@@ -103,9 +109,9 @@ def test_a_snapped_block_computes_what_the_block_computed(name: str, quantizer: 
         if isinstance(pool := programs.built.named(quantize.inputs[0]), Pool):
             # The odd step of a sum over few positions is a small number, far from what it replaces; the layer makes up for it.
             step = quantize.step * snapper.widened[quantize.name]
-            inside = (expected.abs() < quantize.qmax) & (codes.abs() < quantize.qmax)
-            error = (codes * step - expected * quantize.step).abs()[inside]
-            assert (error <= (step + quantize.step) / 2 + snapper.code_steps[pool.inputs[0]]).all(), quantize.name
+            error = (codes * step - expected * quantize.step).abs()
+            ends = (LARGEST_CUT * quantize.qmax * quantize.step + step) * (expected == quantize.qmax)
+            assert (error <= (step + quantize.step) / 2 + snapper.code_steps[pool.inputs[0]] + ends).all(), quantize.name
         elif not behind_a_pool(programs.built, quantize):
             assert (codes - expected).abs().max() <= 1, quantize.name
             assert (codes != expected).double().mean() < 0.08, quantize.name
@@ -146,6 +152,56 @@ def test_rounding_kills_no_channel_at_four_bits(name: str):
         assert bool((after.multiplier[before.multiplier > 0] > 0).all()), before.name
 
 
+@given(value=st.floats(0.01, 2.0**15))
+def test_an_odd_step_covers_the_range_and_is_as_narrow_as_it_can_be(value: float):
+    """A thirty-second of the range may be cut; no odd integer between does."""
+    real = torch.tensor(value, dtype=torch.float64)
+    step = float(odd_step(real))
+    assert step % 2 == 1
+    assert step >= value * (1 - LARGEST_CUT)
+    assert step == 1 or step - 2 < value * (1 - LARGEST_CUT) or step - value <= 1
+
+
+def test_eight_bit_codes_of_pooled_maps_keep_the_range_of_their_quantizer():
+    """Whatever the number of positions, and so the step of the sum, which is small at 8 bits."""
+    for size in (8, 12, 16, 24, 32):
+        model = quantized(normed(nn.Conv2d(3, 8, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 4, 1)), 8)
+        pixels = random_pixels(16, size)
+        program = build_program(model, PREPROCESSING, dtype=torch.float64)
+        snapping = measure(program, [pixels])
+        snapper = _Snapper(program, snapping)
+        found = execute(snapper.snapped(), pixels)
+        expected = execute(program, pixels)
+        quantize = program.quantizers[-1]
+        step = quantize.step * snapper.widened[quantize.name]
+        error = (found[quantize.name] * step - expected[quantize.name] * quantize.step).abs()
+        assert step >= quantize.step * (1 - LARGEST_CUT)
+        code_step = snapper.code_steps[program.named(quantize.inputs[0]).inputs[0]]
+        assert error.max() <= 1.5 * step + quantize.step / 2 + code_step + LARGEST_CUT * quantize.qmax * quantize.step, size
+
+
+@pytest.mark.parametrize(("bits", "felt"), [(4, False), (6, False), (8, True)])
+def test_rounded_multipliers_are_felt_at_eight_bits_only(bits: int, felt: bool):
+    """And no channel is lost, at any width."""
+    programs = stock_programs(TINY, bits)
+    assert bool(coarse_layers(programs.snapped, programs.snapping)) == felt
+    for before, after in zip(of_kind(programs.built, Layer), of_kind(programs.snapped, Layer), strict=True):
+        assert (after.multiplier[before.multiplier > 0] > 0).all(), before.name
+
+
+def test_sums_that_do_not_hang_together_have_units_of_their_own():
+    """Else the chain of the widest values would make multipliers of all others coarse."""
+    programs = stock_programs("torchvision/mobilenet_v2")
+    snapper = _Snapper(programs.built, programs.snapping)
+    chains = snapper.structure.chains
+    assert len(chains) == 5  # of 10 sums
+    assert all(not one & other for one, other in combinations(chains, 2))
+    for add in of_kind(programs.built, Add):
+        assert len({snapper.skip_units[name] for name in (add.name, *add.inputs)}) == 1
+    wide = stock_programs(TINY, 8)
+    assert len({*_Snapper(wide.built, wide.snapping).skip_units.values()}) > 1
+
+
 def test_relu6_and_hard_sigmoid_become_part_of_the_clip():
     """ReLU6 by a lower qmax where the range reaches beyond 6; hard-sigmoid by slope and shift, exactly."""
     model = quantized(normed(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU6(), nn.Conv2d(4, 4, 1)), 4)
@@ -174,6 +230,14 @@ def test_the_constants_train_through_their_rounding():
         assert found is not None, name
         assert found.isfinite().all(), name
         assert bool(found.any()) == bool(smooth.any()), name
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", NAMES)
+def test_no_constant_leaves_the_graph_unasked(name: str):
+    """Torch warns where a tensor that needs a gradient becomes a plain number."""
+    programs = stock_programs(name)
+    snap(build_program(programs.model, PREPROCESSING), programs.snapping)
 
 
 def test_what_calibration_measures_survives_json():

@@ -1,6 +1,6 @@
 import pytest
 
-from subfour.profit.comparison import compare_rows
+from subfour.profit.comparison import compare_rows, paired_difference, points_lost
 
 
 def result(top1: float, loss: float = 1.0, seconds: float = 60.0) -> dict[str, object]:
@@ -14,7 +14,7 @@ def test_mean_spread_and_points_lost_by_hand():
         {
             "float": {0: result(90.0), 1: result(91.0)},
             "control": {0: result(89.0), 1: result(93.0)},
-            "row": {0: result(88.0, loss=0.5, seconds=120), 1: result(87.0, loss=0.7), 2: None},
+            "row": {0: result(88.0, loss=0.5, seconds=120), 1: result(87.0, loss=0.7), 2: "diverged", 3: "missing"},
         },
         {row: ["float", "control"] for row in ("float", "control", "row")},
     )
@@ -24,6 +24,7 @@ def test_mean_spread_and_points_lost_by_hand():
         "widths": "A4W4",
         "seeds": 2,
         "diverged": 1,
+        "missing": 1,
         "top1": 87.5,
         "top1_std": pytest.approx(0.5**0.5),
         "loss": pytest.approx(0.6),
@@ -38,3 +39,23 @@ def test_mean_spread_and_points_lost_by_hand():
 def test_without_two_seeds_there_is_no_spread_and_without_float_rows_nothing_is_lost():
     (row,) = compare_rows({"row": {0: result(88.0)}}, {"row": []})
     assert (row["top1"], row["top1_std"], row["lost"], row["lost_error"]) == (88.0, None, None, None)
+
+
+def test_points_are_lost_by_seed_and_not_where_the_float_network_of_the_seed_lacks():
+    outcomes = {"float": {0: result(90.0), 1: "missing"}, "row": {0: result(88.0), 1: result(87.0), 2: "diverged"}}
+    assert points_lost(outcomes, ["float"], "row") == {0: 2.0}
+
+
+def test_a_difference_is_paired_by_seed():
+    """Differences 1 and 3: mean 2, deviation sqrt 2, error 1."""
+    found = paired_difference({0: 5.0, 1: 9.0, 2: 100.0}, {0: 4.0, 1: 6.0, 3: 0.0})
+    assert found == (2.0, pytest.approx(1.0), 2)
+    assert found.in_words("above", "below", "lsq") == "2.00 \N{PLUS-MINUS SIGN} 1.00 above lsq"
+    assert paired_difference({0: 5.0}, {1: 4.0}) is None
+
+
+def test_one_seed_has_no_error_and_says_so():
+    found = paired_difference({0: 4.0}, {0: 5.5})
+    assert found is not None
+    assert found.error is None
+    assert found.in_words("above", "below", "lsq", 1) == "1.5 below lsq (one seed)"

@@ -107,6 +107,7 @@ def test_options_reach_the_plan(capsys: pytest.CaptureFixture[str]):
         *((ScheduleConfig, "weight_decay", value) for value in [-0.1, NAN]),
         *((ScheduleConfig, "momentum", value) for value in [0.0, 1.0, -0.9, NAN]),
         *((ScheduleConfig, "max_steps", value) for value in [0, -1]),
+        *((ScheduleConfig, "evaluations", value) for value in [0, -1]),
         (ScheduleConfig, "update", "other"),
         *(
             (ProfitConfig, "fractions", tuple(map(Fraction, shares)))

@@ -24,7 +24,7 @@ def test_the_ranges_are_where_codes_end(quantizer: QuantizerName):
             assert quantizer_of_layer.codes(beyond) == top
             below = beyond - 0.6 * clipped_at / top
             assert quantizer_of_layer.codes(below) == top - 1
-            assert largest + quantizer_of_layer.offset == pytest.approx(float(quantizer_of_layer.values(top)), rel=1e-5)
+            assert largest + quantizer_of_layer.offset == pytest.approx(quantizer_of_layer.values(top).item(), rel=1e-5)
 
 
 def test_what_is_float_has_no_ranges():

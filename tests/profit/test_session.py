@@ -195,3 +195,16 @@ def test_a_continued_run_never_widens(finished: FinishedRun, option: str):
     narrow = replace(finished.config, weight_bits=(2,), activation_bits=(2,))
     with pytest.raises(ValueError, match=rf"{option}: 8 is wider than the \d bits that .* ended with"):
         continued(replace(narrow, **{option: (8, 2)}), str(finished.folder))
+
+
+def test_an_epoch_of_few_steps_is_warned_of_with_a_batch_size_that_helps(config: RunConfig, caplog: pytest.LogCaptureFixture):
+    """But not where the user wants few steps, nor where there are enough."""
+    whole = replace(config, schedule=replace(config.schedule, max_steps=None, batch_size=1000))
+    session = prepare_session(whole)
+    images = len(session.training.split)
+    assert f"schedule.batch_size: {images} training images are 1 step(s) of {images} an epoch" in caplog.text
+    advised = int(caplog.text.rsplit("try ", 1)[1])
+    caplog.clear()
+    prepare_session(replace(whole, schedule=replace(whole.schedule, batch_size=advised)))
+    prepare_session(replace(whole, schedule=replace(whole.schedule, max_steps=1)))
+    assert not caplog.text

@@ -12,6 +12,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 
 from subfour.report.page import write_report
+from subfour.report.study_page import write_study_page
+from tests.report.study_rows import rows_of_every_kind
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -25,11 +27,17 @@ ARGUMENTS = (
 PHONE = {"width": 390, "height": 844}
 
 
-@pytest.fixture(scope="module")
-def report(run: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of a finished run beside two others."""
-    out = tmp_path_factory.mktemp("report") / "report.html"
-    write_report([run("finished"), run("none"), run("pact")], out)
+FIGURES = {"run": 10, "study": 1}
+
+
+@pytest.fixture(scope="module", params=FIGURES)
+def report(request: pytest.FixtureRequest, run: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a finished run beside two others; the page of a study with rows of every kind."""
+    out = tmp_path_factory.mktemp("report") / f"{request.param}.html"
+    if request.param == "run":
+        write_report([run("finished"), run("none"), run("pact")], out)
+    else:
+        write_study_page(Path("mine.toml"), rows_of_every_kind(out.parent), out)
     return out
 
 
@@ -67,7 +75,7 @@ def test_nothing_goes_wrong_and_no_request_leaves_the_file(page: Page, report: P
 def test_every_figure_is_drawn(page: Page, report: Path):
     page.goto(report.as_uri())
     figures = page.locator("figure")
-    assert figures.count() == 10
+    assert figures.count() == FIGURES[report.stem]
     for index in range(figures.count()):
         drawing = figures.nth(index).locator("svg")
         box = drawing.bounding_box()

@@ -5,12 +5,13 @@ import json
 import re
 import shutil
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from subfour.report.page import write_report
+from tests.report.outline import Outline
+from tests.report.study_rows import config_of, write_run
 
 Runs = Callable[[str], Path]
 
@@ -18,33 +19,6 @@ FIGURES = (
     *("f1-profit", "f2-quantizers", "f3-levels", "f4-tradeoff"),
     *("aiwq", "freezing", "errors", "codes", "ranges", "cost"),
 )
-
-
-class Outline(HTMLParser):
-    """Reads what a page is made of."""
-
-    def __init__(self, text: str) -> None:
-        """Read it."""
-        super().__init__()
-        self.headings: list[int] = []
-        self.ids: list[str] = []
-        self.addresses: list[str] = []
-        self.words = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Keep headings, ids and addresses."""
-        if re.fullmatch(r"h\d", tag):
-            self.headings.append(int(tag[1]))
-        for name, value in attrs:
-            if name == "id":
-                self.ids.append(str(value))
-            elif name in ("href", "src"):
-                self.addresses.append(str(value))
-
-    def handle_data(self, data: str) -> None:
-        """Keep the text."""
-        self.words += data
 
 
 def page_of(out: Path, *runs: Path) -> Outline:
@@ -175,3 +149,12 @@ def test_points_are_lost_against_the_better_of_float_phase_and_float_control(run
     last = json.loads((run("finished") / "result.json").read_text())["rows"][-1]["averaged"]["top1"]
     page = page_of(tmp_path / "page.html", run("finished"), control)
     assert f"float control 99.50 %, {99.5 - last:.2f} points lost" in page.words
+
+
+def test_a_run_without_training_has_a_page(tmp_path: Path):
+    write_run(tmp_path / "run", config_of(4, quantizer="affine", method="data-free"), top1=90.0)
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    page = page_of(tmp_path / "page.html", tmp_path / "run")
+    assert "affine quantizers, trained with no data" in page.words
+    assert "Nothing trains in this run" in page.words
+    assert "90.00 %" in page.words

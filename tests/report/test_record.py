@@ -1,9 +1,11 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
-from subfour.report.record import read_record
+from subfour.profit.config import RunConfig
+from subfour.report.record import METHODS, read_record
 
 
 @pytest.mark.parametrize(("name", "status"), [("finished", "finished"), ("float", "finished"), ("nan", "not finite")])
@@ -31,3 +33,7 @@ def test_the_costs_are_those_of_the_runs_own_network(run: Callable[[str], Path])
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="not a run directory"):
         read_record(tmp_path)
+
+
+def test_every_method_has_words():
+    assert set(METHODS) == set(get_args(get_type_hints(RunConfig)["method"]))

@@ -1,0 +1,201 @@
+"""What the paper leads one to expect, and what the rows of a study say to it: one small rule per claim.
+
+Rows are compared by seed. A difference counts from two standard errors on, so one seed decides nothing; a rule says which rows
+it looked at, and that there are none where the study has none.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from statistics import fmean
+from typing import Literal
+
+from subfour.analysis.curves import fluctuation
+from subfour.profit.comparison import Difference, paired_difference
+from subfour.report.study import StudyRow
+
+Verdict = Literal["confirmed", "refuted", "undecided"]
+
+ERRORS = 2.0
+"""Standard errors that a difference must have."""
+
+FAILS = 10.0
+"""Points of top-1 below the same network without fusing from which training has failed; our number, the supplement has none."""
+
+FAR = 5.0
+"""Points of top-1 that are far behind; our number, the paper has none."""
+
+STEADIER = 2.0
+"""How many times less the validation loss fluctuates with PROFIT."""
+
+ENOUGH_SEEDS = 3
+"""A fluctuation of fewer runs decides nothing."""
+
+BELOW = ("points below", "points above")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one pair of rows says to a claim."""
+
+    verdict: Verdict
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One claim and what the study says to it."""
+
+    claim: str
+    findings: Sequence[Finding]
+
+    @property
+    def verdict(self) -> Verdict | Literal["mixed", "not tested"]:
+        """What all findings say, if they say one thing."""
+        verdicts = {finding.verdict for finding in self.findings}
+        return "not tested" if not verdicts else verdicts.pop() if len(verdicts) == 1 else "mixed"
+
+
+Rule = Callable[[Sequence[StudyRow]], Iterator[Finding]]
+
+
+def answers(rows: Sequence[StudyRow]) -> list[Answer]:
+    """Return what a study says to every claim."""
+    return [Answer(claim, list(rule(rows))) for claim, rule in CLAIMS.items()]
+
+
+def duq_ends_lower(rows: Sequence[StudyRow]) -> Iterator[Finding]:
+    """Supplement, Fig. 2: the validation loss on MobileNet-v3."""
+    for duq, pact in product(_on_v3(rows), repeat=2):
+        chosen = duq.config.quantizer == "duq" and duq.config.padding == "negative" and pact.config.quantizer == "pact-sawb"
+        if chosen and duq.differs_only_in(pact, "quantizer", "padding", "schedule"):
+            yield from _lower_loss(duq, pact)
+
+
+def profit_lowers_loss(rows: Sequence[StudyRow]) -> Iterator[Finding]:
+    """Supplement, Fig. 1: the validation loss."""
+    for profit, control in _with_control(rows):
+        yield from _lower_loss(profit, control)
+
+
+def profit_steadies_loss(rows: Sequence[StudyRow]) -> Iterator[Finding]:
+    """Supplement, Fig. 1: the fluctuation of the validation loss after sampling."""
+    for profit, control in _with_control(rows):
+        runs = [[record.metrics for record in row.records.values()] for row in (profit, control)]
+        found, other = (fluctuation(group) if group else None for group in runs)
+        if found is None or other is None or not found.deviation:
+            continue
+        times = other.deviation / found.deviation
+        enough = min(found.runs, other.runs) >= ENOUGH_SEEDS
+        verdict: Verdict = "undecided" if not enough else "confirmed" if times >= STEADIER else "refuted"
+        seeds = "" if enough else f" ({min(found.runs, other.runs)} of the {ENOUGH_SEEDS} seeds that it takes)"
+        words = f"{found.deviation:.4f} in {profit.name}, {other.deviation:.4f} in {control.name}: {times:.1f} times less{seeds}"
+        yield Finding(verdict, words)
+
+
+def depthwise_leads(rows: Sequence[StudyRow]) -> Iterator[Finding]:
+    """Sec. 3 of the paper: depthwise layers are the least stable. Half is what chance gives."""
+    shares, first = {}, 0
+    for row in rows:
+        for seed, record in row.records.items():
+            kinds = [layer["kind"] == "depthwise" for layer in record.sensitivity]
+            if 0 < sum(kinds) < len(kinds):
+                shares[row.name, seed] = _precedence(kinds)
+                first += kinds[0]
+    difference = paired_difference(dict(enumerate(shares.values())), dict.fromkeys(range(len(shares)), 0.5))
+    if difference is not None:
+        share = 100 * fmean(shares.values())
+        words = f"a depthwise layer comes first in {first} of {len(shares)} runs"
+        yield Finding(_judge(difference), f"{words}, and before a layer of another kind {share:.0f} % of the time")
+
+
+def fused_fails_per_layer(rows: Sequence[StudyRow]) -> Iterator[Finding]:
+    """Supplement, Sec. 5, at 4-bit weights."""
+    for granularity, fails in (("layer", True), ("channel", False)):
+        for fused, plain in product(rows, repeat=2):
+            pair = (fused.config.batchnorm, plain.config.batchnorm) == ("fused", "unfused") and fused.config.weight_bits[-1] == 4
+            if not pair or fused.config.weight_granularity != granularity:
+                continue
+            if not fused.differs_only_in(plain, "batchnorm"):
+                continue
+            if fused.diverged and not fused.records:
+                yield Finding("confirmed" if fails else "refuted", f"{fused.name} diverged")
+            elif difference := paired_difference(plain.top1, fused.top1):
+                failed = difference.mean > FAILS
+                yield Finding(
+                    "confirmed" if failed == fails else "refuted",
+                    f"per {granularity}, {fused.name} lies {difference.in_words(*BELOW, plain.name)}",
+                )
+
+
+def others_far_behind_at_3_bits(rows: Sequence[StudyRow]) -> Iterator[Finding]:
+    """The paper's 3-bit MobileNet-v3: the best of the other quantizers against DuQ."""
+    narrow = [row for row in _on_v3(rows) if row.widths == "A3W3" and row.top1]
+    for duq in (row for row in narrow if row.config.quantizer == "duq" and row.config.padding == "negative"):
+        others = [
+            row
+            for row in narrow
+            if row.config.quantizer != "duq" and duq.differs_only_in(row, "quantizer", "padding", "schedule")
+        ]
+        if not others:
+            continue
+        best = max(others, key=lambda row: fmean(row.top1.values()))
+        if difference := paired_difference(duq.top1, best.top1):
+            ahead = Difference(difference.mean - FAR, difference.error, difference.pairs)
+            yield Finding(_judge(ahead), f"{best.name} lies {difference.in_words(*BELOW, duq.name)}")
+
+
+def order_matters(rows: Sequence[StudyRow]) -> Iterator[Finding]:
+    """Ours: whether freezing by AIWQ beats freezing in another order."""
+    for profit, other in product(rows, repeat=2):
+        pair = profit.config.method == "profit" and other.config.method in ("random-order", "reversed-order")
+        difference = paired_difference(profit.top1, other.top1)
+        if pair and profit.differs_only_in(other, "method") and difference:
+            words = f"{profit.name} lies {difference.in_words(*BELOW[::-1], other.name)}"
+            yield Finding(_judge(difference), words)
+
+
+CLAIMS: Mapping[str, Rule] = {
+    "On MobileNet-v3, DuQ with negative padding ends at a lower validation loss than PACT (F2)": duq_ends_lower,
+    "PROFIT lowers the validation loss (F1)": profit_lowers_loss,
+    f"PROFIT makes the validation loss fluctuate at least {STEADIER:g} times less (F1)": profit_steadies_loss,
+    "Depthwise layers lead the AIWQ order": depthwise_leads,
+    f"At 4 bits, fused batch norm fails per layer and not per channel (more than {FAILS:g} points)": fused_fails_per_layer,
+    f"On 3-bit MobileNet-v3, the best other quantizer is more than {FAR:g} points behind DuQ": others_far_behind_at_3_bits,
+    "Freezing in AIWQ's order beats another order": order_matters,
+}
+
+
+def _on_v3(rows: Sequence[StudyRow]) -> list[StudyRow]:
+    return [row for row in rows if "v3" in row.network]
+
+
+def _with_control(rows: Sequence[StudyRow]) -> Iterator[tuple[StudyRow, StudyRow]]:
+    """Yield each row with PROFIT and the same row with nothing frozen."""
+    for profit, control in product(rows, repeat=2):
+        methods = (profit.config.method, control.config.method)
+        if methods == ("profit", "none") and profit.differs_only_in(control, "method"):
+            yield profit, control
+
+
+def _lower_loss(one: StudyRow, other: StudyRow) -> Iterator[Finding]:
+    if difference := paired_difference(other.loss, one.loss):
+        yield Finding(_judge(difference), f"{one.name} ends {difference.in_words('below', 'above', other.name, 4)}")
+
+
+def _judge(difference: Difference) -> Verdict:
+    """Return what a difference says that is expected to be positive."""
+    if difference.error is None or abs(difference.mean) <= ERRORS * difference.error:
+        return "undecided"
+    return "confirmed" if difference.mean > 0 else "refuted"
+
+
+def _precedence(kinds: Sequence[bool]) -> float:
+    """Return how often one of the marked comes before one of the others."""
+    before = marked = 0
+    for kind in kinds:
+        if kind:
+            marked += 1
+        else:
+            before += marked
+    return before / (marked * (len(kinds) - marked))

@@ -1,0 +1,124 @@
+"""Each claim is confirmed, refuted and left open by rows made for it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from subfour.report import expectations
+from subfour.report.expectations import Rule, Verdict, answers
+from subfour.report.study import StudyRow
+from tests.report.study_rows import config_of, study_row
+
+V2 = {"model": "torchvision/mobilenet_v2"}
+V3 = {"model": "subfour/tiny_mobilenet_v3"}
+PROFIT = {"method": "profit"}
+ORDER = {"method": "random-order"}
+PACT = {"quantizer": "pact-sawb", "padding": "zero"}
+FUSED = {"batchnorm": "fused"}
+CHANNEL = {"weight_granularity": "channel"}
+
+
+class Case(NamedTuple):
+    """Two rows, and what a rule makes of them."""
+
+    rule: Rule
+    bits: int
+    one: dict[str, Any]
+    other: dict[str, Any]
+    """Their configurations."""
+    top1: tuple[Sequence[float], Sequence[float]]
+    """Of both rows, by seed."""
+    verdicts: list[Verdict]
+
+
+FAR_APART, ONE_SEED = ([90, 91], [80, 80.5]), ([90], [20])
+
+CASES = {
+    "duq": Case(expectations.duq_ends_lower, 4, V3, V3 | PACT, FAR_APART, ["confirmed"]),
+    "pact": Case(expectations.duq_ends_lower, 4, V3, V3 | PACT, FAR_APART[::-1], ["refuted"]),
+    "close": Case(expectations.duq_ends_lower, 4, V3, V3 | PACT, ([90, 80], [85, 86]), ["undecided"]),
+    "one seed": Case(expectations.duq_ends_lower, 4, V3, V3 | PACT, ONE_SEED, ["undecided"]),
+    "v2": Case(expectations.duq_ends_lower, 4, V2, V2 | PACT, FAR_APART, []),
+    "loss": Case(expectations.profit_lowers_loss, 3, PROFIT, {}, FAR_APART, ["confirmed"]),
+    "two options": Case(expectations.profit_lowers_loss, 3, PROFIT | {"teacher": "none"}, {}, FAR_APART, []),
+    "order": Case(expectations.order_matters, 3, PROFIT, ORDER, FAR_APART[::-1], ["refuted"]),
+    "far": Case(expectations.others_far_behind_at_3_bits, 3, V3, V3 | PACT, FAR_APART, ["confirmed"]),
+    "near": Case(expectations.others_far_behind_at_3_bits, 3, V3, V3 | PACT, ([90, 91], [88, 89.5]), ["refuted"]),
+    "4 bits": Case(expectations.others_far_behind_at_3_bits, 4, V3, V3 | PACT, FAR_APART, []),
+    "fused fails": Case(expectations.fused_fails_per_layer, 4, {}, FUSED, ONE_SEED, ["confirmed"]),
+    "fused works": Case(expectations.fused_fails_per_layer, 4, {}, FUSED, ([90], [89]), ["refuted"]),
+    "channel works": Case(expectations.fused_fails_per_layer, 4, CHANNEL, CHANNEL | FUSED, ([90], [89]), ["confirmed"]),
+    "channel fails": Case(expectations.fused_fails_per_layer, 4, CHANNEL, CHANNEL | FUSED, ONE_SEED, ["refuted"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_two_rows_settle_a_claim(tmp_path: Path, case: Case):
+    configs = {"one": config_of(case.bits, **case.one), "other": config_of(case.bits, **case.other)}
+    rows = [study_row(tmp_path, name, config, top1) for (name, config), top1 in zip(configs.items(), case.top1, strict=True)]
+    assert [finding.verdict for finding in case.rule(rows)] == case.verdicts
+    assert [finding.verdict for finding in case.rule(rows[::-1])] == case.verdicts
+
+
+def test_a_fused_row_that_diverged_has_failed(tmp_path: Path):
+    rows = [study_row(tmp_path, "one", config_of(4), [90.0]), study_row(tmp_path, "fused", config_of(4, **FUSED), [None])]
+    (finding,) = expectations.fused_fails_per_layer(rows)
+    assert (finding.verdict, finding.words) == ("confirmed", "fused diverged")
+
+
+@pytest.mark.parametrize(("scale", "seeds", "verdict"), [(4, 3, "confirmed"), (1.5, 3, "refuted"), (4, 2, "undecided")])
+def test_fluctuations_are_compared_over_three_seeds(tmp_path: Path, scale: float, seeds: int, verdict: Verdict):
+    """The seeds' curves lie apart by one step, up or down; those without PROFIT by `scale` times as much."""
+    steps = [(0.0, 1.0, 0.0), (0.0, -1.0, 1.0), (0.0, 0.0, -1.0)]
+
+    def row(name: str, method: str, factor: float) -> StudyRow:
+        losses = {seed: [factor * step for step in steps[seed]] for seed in range(seeds)}
+        return study_row(tmp_path, name, config_of(3, method=method), [90.0] * seeds, losses=losses)
+
+    (finding,) = expectations.profit_steadies_loss([row("with", "profit", 1), row("without", "none", scale)])
+    assert finding.verdict == verdict
+    assert f": {scale:.1f} times less" in finding.words
+
+
+@pytest.mark.parametrize(
+    ("kinds", "verdict"),
+    [
+        (["depthwise", "depthwise", "pointwise", "pointwise"], "confirmed"),
+        (["pointwise", "pointwise", "depthwise"], "refuted"),
+    ],
+)
+def test_depthwise_layers_lead_where_they_come_before_others(tmp_path: Path, kinds: list[str], verdict: Verdict):
+    row = study_row(tmp_path, "row", config_of(3), [90.0, 90.0], kinds=kinds)
+    (finding,) = expectations.depthwise_leads([row])
+    assert finding.verdict == verdict
+
+
+def test_an_order_as_good_as_chance_leads_nothing(tmp_path: Path):
+    """Of 2 x 2 pairs a depthwise layer comes first in 2."""
+    row = study_row(tmp_path, "row", config_of(3), [90.0], kinds=["depthwise", "pointwise", "pointwise", "depthwise"])
+    (finding,) = expectations.depthwise_leads([row])
+    assert finding.verdict == "undecided"
+    assert "50 % of the time" in finding.words
+
+
+def test_a_claim_without_rows_is_not_tested_and_one_with_two_answers_is_mixed(tmp_path: Path):
+    assert {answer.verdict for answer in answers([])} == {"not tested"}
+    tops = {("layer", "unfused"): 90.0, ("layer", "fused"): 20.0, ("channel", "unfused"): 90.0, ("channel", "fused"): 20.0}
+    rows = [
+        study_row(tmp_path, f"{layer}-{norm}", config_of(4, weight_granularity=layer, batchnorm=norm), [top1])
+        for (layer, norm), top1 in tops.items()
+    ]
+    (fused,) = [answer for answer in answers(rows) if answer.findings]
+    assert fused.verdict == "mixed"
+    assert [finding.verdict for finding in fused.findings] == ["confirmed", "refuted"]
+
+
+def test_every_rule_answers_a_claim():
+    rules = {
+        name
+        for name, value in vars(expectations).items()
+        if not name.startswith("_") and "Finding]" in str(getattr(value, "__annotations__", {}).get("return"))
+    }
+    assert rules == {rule.__name__ for rule in expectations.CLAIMS.values()}
