@@ -36,7 +36,7 @@ def test_a_killed_worker_ends_all_and_one_line_says_how_to_go_on(tmp_path: Path)
     assert time.monotonic() - begin < 60
     hint = f"go on with: subfour train --resume {run} --workers 2"
     assert (process.returncode, err) == (1, f"subfour: worker 1 was ended by SIGKILL, so the others ended too; {hint}\n")
-    assert out.count("phase  kind") == 1  # only the main worker draws
+    assert out.count("phase  kind") <= 1  # only the main worker draws; what it had not yet written is lost with it
     assert RunDirectory(run).metrics()
 
 
