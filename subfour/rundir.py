@@ -38,13 +38,14 @@ RECORDED_PACKAGES = ("subfour", "torch", "torchvision", "timm", "numpy", "pillow
 class RunDirectory:
     """A folder that holds one run; made by `create` or `open`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
         """Name the folder without touching it.
 
         Args:
             path: the folder.
+            writes: whether this process is the one that writes; all writing methods of another one do nothing.
         """
-        self.path = path
+        self.path, self.writes = path, writes
 
     @classmethod
     def create(cls, path: Path, config: Mapping[str, JSON], records: Mapping[str, JSON] | None = None) -> "RunDirectory":
@@ -87,13 +88,17 @@ class RunDirectory:
         raise ValueError(f"--out {self.path}: it holds this very run, {state}; use --resume {self.path}, or choose another --out")
 
     @classmethod
-    def open(cls, path: Path) -> "RunDirectory":
+    def open(cls, path: Path, *, writes: bool = True) -> "RunDirectory":
         """Return an existing run.
+
+        Args:
+            path: the folder.
+            writes: see `RunDirectory`.
 
         Raises:
             ValueError: the path is not a run directory.
         """
-        run = cls(path)
+        run = cls(path, writes=writes)
         if not run._is_run():
             raise ValueError(f"{path}: not a run directory, it has no config.json; give the --out of a `subfour train`")
         return run
@@ -111,6 +116,9 @@ class RunDirectory:
         Raises:
             ValueError: another process holds the lock.
         """
+        if not self.writes:
+            yield
+            return
         with (self.path / ".lock").open("a") as file:
             try:
                 _lock(file)
@@ -132,7 +140,8 @@ class RunDirectory:
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write or replace a file of the run; see `write_atomically`."""
-        write_atomically(self.path / name, data)
+        if self.writes:
+            write_atomically(self.path / name, data)
 
     def read_json(self, name: str) -> Any:
         """Return the content of a JSON file of the run.
@@ -154,6 +163,8 @@ class RunDirectory:
 
     def append_metrics(self, record: Mapping[str, JSON]) -> None:
         """Append one line to metrics.jsonl; it is on the disk when this returns."""
+        if not self.writes:
+            return
         with self._metrics_file.open("ab") as file:
             file.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
             file.flush()
@@ -190,6 +201,8 @@ class RunDirectory:
         Raises:
             ValueError: the file is shorter than that.
         """
+        if not self.writes:
+            return
         if size > self.metrics_size:
             raise ValueError(
                 f"{self._metrics_file}: damaged, {self.metrics_size} bytes long where the checkpoint saw {size}; "

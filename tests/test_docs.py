@@ -17,6 +17,7 @@ from subfour.cli.cost import CostOptions
 from subfour.cli.evaluate import EvaluateOptions
 from subfour.cli.export import ExportOptions
 from subfour.cli.inspect import InspectOptions
+from subfour.cli.launch import Launch
 from subfour.cli.main import COMMANDS, main
 from subfour.cli.plan import PlanOptions
 from subfour.cli.predict import PredictOptions
@@ -29,6 +30,7 @@ from subfour.models.zoo import TORCHVISION_MOBILENETS
 from subfour.profit.config import RunConfig
 from subfour.profit.phases import build_phases
 from subfour.recipes import RECIPES, load_recipe
+from tests.cli.test_arguments import UNPREFIXED
 from tests.convert.stock_networks import NAMES, TIMM_PATTERNS
 
 ROOT = Path(__file__).parent.parent
@@ -104,7 +106,8 @@ def options_of(part: Any, prefix: str = "--") -> dict[str, Any]:
     """Return every option that a dataclass gives, with its default."""
     options: dict[str, Any] = {}
     for field in dataclasses.fields(part):
-        name = f"{prefix}{'from' if field.name == 'from_run' else field.name.replace('_', '-')}"
+        section = "--" if field.name in UNPREFIXED else prefix
+        name = f"{section}{'from' if field.name == 'from_run' else field.name.replace('_', '-')}"
         default = getattr(part, field.name, None)
         options |= options_of(default, f"{name}.") if dataclasses.is_dataclass(default) else {name: default}
     return options
@@ -112,7 +115,9 @@ def options_of(part: Any, prefix: str = "--") -> dict[str, Any]:
 
 RUN_OPTIONS = options_of(RunConfig())
 OTHER_OPTIONS = {
-    name for part in (TrainOptions, Output, Safeguards, ResumeOptions, *PLAIN_OPTIONS.values()) for name in options_of(part)
+    name
+    for part in (TrainOptions, Launch, Output, Safeguards, ResumeOptions, *PLAIN_OPTIONS.values())
+    for name in options_of(part)
 }
 
 
@@ -165,7 +170,7 @@ def test_an_option_in_a_document_exists_and_takes_the_value_shown(name: str):
     for span in spans(DOCUMENTS[name]):
         if span.startswith("--"):
             words = shlex.split(span)
-            assert words[0].replace("--no-", "--") in {*RUN_OPTIONS, *OTHER_OPTIONS}, span
+            assert re.sub(r"(--|\.)no-", r"\1", words[0]) in {*RUN_OPTIONS, *OTHER_OPTIONS}, span
             if len(words) > 1:
                 parse_training(["digits", *words])
 

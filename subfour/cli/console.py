@@ -5,9 +5,9 @@ import logging
 from rich.console import Console
 
 
-def make_console(*, stderr: bool = False) -> Console:
+def make_console(*, stderr: bool = False, quiet: bool = False) -> Console:
     """Return a console for lines; nothing in them is taken for markup or coloured by content."""
-    return Console(stderr=stderr, soft_wrap=True, markup=False, highlight=False, emoji=False)
+    return Console(stderr=stderr, quiet=quiet, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
 class Messages(logging.Handler):

@@ -5,12 +5,16 @@ import importlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import NoReturn
 from urllib.error import URLError
 
+from rich.console import Console
+
 from subfour.cli.console import Messages, make_console
-from subfour.train.interruption import Terminated
+from subfour.train.interruption import Terminated, WorkerLostError
 
 COMMANDS = {
     "train": "train a network down to a recipe's widths, or go on with a run",
@@ -28,6 +32,12 @@ COMMANDS = {
 }
 """Command -> what it does; each is a module of this package with `run(arguments)`."""
 
+STARTED = "SUBFOUR_WORKERS"
+"""Environment variable of workers that `--workers` has started: how many. Whoever started them says why they stopped."""
+
+MAIN_SPEAKS_FIRST = 5.0
+"""Seconds that another worker waits with an error: where the main one has it too, torchrun ends this one before it repeats it."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; see `subfour --help`."""
@@ -43,12 +53,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
-        errors.print(f"subfour: {_in_one_line(error)}", style="red")
-        sys.exit(2)
-    except (KeyboardInterrupt, Terminated) as stop:
-        what, code = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
-        errors.print("; ".join([f"subfour: {what}", *stop.args]), style="red")
-        sys.exit(code)
+        _leave(errors, _in_one_line(error), 2)
+    except (KeyboardInterrupt, Terminated, WorkerLostError) as stop:
+        words, code = {KeyboardInterrupt: (["interrupted"], 130), Terminated: (["terminated"], 143)}.get(type(stop), ([], 1))
+        if "RANK" in os.environ and STARTED in os.environ:
+            sys.exit(code)
+        _leave(errors, "; ".join([*words, *stop.args]), code)
+
+
+def _leave(errors: Console, line: str, code: int) -> NoReturn:
+    """Say why, and exit; a worker that is not the main one lets that one speak."""
+    worker = int(os.environ.get("RANK", "0"))  # of torchrun
+    if worker:
+        time.sleep(MAIN_SPEAKS_FIRST)
+    errors.print(f"subfour: {f'worker {worker}: ' if worker else ''}{line}", style="red")
+    sys.exit(code)
 
 
 def _run(command: str, *arguments: str) -> None:

@@ -1,7 +1,6 @@
 """`subfour train RECIPE [options]` and `subfour train --resume RUN`."""
 
 import json
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,9 +11,11 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
+from subfour import collective
 from subfour.cli.arguments import Switch, parse
 from subfour.cli.console import make_console
 from subfour.cli.display import ProgressDisplay
+from subfour.cli.launch import Launch, how_to_resume, start_workers
 from subfour.cli.observers import Observers
 from subfour.cli.recipe_arguments import RecipeOptions, resolved, split_recipe
 from subfour.cli.summary import print_summary
@@ -26,9 +27,11 @@ from subfour.profit.observer import Observer
 from subfour.profit.phases import build_phases
 from subfour.profit.result import RESULT_FILE, write_result
 from subfour.profit.session import DATA_FILE, DataRecord, Session, continued, prepare_session
+from subfour.profit.state import RunState
 from subfour.rundir import JSON, RunDirectory, environment
 from subfour.train.allocator import keep_freed_memory
-from subfour.train.interruption import Interruption, Terminated
+from subfour.train.interruption import Interruption, Terminated, WorkerLostError
+from subfour.train.parallel import connected, noticing_lost_workers
 
 USAGE = "subfour train RECIPE [options]\n       subfour train --resume RUN"
 
@@ -69,6 +72,7 @@ class TrainOptions:
     config: RecipeOptions
     out: Path | None = None
     """Run directory; by default a new one, runs/RECIPE or runs/RECIPE-2 and so on."""
+    launch: Annotated[Launch, tyro.conf.arg(name="")] = Launch()  # noqa: RUF009 (it is frozen)
     safeguards: Annotated[Safeguards, tyro.conf.arg(name="")] = Safeguards()
     output: Annotated[Output, tyro.conf.arg(name="")] = Output()
 
@@ -79,6 +83,7 @@ class ResumeOptions:
 
     resume: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     """The run directory."""
+    launch: Annotated[Launch, tyro.conf.arg(name="")] = Launch()  # noqa: RUF009 (it is frozen)
     safeguards: Annotated[Safeguards, tyro.conf.arg(name="")] = Safeguards()
     output: Annotated[Output, tyro.conf.arg(name="")] = Output()
 
@@ -99,20 +104,25 @@ def _begin(arguments: Sequence[str]) -> None:
     if config.from_run is not None:
         config = continued(config, config.from_run)
     build_phases(config)
-    out = options.out or _free_directory(config.recipe)
-    RunDirectory(out).require_free(config.to_json())
-    console = make_console(stderr=options.output.json)
-    session = _prepare(config, console)  # before the folder is made: a start that fails leaves nothing behind
-    records: dict[str, JSON] = {
-        "environment.json": environment(),
-        "plan.json": [phase.to_json() for phase in build_phases(config)],
-        DATA_FILE: session.data.to_json(),
-    }
-    directory = RunDirectory.create(out, config.to_json(), records)
-    interruption = Interruption(options.safeguards.checkpoint_minutes)
-    with directory.locked(), _resumable(directory), interruption.listening():
-        result = _train(session, directory, console, options, interruption)
-    _show(result, directory, console, options.output)
+    if options.launch.starts_others:
+        out = options.out or _free_directory(config.recipe)
+        RunDirectory(out).require_free(config.to_json())
+        with _resumable(out):
+            start_workers([*arguments, "--out", str(out)], options.launch.workers)
+        return
+    with connected(config.device):
+        out = Path(collective.from_main(str(options.out or _free_directory(config.recipe))))
+        if collective.is_main():
+            RunDirectory(out).require_free(config.to_json())
+        session = _prepare(config, options.output)  # before the folder is made: a start that fails leaves nothing behind
+        records: dict[str, JSON] = {
+            "environment.json": environment(),
+            "plan.json": [phase.to_json() for phase in build_phases(config)],
+            DATA_FILE: session.data.to_json(),
+        }
+        with collective.main_first():
+            directory = RunDirectory.create(out, config.to_json(), records) if collective.is_main() else _opened(out)
+        _train(session, directory, options)
 
 
 def _resume(arguments: Sequence[str]) -> None:
@@ -121,55 +131,91 @@ def _resume(arguments: Sequence[str]) -> None:
     except ValueError as error:
         raise ValueError(f"{error} (a run that goes on keeps its own recipe and options)") from None
     directory = RunDirectory.open(options.resume)
-    console = make_console(stderr=options.output.json)
     if (directory.path / RESULT_FILE).exists():
+        console = _console(options.output)
         console.print(f"{directory.path} is finished; nothing is left to train.")
-        result = directory.read_json(RESULT_FILE)
-    else:
-        interruption = Interruption(options.safeguards.checkpoint_minutes)
-        with directory.locked(), _resumable(directory), interruption.listening():
-            session = _prepare(RunConfig.from_json(directory.read_json("config.json")), console)
-            if session.data != DataRecord.from_json(directory.read_json(DATA_FILE)):
-                raise ValueError(f"data: {session.config.data} is not what it was when {directory.path} began; bring it back")
-            result = _train(session, directory, console, options, interruption)
-    _show(result, directory, console, options.output)
+        _show(directory.read_json(RESULT_FILE), directory, console, options.output)
+        return
+    config = RunConfig.from_json(directory.read_json("config.json"))
+    if options.launch.starts_others:
+        with _resumable(directory.path):
+            start_workers(arguments, options.launch.workers)
+        return
+    with connected(config.device):
+        _train(None, _opened(directory.path), options)
 
 
-def _prepare(config: RunConfig, console: Console) -> Session:
-    with console.status("reading images, building the network"):
+def _opened(path: Path) -> RunDirectory:
+    return RunDirectory.open(path, writes=collective.is_main())
+
+
+def _console(output: Output) -> Console:
+    """Return where progress goes: nowhere, for all workers but the main one."""
+    return make_console(stderr=output.json, quiet=not collective.is_main())
+
+
+def _prepare(config: RunConfig, output: Output) -> Session:
+    with _console(output).status("reading images, building the network"), collective.main_first():
         return prepare_session(config)
 
 
+def _prepare_again(directory: RunDirectory, output: Output) -> Session:
+    session = _prepare(RunConfig.from_json(directory.read_json("config.json")), output)
+    if session.data != DataRecord.from_json(directory.read_json(DATA_FILE)):
+        raise ValueError(f"data: {session.config.data} is not what it was when {directory.path} began; bring it back")
+    return session
+
+
 @contextmanager
-def _resumable(directory: RunDirectory) -> Iterator[None]:
+def _resumable(run: Path) -> Iterator[None]:
     """Tell who interrupts how to go on."""
     try:
         yield
-    except (KeyboardInterrupt, Terminated) as stop:
-        raise type(stop)(f"go on with: subfour train --resume {shlex.quote(str(directory.path))}") from None
+    except (KeyboardInterrupt, Terminated, WorkerLostError) as stop:
+        hint = [how_to_resume(run)] if (run / "config.json").exists() else []
+        raise type(stop)(*stop.args, *hint) from None
 
 
-def _train(
+def _train(session: Session | None, directory: RunDirectory, options: TrainOptions | ResumeOptions) -> None:
+    """Train what is left of a run, and show its result.
+
+    Args:
+        session: of a run that begins; None: of the directory.
+        directory: of the run.
+        options: what to show, and when to save.
+    """
+    interruption = Interruption(options.safeguards.checkpoint_minutes, collective.anyone)
+    console = _console(options.output)
+    with directory.locked(), _resumable(directory.path), noticing_lost_workers(), interruption.listening():
+        session = session or _prepare_again(directory, options.output)
+        state = _trained(session, directory, console, options, interruption)
+        if not collective.is_main():
+            return
+        result = write_result(session, directory, state)
+    _show(result, directory, console, options.output)
+
+
+def _trained(
     session: Session,
     directory: RunDirectory,
     console: Console,
     options: TrainOptions | ResumeOptions,
     interruption: Interruption,
-) -> dict[str, Any]:
-    """Train what is left of a run, and return its result."""
+) -> RunState:
+    """Train what is left of a run, and return its last state."""
     if session.config.method == "data-free":
-        return write_result(session, directory, quantize_without_data(session))
+        return quantize_without_data(session)
     guard = not options.safeguards.ignore_collapse
     phases = build_phases(session.config)
     with ExitStack() as stack:
         display = ProgressDisplay(console, phases, session.training.steps_per_epoch)
-        observers: list[Observer] = [display]
-        if options.output.tensorboard:
+        observers: list[Observer] = [display] if collective.is_main() else []
+        if options.output.tensorboard and collective.is_main():
             observers.append(stack.enter_context(TensorBoard(directory.path / "tensorboard", phases)))
         with console.status("evaluating the starting weights"):
             training = ProfitRun(session, directory, Observers(observers), interruption=interruption, collapse_guard=guard)
         stack.enter_context(display)
-        return write_result(session, directory, training.train())
+        return training.train()
 
 
 def _show(result: dict[str, Any], directory: RunDirectory, console: Console, output: Output) -> None:

@@ -1,4 +1,4 @@
-"""Random views of training images; each is a function of the generator it is given.
+"""Random views of training images; each is a function of the generator it is given, and of the image's place in its batch.
 
 `random_crop` and `random_flip` work on whole batches, for small images kept in memory; `random_resized_crop` on one image as it
 is decoded, for ImageNet (Szegedy et al., arXiv:1409.4842; torchvision's constants and fallback).
@@ -6,6 +6,7 @@ is decoded, for ImageNet (Szegedy et al., arXiv:1409.4842; torchvision's constan
 
 import math
 import random
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,18 +24,36 @@ ASPECT_RATIO = (3 / 4, 4 / 3)
 """Width / height of a resized crop."""
 
 
-def random_crop(pixels: Tensor, padding: int, generator: Generator) -> Tensor:
-    """Return a batch [N, 3, H, W] in which each image is shifted by up to `padding` pixels; black comes in at the border."""
+class Part(NamedTuple):
+    """Some images of a batch. The generator draws for the whole batch, so that a view does not depend on who else is there."""
+
+    size: int
+    """Images of the batch."""
+    places: Tensor
+    """Of the images that are there, [N]."""
+
+
+def random_crop(pixels: Tensor, padding: int, generator: Generator, part: Part | None = None) -> Tensor:
+    """Return a batch [N, 3, H, W] in which each image is shifted by up to `padding` pixels; black comes in at the border.
+
+    Args:
+        pixels: [N, 3, H, W].
+        padding: pixels.
+        generator: of the batch.
+        part: which images of a batch they are; None: all.
+    """
     count, _, height, width = pixels.shape
+    size, places = part or (count, torch.arange(count))
     padded = F.pad(pixels, (padding,) * 4)
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view [N, 3, shift, shift, H, W]
-    down, right = torch.randint(2 * padding + 1, (2, count), generator=generator)
+    down, right = torch.randint(2 * padding + 1, (2, size), generator=generator)[:, places]
     return windows[torch.arange(count), :, down, right]
 
 
-def random_flip(pixels: Tensor, generator: Generator) -> Tensor:
-    """Return a batch [N, 3, H, W] in which each image is mirrored with probability 1/2."""
-    flipped = torch.rand(len(pixels), generator=generator) < 0.5
+def random_flip(pixels: Tensor, generator: Generator, part: Part | None = None) -> Tensor:
+    """Return a batch [N, 3, H, W] in which each image is mirrored with probability 1/2; see `random_crop`."""
+    size, places = part or (len(pixels), torch.arange(len(pixels)))
+    flipped = torch.rand(size, generator=generator)[places] < 0.5
     return torch.where(flipped.view(-1, 1, 1, 1), pixels.flip(3), pixels)
 
 

@@ -1,7 +1,8 @@
 """Batches for training and evaluation: normalised float32 images [N, 3, H, W] in channels_last order, int64 labels [N].
 
 Order, crops and flips are functions of (seed, key), where the key names a place in a run, such as (phase, epoch): there is no
-stream to replay on resume, and the number of workers changes nothing.
+stream to replay on resume, and neither the number of decoding processes changes anything nor that of the workers who share a
+batch.
 """
 
 import random
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from subfour.data.augment import random_crop, random_flip, random_resized_crop
+from subfour.data.augment import Part, random_crop, random_flip, random_resized_crop
 from subfour.data.decode import BatchDecoder, Decoded, EvaluationPixels, Place
 from subfour.data.images import Split, Unreadable
 from subfour.data.preprocess import Preprocessing, normalize
@@ -22,6 +23,12 @@ from subfour.seeding import derive_seed
 
 Augmentation = Literal["crop-flip", "crop", "resized-crop", "none"]
 """`crop`: shifted by up to 1/8 of the size (digits must not be mirrored); `resized-crop`: ImageNet's, with flip."""
+
+
+Share = tuple[int, int]
+"""Which part of every batch a worker takes: its rank, and how many workers there are."""
+
+WHOLE: Share = (0, 1)
 
 
 class TrainingLoader:
@@ -73,35 +80,40 @@ class TrainingLoader:
             pixels = EvaluationPixels(split, preprocessing, workers, unreadable)
             self._views, self.errors = lambda _, batches: pixels.batches(batches), pixels.errors
 
-    def epoch(self, *key: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, *key: int, first_step: int = 0, share: Share = WHOLE) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images, labels) of each step; the last partial batch is dropped.
+
+        The shares of all workers are the batch of one: the same images, cropped and mirrored the same way.
 
         Args:
             *key: the epoch's place in the run, such as phase and epoch.
             first_step: where to begin; nothing is decoded for the steps before it.
+            share: of each batch; shares differ by one image at most.
 
         Raises:
             ValueError: an image cannot be read.
         """
         order = torch.randperm(len(self.split), generator=_generator(self.seed, "order", *key))
-        batches = torch.split(order, self.batch_size)[first_step : self.steps_per_epoch]
+        places = _shared(torch.arange(self.batch_size), share)
+        batches = [batch[places] for batch in torch.split(order, self.batch_size)[first_step : self.steps_per_epoch]]
         views = self._views((self.seed, "crops", *key), batches)
         for step, (indices, decoded) in enumerate(zip(batches, views, strict=True), start=first_step):
             if not len(decoded.kept):
                 raise ValueError(f"image: none of the {len(indices)} images of a step can be read; repair the data")
-            augmented = self._augment(decoded.pixels, _generator(self.seed, "crops", *key, step))
+            part = Part(self.batch_size, places[decoded.kept])
+            augmented = self._augment(decoded.pixels, _generator(self.seed, "crops", *key, step), part)
             yield normalize(augmented, self.preprocessing), self.split.labels[indices[decoded.kept]]
 
-    def _augment(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+    def _augment(self, pixels: Tensor, generator: torch.Generator, part: Part) -> Tensor:
         if self.augment in ("crop", "crop-flip"):
-            pixels = random_crop(pixels, self.preprocessing.image_size // 8, generator)
+            pixels = random_crop(pixels, self.preprocessing.image_size // 8, generator, part)
         if self.augment == "crop-flip":
-            pixels = random_flip(pixels, generator)
+            pixels = random_flip(pixels, generator, part)
         return pixels
 
 
 class EvaluationLoader:
-    """Every image once, in order."""
+    """Every image once, in order; or a worker's share of every batch."""
 
     def __init__(
         self,
@@ -111,6 +123,7 @@ class EvaluationLoader:
         batch_size: int,
         workers: int = 0,
         unreadable: Unreadable = "error",
+        share: Share = WHOLE,
     ) -> None:
         """Decode the images, if they fit into memory; see `TrainingLoader`.
 
@@ -118,19 +131,19 @@ class EvaluationLoader:
             ValueError: an option is out of range, or an image cannot be read.
         """
         _check_counts(batch_size, workers)
-        self.split, self.preprocessing, self.batch_size = split, preprocessing, batch_size
+        self.split, self.preprocessing, self.batch_size, self.share = split, preprocessing, batch_size, share
         self._pixels = EvaluationPixels(split, preprocessing, workers, unreadable)
         self.errors = self._pixels.errors
 
     @property
     def images(self) -> int:
-        """Number of images, unreadable ones included."""
+        """Number of images of all shares, unreadable ones included."""
         return len(self.split)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        batches = torch.split(torch.arange(self.images), self.batch_size)
+        batches = [_shared(batch, self.share) for batch in torch.split(torch.arange(self.images), self.batch_size)]
         for indices, decoded in zip(batches, self._pixels.batches(batches), strict=True):
-            if len(decoded.kept):
+            if len(decoded.kept) or self.share != WHOLE:  # workers must all come to the same number of batches
                 yield normalize(decoded.pixels, self.preprocessing), self.split.labels[indices[decoded.kept]]
 
 
@@ -139,6 +152,11 @@ def _check_counts(batch_size: int, workers: int) -> None:
         raise ValueError(f"batch_size: {batch_size} is not possible; use 1 or more")
     if workers < 0:
         raise ValueError(f"workers: {workers} is not possible; use 0 (decode in this process) or more")
+
+
+def _shared(batch: Tensor, share: Share) -> Tensor:
+    rank, workers = share
+    return batch.tensor_split(workers)[rank]
 
 
 def _generator(*place: int | str) -> torch.Generator:

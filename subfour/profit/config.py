@@ -22,6 +22,7 @@ from subfour.data.loader import Augmentation
 from subfour.models.zoo import Architecture
 from subfour.ops import FLOAT_BITS, check_bits
 from subfour.quantizers import Granularity, QuantizerName, check_granularity
+from subfour.train.precision import PrecisionName
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -203,6 +204,22 @@ class AverageConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ParallelConfig:
+    """How a step is computed: in which precision, in how many parts, and what workers share beside gradients."""
+
+    precision: Annotated[PrecisionName, tyro.conf.arg(prefix_name=False)] = "fp32"
+    """Of convolutions and products while training; the rest, the snap phase and every evaluation are fp32. fp16 needs a GPU."""
+    accumulate: Annotated[int, tyro.conf.arg(prefix_name=False)] = 1
+    """Parts of a batch that follow one another, to save memory; batch norm sees one part, the batch size stays what it is."""
+    sync_batchnorm: bool = True
+    """Batch norm sees the images of all workers, as it does with one; without, each worker's own."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        _check(self, "", positive={"accumulate"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
     """Everything that decides a run."""
 
@@ -263,6 +280,7 @@ class RunConfig:
     oscillation: OscillationConfig = field(default_factory=OscillationConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
     average: AverageConfig = field(default_factory=AverageConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
         """Check every field of its own, and what no part can check alone."""
@@ -323,9 +341,10 @@ class RunConfig:
             ValueError: a field is unknown or has a value that is not allowed.
         """
         values = dict(data)
-        if values:  # written before there were methods against oscillations
+        if values:  # written before there were methods against oscillations, or several workers
             values.setdefault("oscillation", dataclasses.asdict(OscillationConfig()))
-            values.setdefault("engine", "plain")  # likewise, before there were engines
+            values.setdefault("engine", "plain")  # before there were engines
+            values.setdefault("parallel", dataclasses.asdict(ParallelConfig()))
         parts = {
             "architecture": Architecture,
             "loading": LoadingConfig,
@@ -334,6 +353,7 @@ class RunConfig:
             "oscillation": OscillationConfig,
             "distill": DistillConfig,
             "average": AverageConfig,
+            "parallel": ParallelConfig,
         }
         try:
             for name, part in parts.items():
@@ -371,8 +391,9 @@ def _check(
     """
     for entry in dataclasses.fields(part):
         name, value = section + entry.name, getattr(part, entry.name)
-        if get_origin(entry.type) is Literal and value not in get_args(entry.type):
-            raise ValueError(f"{name}: {value!r} is not known; use {' or '.join(get_args(entry.type))}")
+        kind = get_args(entry.type)[0] if get_origin(entry.type) is Annotated else entry.type
+        if get_origin(kind) is Literal and value not in get_args(kind):
+            raise ValueError(f"{name}: {value!r} is not known; use {' or '.join(get_args(kind))}")
         if value is None:
             continue
         if entry.name in positive and not 0 < value < math.inf:

@@ -12,7 +12,8 @@ layer whose output is constant ranks last, because frozen it could never come ba
 the weight of the samples KEPT, so that a layer whose samples are dropped does not rank as stable (`corrected=False`: the
 authors' mean, which starts at 0). Both outputs come from the layer's own `apply_weight`, so unchanged weights give
 exactly 0 for every kind of layer; the authors' hook pads with 0 where the layer pads with -3/8. On codes (`engine/`) the
-two products of scales are rounded apart, and unchanged weights give 0 to the last bits.
+two products of scales are rounded apart, and unchanged weights give 0 to the last bits. A batch that several workers share, or
+that comes in parts, gives one sample: the moments of the parts make those of the whole, then the KL is formed once.
 
 Sampling only every k-th step compares the same two steps, t and t - 1, and decays the mean by decay^k: the same window.
 """
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from subfour import collective
 from subfour.layers import QuantConv2d, freezable_layers
 
 LARGEST_SAMPLE = 1.0
@@ -39,13 +41,40 @@ def instability(output_new: Tensor, output_old: Tensor) -> float | None:
         output_new: [N, C, H, W], from the present weights.
         output_old: the same shape, from the weights before the last step.
     """
+    return _divergence(_moments(output_new, output_old))
+
+
+def _moments(output_new: Tensor, output_old: Tensor) -> Tensor:
+    """Return the number of values, then mean and std of both outputs, of each channel: [5, C] in float64."""
     std_new, mean_new = _std_mean(output_new)
     std_old, mean_old = _std_mean(output_old)
-    alive = (std_new > 0) & (std_old > 0)
+    count = torch.full_like(mean_new, output_new.numel() // len(mean_new), dtype=torch.float64)
+    return torch.stack([count, *(values.double() for values in (mean_new, std_new, mean_old, std_old))])
+
+
+def _pooled(parts: Tensor) -> Tensor:
+    """Return the moments of the whole from those of its parts, [parts, 5, C] -> [5, C]."""
+    if len(parts) == 1:
+        return parts[0]
+    counts, *moments = parts.unbind(1)
+    count = counts.sum(0)
+    whole = [count]
+    for means, stds in (moments[:2], moments[2:]):
+        mean = (counts * means).sum(0) / count
+        # A part with a single value has no std, and adds its distance from the mean only.
+        squares = (counts - 1) * stds.nan_to_num().square() + counts * (means - mean).square()
+        whole += [mean, (squares.sum(0) / (count - 1)).sqrt()]
+    return torch.stack(whole)
+
+
+def _divergence(moments: Tensor) -> float | None:
+    """Return the mean KL over the channels alive, of `_moments`; None where there is none."""
+    _, mean_new, s_new, mean_old, s_old = moments
+    alive = (s_new > 0) & (s_old > 0)
     if not alive.any():
         return None
-    s_new, s_old = std_new[alive].double(), std_old[alive].double()
-    shift = mean_new[alive].double() - mean_old[alive].double()
+    s_new, s_old = s_new[alive], s_old[alive]
+    shift = mean_new[alive] - mean_old[alive]
     divergence = torch.log(s_old / s_new) + (s_new.square() + shift.square()) / (2 * s_old.square()) - 0.5
     return float(divergence.mean())
 
@@ -84,9 +113,9 @@ class RunningInstability:
 
 
 class InstabilityMeter:
-    """Samples AIWQ of every freezable layer in the training forward passes inside a `with` block."""
+    """Samples AIWQ of every freezable layer in the training steps inside a `with` block."""
 
-    def __init__(self, model: nn.Module, *, decay: float, corrected: bool, every: int = 1) -> None:
+    def __init__(self, model: nn.Module, *, decay: float, corrected: bool, every: int = 1, micro_batches: int = 1) -> None:
         """Prepare a meter without samples.
 
         Args:
@@ -94,13 +123,17 @@ class InstabilityMeter:
             decay: of the running mean, per step.
             corrected: whether the mean is divided by its weight.
             every: steps from one sample to the next; `begin_step` says which step it is, unless it is 1.
+            micro_batches: forward passes of a step.
         """
         self.decay = decay**every
         self.corrected = corrected
         self._every, self._samples, self._keeps = every, True, True
+        self.micro_batches = micro_batches
         self._layers = freezable_layers(model)
         self._running = {name: RunningInstability() for name in self._layers}
         self._previous: dict[str, Tensor] = {}
+        self._passes = dict.fromkeys(self._layers, 0)
+        self._parts: dict[str, list[Tensor]] = {name: [] for name in self._layers}
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> Self:
@@ -130,15 +163,31 @@ class InstabilityMeter:
                 return
             # What a forward pass in training moves (running ranges), this second look leaves.
             layer.eval()
-            previous = self._previous.pop(name, None) if self._samples else None
-            if previous is not None:
-                output_old = layer.apply_weight(layer.quantized_input(inputs[0]), previous)
-                self._running[name].add(instability(output, output_old), self.decay)
-            if self._keeps:
-                self._previous[name] = layer.quantized_weight().clone()
+            # What an update moves is lost in 16 bits.
+            with torch.autocast(output.device.type, enabled=False):
+                if self._samples and name in self._previous:
+                    previous = self._previous[name]
+                    values = layer.quantized_input(inputs[0]).to(previous.dtype)
+                    output_new = (
+                        output if output.dtype == previous.dtype else layer.apply_weight(values, layer.quantized_weight())
+                    )
+                    self._parts[name].append(_moments(output_new, layer.apply_weight(values, previous)))
+                self._passes[name] += 1
+                if self._passes[name] % self.micro_batches == 0:
+                    self._step_done(name)
             layer.train()
 
         return sample
+
+    def _step_done(self, name: str) -> None:
+        """Form the sample of a layer over the whole batch, and keep its weight where the next step samples."""
+        if self._parts[name]:
+            every = collective.gathered(torch.stack(self._parts[name])).flatten(0, 1)
+            self._running[name].add(_divergence(_pooled(every)), self.decay)
+            self._parts[name].clear()
+        self._previous.pop(name, None)
+        if self._keeps:
+            self._previous[name] = self._layers[name].quantized_weight().clone()
 
     def values(self) -> dict[str, float]:
         """Return AIWQ per layer, in the model's order."""

@@ -6,6 +6,7 @@ order. Everything that decides what comes next is in `RunState`, and each epoch 
 more between two steps, when `train/interruption.py` says so.
 """
 
+import logging
 import math
 import time
 from contextlib import nullcontext
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
+from subfour import collective
 from subfour.convert.calibrate import calibrate, calibrate_weights, missing_ranges, needs_calibration, set_bits
 from subfour.engine.compiled import compiled_operations
 from subfour.engine.folded import TORCH, folded_network
@@ -44,7 +46,10 @@ from subfour.train.checkpoint import CheckpointStore
 from subfour.train.distill import Teacher, distillation_loss
 from subfour.train.interruption import Interruption, Terminated
 from subfour.train.loop import EpochTotals, Trainer, train_epoch
+from subfour.train.parallel import average_statistics, distributed
 from subfour.train.schedule import CosineSchedule, RateSchedule, constant
+
+logger = logging.getLogger(__name__)
 
 FEWEST_SAMPLES = 50
 """Of AIWQ in a sampling phase, where it has as many steps: short phases sample more often than they are told."""
@@ -101,6 +106,7 @@ class ProfitRun:
             self.state = RunState(
                 config=self.config.digest,
                 threads=torch.get_num_threads(),
+                workers=collective.count(),
                 padding_top1=self.examiner.padding_top1(),
                 rows=[self.examiner.starting_row()] if self._starts_quantized() else [],
             )
@@ -113,10 +119,12 @@ class ProfitRun:
             self.step_method.load_state(part(checkpoint.tensors, "method"))
             if self.state.config != self.config.digest:
                 raise ValueError(f"config: {run.path / 'config.json'} is not what it was when the run began; bring it back")
-            torch.set_num_threads(self.state.threads)
+            self._resume_workers()
+            session.precision.load_state(self.state.loss_scale)
             self.raw_losses = self.state.underway.pop("raw_losses", [])
             self.totals = EpochTotals(**self.state.underway)
         run.truncate_metrics(self.state.metrics_size)
+        collective.wait_for_all()
         for record in run.metrics():
             self.chance.remember(record)
         self.last_time = time.monotonic()
@@ -156,7 +164,7 @@ class ProfitRun:
         meter = self._meter(phase, network) if phase.kind == "sample" else None
         looks = self._steps_with_a_look()
         trainer = Trainer(
-            model=network,
+            model=distributed(network, synchronized=self.config.parallel.sync_batchnorm),
             optimizer=optimizer,
             loss=self._loss,
             teacher=self._teacher_of(phase),
@@ -164,12 +172,15 @@ class ProfitRun:
             rate=self._rate(phase),
             rate_per_step=schedule.update == "step",
             device=self.session.device,
-            after_update=self.step_method.after_update,
+            after_update=self._after_update,
+            precision=None if phase.kind == "snap" else self.session.precision,  # its accumulators are exact in float32
+            micro_batches=self.config.parallel.accumulate,
         )
         self.observer.phase_begins(state.phase, phase, frozen, state.next_epoch)
         for epoch in range(state.next_epoch, phase.epochs):
             network.train()
-            batches = self.session.training.epoch(state.phase, epoch, first_step=self.totals.steps)
+            share = (collective.rank(), collective.count())
+            batches = self.session.training.epoch(state.phase, epoch, first_step=self.totals.steps, share=share)
             record: dict[str, Any] = {"phase": state.phase, **phase.to_json(), "frozen_layers": len(frozen), "epoch": epoch}
             try:
                 with meter or nullcontext():
@@ -207,6 +218,7 @@ class ProfitRun:
         before = self.phases[self.state.phase - 1] if self.state.phase else None
         if phase.kind != "float" and self.config.teacher == "self" and not (self.run.path / TEACHER_FILE).exists():
             self.run.write_bytes(TEACHER_FILE, float_network(self.config, self.average))
+        collective.wait_for_all()
         set_bits(self.model, phase.weight_bits, phase.activation_bits)
         self.average.forget(missing_ranges(self.model))
         narrower = phase.weight_bits != (before.weight_bits if before else self.config.starting_weight_bits)
@@ -220,6 +232,7 @@ class ProfitRun:
         if phase.kind == "snap":
             self._begin_snapping()
         self.average.fill()
+        collective.take_from_main([*self.model.state_dict().values(), *self.average.state.values()])
 
     def _begin_snapping(self) -> None:
         """Go on from the averaged weights, and measure what snapping must know of them."""
@@ -281,6 +294,7 @@ class ProfitRun:
                 state.instability, state.dropped = {name: values[name] for name in ranking}, meter.dropped_shares()
                 state.running, self.previous_weights = {}, {}
         following = self.phases[state.phase + 1] if state.phase + 1 < len(self.phases) else None
+        state.unreadable = collective.union([*state.unreadable, *self.session.unreadable_images()])
         self._count_seconds()
         record |= {"seconds": state.seconds, "ranges": layer_ranges(self.model)}
         if self.raw_losses:
@@ -325,6 +339,7 @@ class ProfitRun:
     def _save(self, optimizer: SGD | None) -> None:
         state = self.state
         state.unreadable = sorted({*state.unreadable, *self.session.unreadable_images()})
+        state.loss_scale = self.session.precision.state()
         tensors = collect_tensors(self.model, self.average, optimizer, self.previous_weights, self.step_method.state())
         epochs = sum(earlier.epochs for earlier in self.phases[: state.phase]) + state.next_epoch
         self.store.save(epochs, tensors, state.to_json(), step=self.totals.steps)
@@ -334,14 +349,29 @@ class ProfitRun:
         now = time.monotonic()
         self.state.seconds, self.last_time = self.state.seconds + now - self.last_time, now
 
+    def _resume_workers(self) -> None:
+        """Compute on with as many threads as before, if there are as many workers; else say what that means."""
+        state, workers = self.state, collective.count()
+        if state.workers == workers:
+            torch.set_num_threads(state.threads)
+        elif collective.is_main():
+            what = "the run ends equal in distribution, no longer bit for bit"
+            logger.warning("it had %d workers until now, and has %d from here on: %s", state.workers, workers, what)
+        state.workers, state.threads = workers, torch.get_num_threads()
+
     def _starts_quantized(self) -> bool:
         """Return whether no phase will give the row of the float network: its weights need no float phase."""
         return self.phases[0].kind != "float" and self.config.from_run is None
 
     def _meter(self, phase: Phase, network: nn.Module) -> InstabilityMeter:
         profit = self.config.profit
-        every = min(profit.sample_every, max(phase.epochs * self.steps // FEWEST_SAMPLES, 1))
-        meter = InstabilityMeter(network, decay=profit.decay, corrected=profit.corrected, every=every)
+        meter = InstabilityMeter(
+            network,
+            decay=profit.decay,
+            corrected=profit.corrected,
+            every=min(profit.sample_every, max(phase.epochs * self.steps // FEWEST_SAMPLES, 1)),
+            micro_batches=self.config.parallel.accumulate,
+        )
         if self.state.running:
             meter.load_state(self.previous_weights, self.state.running)
         return meter
@@ -372,6 +402,11 @@ class ProfitRun:
         if meter is not None:
             meter.begin_step(epoch * self.steps + step)
         self.step_method.progress = progress(self.config, self.phases, phase=self.state.phase, position=epoch + step / self.steps)
+
+    def _after_update(self) -> None:
+        self.step_method.after_update()
+        if not self.config.parallel.sync_batchnorm:
+            average_statistics(self.model)
 
     def _step_method(self) -> StepMethod:
         if self.config.method == "dampening":

@@ -62,6 +62,7 @@ def write_result(session: Session, run: RunDirectory, state: RunState) -> dict[s
         "epochs": sum(phase.epochs for phase in build_phases(config)),
         "seconds": state.seconds,
         "threads": state.threads,
+        "workers": state.workers,
         "classes": list(session.data.classes),
     }
     run.write_json(RESULT_FILE, result)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from subfour import collective
 from subfour.convert.equalize import equalize, replace_relu6
 from subfour.convert.policy import LayerRule, make_policy
 from subfour.convert.rewrite import convert
@@ -26,6 +27,7 @@ from subfour.profit.state import load_model, read_tensors, without_quantizers
 from subfour.rundir import RunDirectory
 from subfour.seeding import derive_seed
 from subfour.train.distill import Teacher, renormalization
+from subfour.train.precision import Precision
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +82,7 @@ class Session:
     outside_teacher: Teacher | None
     """A teacher that is not the network itself."""
     device: torch.device
+    precision: Precision
 
     def unreadable_images(self) -> list[str]:
         """Return where the images are that were left out so far, because they cannot be read."""
@@ -94,6 +97,7 @@ def prepare_session(config: RunConfig) -> Session:
         ValueError: data, weights, teacher or device do not fit; the message names the option.
     """
     device = choose_device(config.device)
+    precision = Precision(config.parallel.precision, device)
     images = load_images(config.data)
     training_images, validation_images = training_splits(images)
     torch.manual_seed(derive_seed(config.seed, "weights"))
@@ -102,7 +106,8 @@ def prepare_session(config: RunConfig) -> Session:
     )
     data = DataRecord(classes=images.classes, preprocessing=_preprocessing(config, training_images, float_model.preprocessing))
     loading, batch_size = config.loading, config.schedule.batch_size
-    workers = min(_usable_cores(), MOST_WORKERS) if loading.workers is None else loading.workers
+    cores = _usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of torchrun: workers on this machine
+    workers = min(max(cores, 1), MOST_WORKERS) if loading.workers is None else loading.workers
     training = TrainingLoader(
         training_images,
         data.preprocessing,
@@ -116,8 +121,14 @@ def prepare_session(config: RunConfig) -> Session:
     if config.method != "data-free" and config.schedule.max_steps is None:
         _warn_of_few_steps(training)
     validation = EvaluationLoader(
-        validation_images, data.preprocessing, batch_size=batch_size, workers=workers, unreadable=loading.unreadable
+        validation_images,
+        data.preprocessing,
+        batch_size=batch_size,
+        workers=workers,
+        unreadable=loading.unreadable,
+        share=(collective.rank(), collective.count()),
     )
+    _check_shares(training.batch_size, config.parallel.accumulate)
     model = float_model.model.to(memory_format=torch.channels_last).to(device)
     if config.from_run is None:
         if config.start == "dfq":
@@ -135,7 +146,18 @@ def prepare_session(config: RunConfig) -> Session:
         validation=validation,
         outside_teacher=_outside_teacher(config, data, device),
         device=device,
+        precision=precision,
     )
+
+
+def _check_shares(batch_size: int, accumulate: int) -> None:
+    """Raise unless every worker has an image for each part of a batch."""
+    workers = collective.count()
+    if batch_size < workers * accumulate:
+        raise ValueError(
+            f"schedule.batch_size: {batch_size} images are too few for {workers} workers with {accumulate} parts each; "
+            "use fewer workers, a smaller --accumulate, or a larger batch"
+        )
 
 
 def convert_for(config: RunConfig, model: nn.Module, preprocessing: Preprocessing) -> list[LayerRule]:

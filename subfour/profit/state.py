@@ -45,6 +45,10 @@ class RunState:
     """Bytes of metrics.jsonl that belong to this state."""
     threads: int = 1
     """Threads of the sums so far; another number changes their order, and so the last bits."""
+    workers: int = 1
+    """Workers so far; another number changes the order of sums too."""
+    loss_scale: dict[str, Any] = field(default_factory=dict)
+    """`Precision.state`; empty but for fp16."""
     seconds: float = 0.0
     """Wall time of all sessions of the run."""
 

@@ -17,6 +17,7 @@ nothing is fitted: a range that does not run from minimum to maximum is another 
 import torch
 from torch import Tensor
 
+from subfour import collective
 from subfour.ops import IntegerGrid, QuantParams
 from subfour.quantizers.base import SMALLEST_RANGE, Domain, Quantizer
 
@@ -60,9 +61,10 @@ class Affine(Quantizer):
 
     @torch.no_grad()
     def _follow(self, values: Tensor) -> None:
-        """Move the range towards that of a batch."""
-        self.minimum.lerp_(values.min().clamp(max=0), 1 - DECAY)
-        self.maximum.lerp_(values.max().clamp(min=0), 1 - DECAY)
+        """Move the range towards that of a batch, of all workers."""
+        minimum, below_maximum = collective.smallest(torch.stack([values.min(), -values.max()]))
+        self.minimum.lerp_(minimum.clamp(max=0), 1 - DECAY)
+        self.maximum.lerp_((-below_maximum).clamp(min=0), 1 - DECAY)
 
     @torch.no_grad()
     def initialize(self, samples: Tensor) -> None:

@@ -114,7 +114,8 @@ class Quantizer(nn.Module):
             return values
         if not self.initialized:
             raise RuntimeError("this quantizer has no ranges yet: calibrate the model, or load a state dict, first")
-        return self.quantized(values)
+        # Under mixed precision values may come in 16 bits, where neither ranges nor codes would be exact.
+        return self.quantized(values.float() if values.dtype.itemsize < torch.float32.itemsize else values)
 
     def quantized(self, values: Tensor) -> Tensor:
         """Fake-quantize with gradients; a subclass whose paper wants other gradients overrides this."""

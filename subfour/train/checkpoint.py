@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from subfour import collective
 from subfour.rundir import JSON, write_atomically
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class Checkpoint:
 
 
 class CheckpointStore:
-    """A folder with the newest checkpoints of one run. One process writes."""
+    """A folder with the newest checkpoints of one run. One process writes: with several workers, the main one."""
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
         """Name the folder; `save` makes it.
@@ -74,6 +75,8 @@ class CheckpointStore:
         Raises:
             OSError: it cannot be written, the disk being full for one; the older ones are all kept.
         """
+        if not collective.is_main():
+            return
         data = _serialize(tensors, state)
         place = f"{number:06d}-step-{step:06d}" if step else f"{number:06d}"
         file = self.folder / f"checkpoint-{place}-{hashlib.sha256(data).hexdigest()}.safetensors"
@@ -95,7 +98,7 @@ class CheckpointStore:
 
     def drop_steps(self) -> None:
         """Delete the checkpoints in the middle of an epoch: the newest is one that ends an epoch again, or there is none."""
-        for path in self._newest_first():
+        for path in self._newest_first() if collective.is_main() else []:
             if _place(path)[1]:
                 path.unlink()
 

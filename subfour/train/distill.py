@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's name)
 
+from subfour.train.whole_batch import WholeBatch
+
 
 class Teacher:
     """A network that is asked and never trained. Its input is normalised anew if it was trained with other constants."""
@@ -31,7 +33,8 @@ class Teacher:
             mode: mode of its batch norm.
             renormalize: from the student's normalisation to the teacher's; None: they are the same.
         """
-        self.network = network.requires_grad_(False).train(mode == "train")
+        network.requires_grad_(False).train(mode == "train")
+        self.network = WholeBatch(network) if mode == "train" else network
         self.renormalize = renormalize
 
     @torch.no_grad()

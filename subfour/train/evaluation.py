@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's name)
 
+from subfour import collective
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Accuracy:
@@ -28,7 +30,7 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device:
 
     Args:
         model: images [N, 3, H, W] -> logits [N, classes].
-        batches: pairs of images and labels [N].
+        batches: pairs of images and labels [N]; with several workers, this one's share, which may be empty.
         device: where the model lies; None: CPU.
 
     Raises:
@@ -39,6 +41,8 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device:
     images_seen = first = five = 0
     loss = 0.0
     for images, labels in batches:
+        if not len(labels):
+            continue
         logits = model(images.to(device))
         labels_there = labels.to(device)
         ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices
@@ -48,6 +52,7 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device:
         loss += F.cross_entropy(logits.double(), labels_there, reduction="sum").item()
         images_seen += len(labels)
     model.train(was_training)
-    if not images_seen:
+    of_first, of_five, of_loss, total = collective.totals(first, five, loss, images_seen)
+    if not total:
         raise ValueError("batches: there is no image to evaluate on")
-    return Accuracy(top1=100 * first / images_seen, top5=100 * five / images_seen, loss=loss / images_seen, images=images_seen)
+    return Accuracy(top1=100 * of_first / total, top5=100 * of_five / total, loss=of_loss / total, images=int(total))

@@ -9,7 +9,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
@@ -24,14 +24,19 @@ class Terminated(BaseException):
     """The process was told to end by SIGTERM. Like KeyboardInterrupt no Exception, so that nobody mistakes it for an error."""
 
 
+class WorkerLostError(Exception):
+    """Another worker has gone, and without it there is no next step."""
+
+
 class Interruption:
     """What may stop a training between two batches, or only make it write a checkpoint."""
 
-    def __init__(self, checkpoint_minutes: float = math.inf) -> None:
+    def __init__(self, checkpoint_minutes: float = math.inf, agree: Callable[[bool], bool] = bool) -> None:
         """Begin to count.
 
         Args:
             checkpoint_minutes: from one checkpoint to the next; 0: a checkpoint after every step.
+            agree: with several workers, `collective.anyone`: all stop, and write, where one of them is to.
 
         Raises:
             ValueError: that is no time.
@@ -39,6 +44,7 @@ class Interruption:
         if not checkpoint_minutes >= 0:
             raise ValueError(f"checkpoint_minutes: {checkpoint_minutes} is not possible; use 0 or more, or inf for none")
         self.seconds = 60 * checkpoint_minutes
+        self.agree = agree
         self.requested = False
         self._deferred = False
         self._last = time.monotonic()
@@ -72,19 +78,19 @@ class Interruption:
 
     def checkpoint_due(self) -> bool:
         """Return whether it is time for a checkpoint."""
-        return time.monotonic() - self._last >= self.seconds
+        return self.agree(time.monotonic() - self._last >= self.seconds)
 
     def checkpoint_written(self) -> None:
         """Begin to count again."""
         self._last = time.monotonic()
 
     def check(self) -> None:
-        """Stop here, if that was asked for.
+        """Stop here, if that was asked for, of this worker or of another.
 
         Raises:
             Terminated: it was.
         """
-        if self.requested:
+        if self.agree(self.requested):
             raise Terminated
 
     def heed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -100,8 +106,9 @@ class Interruption:
                 batch = next(iterator)
             except StopIteration:
                 return
-            except RuntimeError:  # torch's, for a worker that died: a SIGTERM for the whole process group reaches it too
+            except RuntimeError:  # torch's, for a process that decodes: a SIGTERM for the whole process group reaches it too
                 time.sleep(GROUP_SECONDS)
-                self.check()
+                if self.requested:  # nobody is asked: this worker may be the only one that stands here
+                    raise Terminated from None
                 raise
             yield batch

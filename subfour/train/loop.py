@@ -1,14 +1,19 @@
 """One epoch of training."""
 
+import math
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from subfour import collective
 from subfour.train.average import WeightAverage
 from subfour.train.distill import Teacher
+from subfour.train.parallel import gradients_stay
+from subfour.train.precision import Precision
 from subfour.train.schedule import RateSchedule
 
 LossFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -20,6 +25,7 @@ class Trainer:
     """What stays the same over one phase."""
 
     model: nn.Module
+    """With several workers, wrapped by `distributed`."""
     optimizer: Optimizer
     """Each parameter group has its `base_lr`."""
     loss: LossFunction
@@ -31,6 +37,10 @@ class Trainer:
     device: torch.device
     after_update: Callable[[], None] | None = None
     """Called when the optimizer has moved the weights, before the average follows."""
+    precision: Precision | None = None
+    """None: float32."""
+    micro_batches: int = 1
+    """Parts of a batch that follow one another, where all of it is too large for memory; their gradients add up."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,8 +90,8 @@ def train_epoch(
 
     Raises:
         FloatingPointError: the loss is not finite.
+        ValueError: a step has fewer images than micro-batches.
     """
-    model, device = trainer.model, trainer.device
     totals = totals or EpochTotals()
     last_step = max(totals.steps - 1, 0)
     _set_rate(trainer.optimizer, trainer.rate(epoch + last_step / steps if trainer.rate_per_step else epoch))
@@ -89,25 +99,51 @@ def train_epoch(
         if trainer.rate_per_step:
             _set_rate(trainer.optimizer, trainer.rate(epoch + step / steps))
         seed_step(step)
-        images_there, labels_there = images.to(device), labels.to(device)
-        teacher_logits = trainer.teacher(images_there) if trainer.teacher else None
-        logits = model(images_there)
-        loss = trainer.loss(logits, labels_there, teacher_logits)
-        trainer.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        trainer.optimizer.step()
-        if trainer.after_update is not None:
-            trainer.after_update()
-        trainer.average.update()
-        value = loss.item()
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {value} in epoch {epoch + 1}, step {step + 1}; try a lower schedule.lr")
-        totals.loss += value * len(labels)
-        totals.hits += int((logits.detach().argmax(dim=1) == labels_there).sum())
-        totals.images += len(labels)
+        loss, hits, count = _train_step(trainer, images, labels)
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss} in epoch {epoch + 1}, step {step + 1}; try a lower schedule.lr")
+        totals.loss += loss * count
+        totals.hits += hits
+        totals.images += count
         totals.steps = step + 1
-        on_step(step, value, totals.result().top1)
+        on_step(step, loss, totals.result().top1)
     return totals.result()
+
+
+def _train_step(trainer: Trainer, images: Tensor, labels: Tensor) -> tuple[float, int, int]:
+    """Move the weights once; return mean loss, right answers and images of the whole batch, over all workers.
+
+    Args:
+        trainer: model, optimizer and loss.
+        images: this worker's share of the batch.
+        labels: the same.
+    """
+    model, device = trainer.model, trainer.device
+    precision = trainer.precision or Precision("fp32", device)
+    if len(labels) < trainer.micro_batches:
+        raise ValueError(
+            f"accumulate: {trainer.micro_batches} parts cannot be made of the {len(labels)} images of a step that can be read; "
+            "use fewer, or repair the data"
+        )
+    count = int(collective.totals(len(labels))[0])
+    trainer.optimizer.zero_grad(set_to_none=True)
+    loss_sum, hits, parts = 0.0, 0, trainer.micro_batches
+    for part, (some, of_some) in enumerate(zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True), start=1):
+        images_there, labels_there = some.to(device), of_some.to(device)
+        teacher_logits = precision.run(trainer.teacher, images_there) if trainer.teacher else None
+        with nullcontext() if part == parts else gradients_stay(model):
+            logits = precision.run(model, images_there)
+            loss = trainer.loss(logits, labels_there, teacher_logits)
+            # Gradients are averaged over the workers; the mean loss over the batch weighs each by its images.
+            precision.backward(loss * (len(of_some) * collective.count() / count))
+        loss_sum += loss.item() * len(of_some)
+        hits += int((logits.detach().argmax(dim=1) == labels_there).sum())
+    precision.step(trainer.optimizer)
+    if trainer.after_update is not None:
+        trainer.after_update()
+    trainer.average.update()
+    loss_sum, hits_there = collective.totals(loss_sum, hits)
+    return loss_sum / count, int(hits_there), count
 
 
 def _set_rate(optimizer: Optimizer, scale: float) -> None:

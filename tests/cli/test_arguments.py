@@ -12,6 +12,9 @@ from tests.cli.command import error, printed
 SUPPRESSED = {"recipe", "starting_weight_bits"}
 """Fields that a command decides, not an option."""
 
+UNPREFIXED = {"precision", "accumulate"}
+"""Options without the name of their part."""
+
 
 def options(part: object, prefix: str = "") -> Iterator[tuple[str, object]]:
     """Yield every option of a configuration and its value."""
@@ -21,7 +24,8 @@ def options(part: object, prefix: str = "") -> Iterator[tuple[str, object]]:
         if dataclasses.is_dataclass(value):
             yield from options(value, f"{prefix}{field.name}.")
         elif field.name not in SUPPRESSED:
-            yield f"--{prefix}{'from' if field.name == 'from_run' else field.name.replace('_', '-')}", value
+            section = "" if field.name in UNPREFIXED else prefix
+            yield f"--{section}{'from' if field.name == 'from_run' else field.name.replace('_', '-')}", value
 
 
 def shown(value: object) -> str:

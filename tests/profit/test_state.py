@@ -47,6 +47,8 @@ def full_state() -> RunState:
         unreadable=["photos/train/cat/one.jpg"],
         metrics_size=12345,
         threads=2,
+        workers=4,
+        loss_scale={"scale": 65536.0, "_growth_tracker": 3},
         seconds=1.5,
     )
 
