@@ -26,7 +26,8 @@ def rows_of(name: str, run: Path) -> list[dict[str, Any]]:
     """Return the CSV rows of a finished run."""
     result = json.loads((run / "result.json").read_text())
     environment = json.loads((run / "environment.json").read_text())
-    shared = {key: result[key] for key in ("recipe", "model", "quantizer", "method", "seed", "epochs", "threads", "commit")}
+    shared = {key: result[key] for key in ("recipe", "model", "quantizer", "method", "seed", "epochs", "threads")}
+    shared |= {"commit": " ".join(result["commits"])}
     shared |= {"name": name, "minutes": round(result["seconds"] / 60), "cpu": environment["cpu"]}
     shared |= {"torch": environment["packages"]["torch"], "command": command_of(environment["command"])}
     return [

@@ -28,6 +28,9 @@ if sys.platform != "win32":
 
 logger = logging.getLogger(__name__)
 
+ENVIRONMENT_FILE = "environment.json"
+"""Machine, versions, commit and command line at the start, and of each resumption under `resumed`."""
+
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 """What `json` can write. Reading gives lists and dicts."""
 
@@ -137,6 +140,17 @@ class RunDirectory:
             data: its content.
         """
         self.write_bytes(name, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def note_resumption(self) -> None:
+        """Add to environment.json in what environment the run goes on, which may be another commit or machine."""
+        known = self.read_json(ENVIRONMENT_FILE)
+        self.write_json(ENVIRONMENT_FILE, known | {"resumed": [*known.get("resumed", []), environment()]})
+
+    def commits(self) -> list[str]:
+        """Return the commits that the run was computed by, in order, each once; none where no git checkout did it."""
+        known = self.read_json(ENVIRONMENT_FILE)
+        states = [place["git"] for place in (known, *known.get("resumed", []))]
+        return list(dict.fromkeys(state["commit"] for state in states if state))
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write or replace a file of the run; see `write_atomically`."""

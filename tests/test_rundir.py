@@ -193,3 +193,13 @@ def test_environment_says_what_the_numbers_depend_on():
         head = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
         assert found["git"]["commit"] == head.strip()
         assert found["git"]["dirty"] in (True, False)
+
+
+def test_a_run_knows_every_commit_that_computed_it(tmp_path: Path):
+    """The one it began with and those it went on with, each once; an installed package has none."""
+    states = [{"commit": "a", "dirty": False}, {"commit": "b", "dirty": False}, None, {"commit": "a", "dirty": True}]
+    first, *later = [{"git": state} for state in states]
+    run = RunDirectory.create(tmp_path / "run", {}, {"environment.json": first | {"resumed": later}})
+    assert run.commits() == ["a", "b"]
+    run.note_resumption()
+    assert len(run.read_json("environment.json")["resumed"]) == 4

@@ -28,7 +28,7 @@ from subfour.profit.phases import build_phases
 from subfour.profit.result import RESULT_FILE, write_result
 from subfour.profit.session import DATA_FILE, DataRecord, Session, continued, prepare_session
 from subfour.profit.state import RunState
-from subfour.rundir import JSON, RunDirectory, environment
+from subfour.rundir import ENVIRONMENT_FILE, JSON, RunDirectory, environment
 from subfour.train.allocator import keep_freed_memory
 from subfour.train.interruption import Interruption, Terminated, WorkerLostError
 from subfour.train.parallel import connected, noticing_lost_workers
@@ -116,7 +116,7 @@ def _begin(arguments: Sequence[str]) -> None:
             RunDirectory(out).require_free(config.to_json())
         session = _prepare(config, options.output)  # before the folder is made: a start that fails leaves nothing behind
         records: dict[str, JSON] = {
-            "environment.json": environment(),
+            ENVIRONMENT_FILE: environment(),
             "plan.json": [phase.to_json() for phase in build_phases(config)],
             DATA_FILE: session.data.to_json(),
         }
@@ -163,6 +163,7 @@ def _prepare_again(directory: RunDirectory, output: Output) -> Session:
     session = _prepare(RunConfig.from_json(directory.read_json("config.json")), output)
     if session.data != DataRecord.from_json(directory.read_json(DATA_FILE)):
         raise ValueError(f"data: {session.config.data} is not what it was when {directory.path} began; bring it back")
+    directory.note_resumption()
     return session
 
 

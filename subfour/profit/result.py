@@ -11,7 +11,7 @@ from subfour.profit.phases import build_phases
 from subfour.profit.session import WEIGHTS_FILE, Session
 from subfour.profit.state import RunState
 from subfour.profit.tensor_file import pack_tensors
-from subfour.rundir import RunDirectory
+from subfour.rundir import ENVIRONMENT_FILE, RunDirectory
 
 RESULT_FILE = "result.json"
 
@@ -44,12 +44,13 @@ def write_result(session: Session, run: RunDirectory, state: RunState) -> dict[s
         snapping=state.snapping,
     )
     run.write_bytes(MODEL_FILE, packed)
-    git = run.read_json("environment.json")["git"] or {}
+    git = run.read_json(ENVIRONMENT_FILE)["git"] or {}
     result: dict[str, Any] = {
         "recipe": config.recipe,
         "data": config.data,
         "seed": config.seed,
         "commit": git.get("commit"),
+        "commits": run.commits(),
         "dirty": git.get("dirty"),
         "model": config.model,
         "quantizer": config.quantizer,

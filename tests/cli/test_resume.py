@@ -42,6 +42,8 @@ def test_it_goes_on_where_it_was_and_ends_as_if_never_interrupted(unfinished: Pa
     lines = printed("train", "--resume", unfinished).split("\n\n")[0].splitlines()[1:]
     assert [line.split()[0] for line in lines] == [f"{phase}/11" for phase in range(3, 12)]
     assert same_outcome(unfinished, uninterrupted)
+    places = [json.loads((run / "environment.json").read_text()) for run in (unfinished, uninterrupted)]
+    assert [place.keys() - {"resumed"} for place in places[0]["resumed"]] == [places[1].keys()]
 
 
 def test_the_keyboard_and_kill_9_can_do_no_harm(uninterrupted: Path, tmp_path: Path):
