@@ -3,9 +3,9 @@
 python benchmarks/bench_faults.py [--cases 1600] [--seed 0] [--only "exported file"]
 
 Checkpoints, configs, model files, weights, parquet files, images, folder indexes and exported ONNX files are truncated, have bits
-flipped, blocks overwritten, swapped or appended, or are replaced by something hostile; an exported file also by ONNX of others, and by
-another network's. Each case is read in a process of its own, as the package or its command reads it, with a limit on memory and
-time, and ends in one of these ways:
+flipped, blocks overwritten, swapped or appended, or are replaced by something hostile; exported files also by ONNX of others, and
+by another network's. Each case is read in a process of its own, as the package or its command reads it, with a limit on memory
+and time, and ends in one of these ways:
 
     refused     one line that says what is wrong
     recovered   the checkpoint before is used
