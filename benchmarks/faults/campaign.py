@@ -103,7 +103,7 @@ def campaign(cases: int, seed: int, work: Path, *, only: str = "") -> dict[str, 
         sound_files(sound_folder)
         return 0
 
-    if in_child(prepare):  # this process starts no thread, which its children would miss
+    if in_child(prepare):  # this process starts no thread but an allocator's, which its children would miss
         raise RuntimeError("the sound files could not be made")
     counts: dict[str, Counter[str]] = {}
     shares = sum(target.share for target in targets)
