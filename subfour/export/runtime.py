@@ -61,7 +61,7 @@ def read_file(path: Path) -> tuple[Record, bytes]:
     """Return what a file says about itself, and its bytes.
 
     Raises:
-        ValueError: the file is missing, damaged, no ONNX, not ours, or not meant for runtimes.
+        ValueError: the file is missing, damaged, no ONNX, not ours, not meant for runtimes, or not what its metadata say.
     """
     if not path.is_file():
         raise ValueError(f"model: there is no file {path}")
@@ -70,7 +70,8 @@ def read_file(path: Path) -> tuple[Record, bytes]:
     if sealed is False:
         raise ValueError(f"model: {path} is damaged: its content does not have the checksum in its metadata; export it again")
     try:
-        metadata = _session(content, 1).get_modelmeta().custom_metadata_map
+        session = _session(content, 1)
+        metadata = session.get_modelmeta().custom_metadata_map
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"model: {path} is damaged, or not a file that onnxruntime reads ({reason})") from None
@@ -82,7 +83,17 @@ def read_file(path: Path) -> tuple[Record, bytes]:
         raise ValueError(f"model: {path}: {error}") from None
     if sealed is None:
         raise ValueError(f"model: {path} is damaged: the checksum in its metadata is none; export it again")
+    if not _fits(session, record):
+        raise ValueError(f"model: {path} does not take the images or give the classes that its metadata name; export it again")
     return record, content
+
+
+def _fits(session: Any, record: Record) -> bool:
+    """Return whether a graph takes the images, and gives one number for each of the classes, that a record names."""
+    size, classes = record.preprocessing.image_size, len(record.classes)
+    inputs = [(value.name, value.type, value.shape[1:]) for value in session.get_inputs()]
+    outputs = [value.shape[1:] for value in session.get_outputs()]
+    return inputs == [("image", "tensor(uint8)", [3, size, size])] and outputs == [[classes]]
 
 
 def run_onnxruntime(content: bytes, threads: int) -> Run:

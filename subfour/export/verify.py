@@ -207,7 +207,8 @@ def verify_file(
     record, content = read_file(path)
     snapping = None if record.snapping is None else Snapping.from_json(record.snapping)
     program = deployed_program(trained.model, record.preprocessing, snapping)
-    check_constants(onnx.load_from_string(content), ONNX_WRITERS[record.file_format](program).write(record))
+    expected_model = ONNX_WRITERS[record.file_format](program).write(record)
+    check_constants(onnx.load_from_string(content), expected_model, path=path)
     torch_run = _snapped_run(program) if program.snapped else _trained_run(trained.model, record.preprocessing, program.output)
     verifier = Verifier(content, program, torch_run=torch_run, runtimes=runtimes, threads=threads)
     chosen = evaluation_split(load_images(source), split)
@@ -242,8 +243,13 @@ def _snapped_run(program: Program) -> Run:
     return run
 
 
-def check_constants(model: onnx.ModelProto, expected: onnx.ModelProto) -> None:
+def check_constants(model: onnx.ModelProto, expected: onnx.ModelProto, *, path: Path) -> None:
     """Check that a file holds the numbers that its run gives, but for last bits, in which another machine may fold differently.
+
+    Args:
+        model: what the file holds.
+        expected: what the run gives.
+        path: of the file.
 
     Raises:
         ValueError: it was exported from something else; the message names the first constant that differs.
@@ -252,7 +258,7 @@ def check_constants(model: onnx.ModelProto, expected: onnx.ModelProto) -> None:
     for tensor in expected.graph.initializer:
         found = stored.get(tensor.name)
         if found is None or not _alike(found, numpy_helper.to_array(tensor)):
-            raise ValueError(f"run: it gives another {tensor.name} than the file has; name the run that it was exported from")
+            raise ValueError(f"run: it gives another {tensor.name} than the file has; name the run that {path} was exported from")
 
 
 def _alike(one: NDArray[Any], other: NDArray[Any]) -> bool:

@@ -1,6 +1,8 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -9,8 +11,9 @@ from onnx import TensorProto, helper
 
 from subfour.export.record import METADATA
 from subfour.export.runtime import RUNTIMES, RuntimeName, open_file, read_file
+from subfour.export.seal import seal
 from tests.export.files import content_of, model_of, program_of, record_for
-from tests.integer.programs import random_pixels
+from tests.integer.programs import PREPROCESSING, random_pixels
 
 TINY = "subfour/tiny_mobilenet_v3"
 
@@ -64,6 +67,24 @@ def test_a_foreign_onnx_file_is_refused(file: Path):
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "foreign", values[:1], values[1:])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), file)
     assert message(file).startswith(f"model: {file} was not written by subfour; make such a file with: subfour export")
+
+
+@pytest.mark.parametrize("changes", [{"classes": ("one",)}, {"preprocessing": replace(PREPROCESSING, image_size=31)}])
+def test_a_graph_that_is_not_what_its_metadata_say_is_refused(file: Path, changes: dict[str, Any]):
+    model = onnx.ModelProto()
+    model.CopyFrom(model_of(TINY, snapped=True))
+    helper.set_model_props(model, {METADATA: replace(record_for(program_of(TINY, snapped=True)), **changes).to_json()})
+    file.write_bytes(seal(model.SerializeToString()))
+    assert message(file) == f"model: {file} does not take the images or give the classes that its metadata name; export it again"
+
+
+def test_a_foreign_graph_with_a_record_and_a_checksum_is_refused(file: Path):
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "foreign", values[:1], values[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    helper.set_model_props(model, {METADATA: record_for(program_of(TINY, snapped=True)).to_json()})
+    file.write_bytes(seal(model.SerializeToString()))
+    assert "does not take the images or give the classes" in message(file)
 
 
 def test_metadata_of_another_version_are_refused(file: Path):
