@@ -23,6 +23,9 @@ SMALLEST_MULTIPLIER = 2.0**-40
 """A channel scaled by less is dead: accumulators of 2^24 would not move its value by 2^-16, and in its grid constants of ordinary
 size would leave int64."""
 
+FINE_MULTIPLIER = 8
+"""From here on, rounding an integer multiplier changes it by a sixteenth at most."""
+
 LARGEST_MOVE = 1 / 32
 """Of a quantizer's range, by which rounding a multiplier may move the largest value that calibration saw."""
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from subfour.integer.grids import (
     CODE_BITS,
+    FINE_MULTIPLIER,
     HEADROOM,
     LARGEST_CODE,
     LARGEST_INTEGER,
@@ -74,8 +75,9 @@ def snap(program: Program, snapping: Snapping) -> Program:
 def coarse_layers(snapped: Program, snapping: Snapping) -> list[str]:
     """Return the layers in which rounding the multipliers to integers is felt.
 
-    That moves the value of an accumulator by half of it at most; felt is more than `LARGEST_MOVE` of the narrowest range behind
-    it, for the largest accumulator of the layer.
+    That is where most multipliers are so small that rounding may change them by a sixteenth or more, and where this moves the
+    largest accumulator's value by more than `LARGEST_MOVE` of the narrowest range behind the layer. (Rounding by little moves
+    all of a channel's values nearly alike, which training the addend makes up for.)
 
     Args:
         snapped: from `snap`.
@@ -86,6 +88,7 @@ def coarse_layers(snapped: Program, snapping: Snapping) -> list[str]:
         for layer in snapped.operations
         if isinstance(layer, Layer)
         and layer.integer
+        and layer.multiplier.median() < FINE_MULTIPLIER
         and snapping.accumulators[layer.name] / 2 > LARGEST_MOVE * min(_ranges_behind(snapped, layer.name), default=inf)
     ]
 

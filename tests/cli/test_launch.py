@@ -27,7 +27,7 @@ def test_a_killed_worker_ends_all_and_one_line_says_how_to_go_on(tmp_path: Path)
     run = tmp_path / "run"
     words = ["train", "digits", *ONE_STEP, *TEN_PHASES, "--out", str(run), "--workers", "2"]
     with subprocess.Popen([*SUBFOUR, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        while not (run / "metrics.jsonl").exists():
+        while not ((run / "metrics.jsonl").exists() and (run / "metrics.jsonl").stat().st_size):
             assert process.poll() is None, process.communicate()[1]
             time.sleep(0.01)
         os.kill(children(process.pid)[1], signal.SIGKILL)
@@ -35,7 +35,10 @@ def test_a_killed_worker_ends_all_and_one_line_says_how_to_go_on(tmp_path: Path)
         out, err = process.communicate()
     assert time.monotonic() - begin < 60
     hint = f"go on with: subfour train --resume {run} --workers 2"
-    assert (process.returncode, err) == (1, f"subfour: worker 1 was ended by SIGKILL, so the others ended too; {hint}\n")
+    # Before it, libraries of the workers that are ended may say that their threads were.
+    assert process.returncode == 1
+    assert err.splitlines()[-1] == f"subfour: worker 1 was ended by SIGKILL, so the others ended too; {hint}"
+    assert "Traceback" not in err
     assert out.count("phase  kind") <= 1  # only the main worker draws; what it had not yet written is lost with it
     assert RunDirectory(run).metrics()
 
