@@ -10,7 +10,6 @@ largest resident set during three steps over that of the process before it had a
 """
 
 import argparse
-import csv
 import multiprocessing
 import os
 import resource
@@ -18,10 +17,12 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
+from saved_memory import saved_bytes
+from table import provenance, write_rows
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's name)
 from training_rivals import RIVALS, missing, rival_network
@@ -32,7 +33,6 @@ from subfour.engine.compiled import compiled_operations
 from subfour.engine.folded import TORCH, folded_network
 from subfour.models import build_model
 from subfour.profit.instability import InstabilityMeter
-from subfour.rundir import environment
 from subfour.train.allocator import keep_freed_memory
 
 SETTINGS = [
@@ -103,24 +103,8 @@ def _megabytes(name: str, setting: tuple[str, int, int]) -> tuple[float, float]:
     for _ in range(3):
         variant.step()
     peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1e3
-    return _kept(variant), peak - pages * resource.getpagesize() / 1e6
-
-
-def _kept(variant: Variant) -> float:
-    """Return what one forward pass keeps for backward, parameters and images apart."""
-    tensors = (*variant.network.parameters(), *variant.network.buffers(), variant.images)
-    known, kept = {tensor.untyped_storage().data_ptr() for tensor in tensors}, {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = F.cross_entropy(variant.network(variant.images), variant.labels)
-    assert loss.requires_grad
-    return sum(kept.values()) / 1e6
+    saved = saved_bytes(variant.network, variant.images, partial(F.cross_entropy, target=variant.labels)) / 1e6
+    return saved, peak - pages * resource.getpagesize() / 1e6
 
 
 def memory_of(setting: tuple[str, int, int], names: list[str]) -> dict[str, dict[str, str]]:
@@ -180,15 +164,12 @@ def main() -> None:
     memory = {number: {} if options.no_memory else memory_of(SETTINGS[number], names) for number in options.settings}
     if not options.default_malloc:
         keep_freed_memory()
-    here = environment()
     shared = {
         "malloc": "default" if options.default_malloc else "kept",
         "repeats": options.repeats,
-        "date": datetime.now(UTC).date().isoformat(),
-        "cpu": here["cpu"],
         "torch": torch.__version__,
-        "commit": git.get("commit") if isinstance(git := here["git"], dict) else None,
         "note": options.note,
+        **provenance(),
     }
     rows: list[dict[str, object]] = []
     for number in options.settings:
@@ -205,10 +186,7 @@ def main() -> None:
                     flush=True,
                 )
             if options.out:  # after each setting: the whole takes long
-                with options.out.open("w", newline="") as file:
-                    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                    writer.writeheader()
-                    writer.writerows(rows)
+                write_rows(options.out, COLUMNS, rows)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from saved_memory import saved_bytes
 from torch import Tensor, nn
 
 from subfour.convert.calibrate import set_bits
@@ -195,23 +196,6 @@ def test_the_codes_are_those_that_are_exported(name: str):
     for layer_name, found in codes.items():
         assert torch.equal(found.flatten(), exported[layer_name].to(found.dtype).flatten()), layer_name
     assert any(isinstance(operation, Quantize) for operation in program.operations)
-
-
-def saved_bytes(network: nn.Module, images: Tensor) -> int:
-    """Return the bytes that a forward pass keeps for backward, parameters and the images apart."""
-    kept: dict[int, int] = {}
-    known = {value.untyped_storage().data_ptr() for value in (*network.parameters(), *network.buffers(), images)}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        logits = network(images)
-    assert logits.requires_grad
-    return sum(kept.values())
 
 
 def test_the_twin_keeps_less_for_backward_than_the_plain_path_and_little_more_than_the_float_network():
