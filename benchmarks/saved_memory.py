@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 
-def saved_bytes(network: nn.Module, images: Tensor, loss: Callable[[Tensor], Tensor] = torch.sum) -> int:
-    """Return the bytes that a forward pass keeps for backward, parameters, buffers and the images apart."""
+def saved_bytes(forward: Callable[[], Tensor], network: nn.Module, images: Tensor) -> int:
+    """Return the bytes that a forward pass keeps for backward, the images and the network's own tensors apart."""
     known = {value.untyped_storage().data_ptr() for value in (*network.parameters(), *network.buffers(), images)}
     kept: dict[int, int] = {}
 
@@ -18,6 +18,6 @@ def saved_bytes(network: nn.Module, images: Tensor, loss: Callable[[Tensor], Ten
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        value = loss(network(images))
-    assert value.requires_grad
+        output = forward()
+    assert output.requires_grad
     return sum(kept.values())
