@@ -1,9 +1,10 @@
 """Whether trained networks compute in every executor what they were trained to compute: results/exactness.csv.
 
-python benchmarks/bench_exactness.py [MODEL ...] [--data parquet:cifar10] [--images 500] [--qonnx-images 50]
+python benchmarks/bench_exactness.py [MODEL ...] [--data parquet:cifar10] [--images N] [--qonnx-images 50]
 
 Models are those of results/models that were trained on CIFAR-10, or the ones named. Each is exported snapped and not snapped, and
-`subfour verify` compares torch, onnxruntime and OpenVINO with the reference on the first validation images. Snapped and as QONNX
+torch, onnxruntime and OpenVINO are compared with the reference as `subfour verify` does it, on all validation images unless fewer
+are asked for. Snapped and as QONNX
 it is run by qonnx's own executor too.
 """
 
@@ -57,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("models", nargs="*", type=Path, default=MODELS)
     parser.add_argument("--data", default="parquet:cifar10")
-    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--images", type=int)
     parser.add_argument("--qonnx-images", type=int, default=50)
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
