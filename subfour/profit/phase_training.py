@@ -44,17 +44,17 @@ class PhaseTraining:
             observer: told of every step.
         """
         session, state = progress.session, progress.state
-        self.phase = progress.phases[state.phase]
+        self._phase = progress.phases[state.phase]
         self._progress, self._examiner, self._observer = progress, examiner, observer
         self._config, self._steps = session.config, session.training.steps_per_epoch
         self._looks = self._steps_with_a_look()
-        self.optimizer = build_optimizer(session.model, self.phase, self._config.schedule)
-        self.network = training_network(session, self.phase, state)
-        self.meter = self._sampling_meter() if self.phase.kind == "sample" else None
+        self.optimizer = build_optimizer(session.model, self._phase, self._config.schedule)
+        self._network = training_network(session, self._phase, state)
+        self.meter = self._sampling_meter() if self._phase.kind == "sample" else None
         """Samples AIWQ; None but in the sampling phase."""
         progress.restore(self.optimizer, self.meter)
         self._trainer = Trainer(
-            model=distributed(self.network, synchronized=self._config.parallel.sync_batchnorm),
+            model=distributed(self._network, synchronized=self._config.parallel.sync_batchnorm),
             optimizer=self.optimizer,
             loss=self._loss,
             teacher=teacher,
@@ -63,7 +63,7 @@ class PhaseTraining:
             rate_per_step=self._config.schedule.update == "step",
             device=session.device,
             after_update=self._after_update,
-            precision=None if self.phase.kind == "snap" else session.precision,  # its accumulators are exact in float32
+            precision=None if self._phase.kind == "snap" else session.precision,  # its accumulators are exact in float32
             micro_batches=self._config.parallel.accumulate,
         )
 
@@ -78,7 +78,7 @@ class PhaseTraining:
             Terminated: the process was told to end; `save` keeps the steps that are done.
         """
         session, state = self._progress.session, self._progress.state
-        self.network.train()
+        self._network.train()
         share = (collective.rank(), collective.count())
         batches = session.training.epoch(state.phase, epoch, first_step=state.underway.steps, share=share)
         with self.meter or nullcontext():
@@ -124,19 +124,19 @@ class PhaseTraining:
             average_statistics(self._progress.session.model)
 
     def _rate(self) -> RateSchedule:
-        if self.phase.kind == "sample":
+        if self._phase.kind == "sample":
             return constant
         schedule = self._config.schedule
-        warmup = 0.0 if self.phase.kind in ("stabilize", "snap") else schedule.warmup_epochs
-        return CosineSchedule(epochs=self.phase.epochs, warmup_epochs=warmup, final_scale=schedule.final_lr_scale).scale
+        warmup = 0.0 if self._phase.kind in ("stabilize", "snap") else schedule.warmup_epochs
+        return CosineSchedule(epochs=self._phase.epochs, warmup_epochs=warmup, final_scale=schedule.final_lr_scale).scale
 
     def _sampling_meter(self) -> InstabilityMeter:
         profit = self._config.profit
         return InstabilityMeter(
-            self.network,
+            self._network,
             decay=profit.decay,
             corrected=profit.corrected,
-            every=min(profit.sample_every, max(self.phase.epochs * self._steps // FEWEST_SAMPLES, 1)),
+            every=min(profit.sample_every, max(self._phase.epochs * self._steps // FEWEST_SAMPLES, 1)),
             micro_batches=self._config.parallel.accumulate,
         )
 
@@ -148,5 +148,5 @@ class PhaseTraining:
 
     def _validation_loss(self) -> float:
         """Return the loss of the raw weights as they are now."""
-        network = evaluated_network(self._progress.session, self.phase, self._progress.state)
+        network = evaluated_network(self._progress.session, self._phase, self._progress.state)
         return self._examiner.accuracy(network).loss
