@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 COLOURS = {
     "ink": "#1f2328",
@@ -105,9 +105,9 @@ def grid(
 
 
 def plain_numbers(axis: Axis) -> None:
-    """Write plain numbers along a logarithmic axis on which all is drawn, within a decade between its powers too."""
+    """Write plain numbers along a logarithmic axis on which all is drawn; less than a decade has no power of ten to show."""
     low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if high < 10 * low else (1,)))
+    axis.set_major_locator(MaxNLocator(6) if high < 10 * low else LogLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
