@@ -3,9 +3,8 @@
 python benchmarks/bench_exactness.py [MODEL ...] [--data parquet:cifar10] [--images N] [--qonnx-images 50]
 
 Models are those of results/models that were trained on CIFAR-10, or the ones named. Each is exported snapped and not snapped, and
-torch, onnxruntime and OpenVINO are compared with the reference as `subfour verify` does it, on all validation images unless fewer
-are asked for. Snapped and as QONNX
-it is run by qonnx's own executor too.
+torch, onnxruntime and OpenVINO are compared with the reference as `subfour verify` does it, on all validation images or the
+first of them. Snapped and as QONNX, it is run by qonnx's own executor too.
 """
 
 import argparse

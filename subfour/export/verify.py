@@ -170,13 +170,15 @@ class Verifier:
 
     def _compare_codes(self, name: str, got: Arrays, expected: Arrays) -> None:
         comparison = self.comparisons[name]
+        before, comparison.different_codes = comparison.different_codes, {}
         for quantize in self.program.quantizers:
+            different = before.get(quantize.name, 0)
             if quantize.name in got:
                 codes = got[quantize.name]
                 comparison.codes += codes.size
-                different = int((codes != expected[quantize.name]).sum())
-                if different:
-                    comparison.different_codes[quantize.name] = comparison.different_codes.get(quantize.name, 0) + different
+                different += int((codes != expected[quantize.name]).sum())
+            if different:
+                comparison.different_codes[quantize.name] = different
 
 
 def verify_file(
