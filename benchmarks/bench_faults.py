@@ -18,36 +18,28 @@ and time, and ends in one of these ways:
 """
 
 import argparse
-import csv
 import sys
 import tempfile
 from collections import Counter
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 from faults.campaign import FORBIDDEN, OUTCOMES, campaign
+from table import RESULTS, provenance, read_rows, write_rows
 
-from subfour.rundir import environment
-
-TOTALS = Path(__file__).parent.parent / "results" / "faults.csv"
+TOTALS = RESULTS / "faults.csv"
+COLUMNS = ["campaign", "seed", "date", "cpu", "commit", "target", "cases", *OUTCOMES]
 
 
 def record(name: str, counts: dict[str, Counter[str]], seed: int) -> None:
     """Replace the rows of a campaign's targets in results/faults.csv."""
-    old = list(csv.DictReader(TOTALS.open())) if TOTALS.exists() else []
-    machine = environment()
-    git = machine["git"] or {}
-    shared = {"campaign": name, "seed": seed, "date": datetime.now(UTC).date().isoformat(), "cpu": machine["cpu"]}
-    shared |= {"commit": git.get("commit") if isinstance(git, dict) else None}
+    shared = {"campaign": name, "seed": seed, **provenance()}
     rows = [
         shared | {"target": target, "cases": count.total()} | {outcome: count[outcome] for outcome in OUTCOMES}
         for target, count in counts.items()
     ]
-    with TOTALS.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([row for row in old if row["campaign"] != name or row["target"] not in counts] + rows)
+    others = [row for row in read_rows(TOTALS) if row["campaign"] != name or row["target"] not in counts]
+    write_rows(TOTALS, COLUMNS, [*others, *rows])
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ from what the run directory holds: before the first checkpoint, in an epoch, whi
 """
 
 import argparse
-import csv
 import json
 import random
 import shlex
@@ -19,13 +18,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from subfour.rundir import RunDirectory, environment
+from table import RESULTS, provenance, write_rows
 
-TOTALS = Path(__file__).parent.parent / "results" / "kills.csv"
+from subfour.rundir import RunDirectory
+
+TOTALS = RESULTS / "kills.csv"
+COLUMNS = ["date", "cpu", "seed", "commit", "moment", "kills", "runs", "different"]
 
 SUBFOUR = [sys.executable, "-c", "from subfour.cli.main import main; main()"]
 
@@ -128,16 +129,10 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
         counts, runs, different = campaign(options.kills, SHORT_RECIPE, options.checkpoint_minutes, options.seed, Path(work))
-    machine = environment()
-    git = machine["git"] or {}
-    shared = {"date": datetime.now(UTC).date().isoformat(), "cpu": machine["cpu"], "seed": options.seed}
-    shared |= {"commit": git.get("commit") if isinstance(git, dict) else None}
-    rows = [shared | {"moment": name, "kills": count, "runs": "", "different": ""} for name, count in sorted(counts.items())]
+    shared = {"seed": options.seed, **provenance()}
+    rows = [shared | {"moment": name, "kills": count} for name, count in sorted(counts.items())]
     rows.append(shared | {"moment": "all", "kills": counts.total(), "runs": runs, "different": different})
-    with TOTALS.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(TOTALS, COLUMNS, rows)
     print(f"{counts.total()} kills: {dict(counts)}; {runs} runs ended, {different} of them differently")
     sys.exit(different > 0)
 

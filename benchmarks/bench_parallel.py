@@ -12,7 +12,6 @@ machine. Needs root, and iproute2.
 
 import argparse
 import contextlib
-import csv
 import json
 import os
 import shlex
@@ -27,10 +26,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from subfour.profit.freezing import frozen_layers
-from subfour.rundir import RunDirectory, environment
+from table import RESULTS, provenance, write_rows
 
-TOTALS = Path(__file__).parent.parent / "results" / "parallel.csv"
+from subfour.profit.freezing import frozen_layers
+from subfour.rundir import RunDirectory
+
+TOTALS = RESULTS / "parallel.csv"
 
 RECIPE = shlex.split(
     "digits --weight-bits 4 --activation-bits 4 --schedule.float-epochs 12 --schedule.finetune-epochs 2 --loading.workers 0"
@@ -158,13 +159,8 @@ def main() -> None:
         on_two_hosts(run, ["--resume", str(run)], None)
     killed = {"seconds_to_stop_after_a_kill": f"{stopped:.1f}", "same_bits_as_on_one_host": same_weights(run, work / "workers-2")}
     rows.append({"launch": "torchrun --nnodes 2", "hosts": 2, **compared(run, work / "workers-1"), **killed})
-    machine = environment()
-    git = machine["git"] if isinstance(machine["git"], dict) else {}
-    shared = {"date": str(machine["date"])[:10], "cpu": machine["cpu"], "commit": git.get("commit")}
-    with TOTALS.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*shared, *rows[-1]], lineterminator="\n", restval="")
-        writer.writeheader()
-        writer.writerows(shared | row for row in rows)
+    shared = provenance()
+    write_rows(TOTALS, [*shared, *rows[-1]], [shared | row for row in rows])
     print(json.dumps(rows, indent=2))
 
 

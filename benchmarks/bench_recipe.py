@@ -11,27 +11,26 @@ compares with float steps and one evaluation an epoch, without average and check
 """
 
 import argparse
-import csv
 import statistics
 import tempfile
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import torch
 from recipe_clock import RecipeClock, Seconds, watched
+from table import provenance, write_rows
 
 from subfour.profit.config import RunConfig
 from subfour.profit.method import ProfitRun
 from subfour.profit.phases import Phase, build_phases
 from subfour.profit.session import prepare_session
 from subfour.recipes import load_recipe
-from subfour.rundir import RunDirectory, environment
+from subfour.rundir import RunDirectory
 from subfour.train.allocator import keep_freed_memory
 
 FLOAT = "float32"
@@ -206,14 +205,7 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)
-    here = environment()
-    shared = {
-        "recipe": options.recipe,
-        "date": datetime.now(UTC).date().isoformat(),
-        "cpu": here["cpu"],
-        "torch": torch.__version__,
-        "commit": git.get("commit") if isinstance(git := here["git"], dict) else None,
-    }
+    shared = {"recipe": options.recipe, "torch": torch.__version__, **provenance()}
     with tempfile.TemporaryDirectory() as folder:
         all_images = part_of_data(options.data, options.share, Path(folder))
         recipe = replace(load_recipe(options.recipe), data=f"parquet:{folder}")
@@ -232,10 +224,7 @@ def main() -> None:
     for row in rows:
         print(*(f"{row.get(key, '')!s:>11}" for key in COLUMNS[1:9]))
     if options.out:
-        with options.out.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(row | shared | {"steps": steps} for row in rows)
+        write_rows(options.out, COLUMNS, (row | shared | {"steps": steps} for row in rows))
 
 
 if __name__ == "__main__":

@@ -9,15 +9,14 @@ smaller: where that is next to nothing, the border itself means nothing.
 """
 
 import argparse
-import csv
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import UTC, datetime
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from table import provenance, write_rows
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 (the field's name)
 
@@ -26,7 +25,6 @@ from subfour.engine.folded import folded_network
 from subfour.profit.instability import InstabilityMeter
 from subfour.profit.session import prepare_session
 from subfour.recipes import load_recipe
-from subfour.rundir import environment
 from subfour.train.allocator import keep_freed_memory
 
 INTERVALS = (1, 2, 5, 10)
@@ -84,8 +82,8 @@ def main() -> None:
     train(network, islice(batches, options.steps[1]), rate=schedule.lr, meters=[])
     meters = [InstabilityMeter(network, decay=config.profit.decay, corrected=True, every=every) for every in INTERVALS]
     train(network, islice(batches, options.steps[2]), rate=schedule.lr, meters=meters)
-    here = environment()
-    git = here["git"]
+    shared = {"recipe": options.recipe, "steps": options.steps[2], "seed": options.seed}
+    shared |= {"torch": torch.__version__, **provenance()}
     rows = []
     reference = meters[0].values()
     layers = len(reference)
@@ -94,9 +92,8 @@ def main() -> None:
         same = [len({*orders[0][:end]} & {*orders[1][:end]}) / end for end in (layers // 3, 2 * layers // 3)]
         inside, outside = (reference[orders[0][layers // 3 + shift]] for shift in (-1, 0))
         rows.append(
-            {
-                "recipe": options.recipe,
-                "steps": options.steps[2],
+            shared
+            | {
                 "interval": every,
                 "samples": max(kept + dropped for _, kept, dropped in meter.state()[1].values()),
                 "layers": layers,
@@ -104,19 +101,11 @@ def main() -> None:
                 "first_third": f"{same[0]:.3f}",
                 "second_third": f"{same[1]:.3f}",
                 "separate": f"{inside / outside - 1:.4f}",
-                "seed": options.seed,
-                "date": datetime.now(UTC).date().isoformat(),
-                "cpu": here["cpu"],
-                "torch": torch.__version__,
-                "commit": git.get("commit") if isinstance(git, dict) else None,
             }
         )
         print(rows[-1], flush=True)
     if options.out:
-        with options.out.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(options.out, COLUMNS, rows)
 
 
 if __name__ == "__main__":

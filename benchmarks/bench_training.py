@@ -8,13 +8,12 @@ MobileNet-v2 and v3-large, 1,000 classes, W4A4, forward, backward and SGD with m
 """
 
 import argparse
-import csv
 import os
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import torch
+from table import provenance, write_rows
 from training_rivals import RIVALS, missing, rival_network
 from training_step import (
     CLASSES,
@@ -34,7 +33,6 @@ from training_step import (
 )
 
 from subfour.models import build_model
-from subfour.rundir import environment
 from subfour.train.allocator import keep_freed_memory
 
 SETTINGS = [
@@ -104,15 +102,12 @@ def main() -> None:
     memory = {number: {} if options.no_memory else memory_of(SETTINGS[number], names) for number in options.settings}
     if not options.default_malloc:
         keep_freed_memory()
-    here = environment()
     shared = {
         "malloc": "default" if options.default_malloc else "kept",
         "repeats": options.repeats,
-        "date": datetime.now(UTC).date().isoformat(),
-        "cpu": here["cpu"],
         "torch": torch.__version__,
-        "commit": git.get("commit") if isinstance(git := here["git"], dict) else None,
         "note": options.note,
+        **provenance(),
     }
     rows: list[dict[str, object]] = []
     for number in options.settings:
@@ -129,10 +124,7 @@ def main() -> None:
                     flush=True,
                 )
             if options.out:  # after each setting: the whole takes long
-                with options.out.open("w", newline="") as file:
-                    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                    writer.writeheader()
-                    writer.writerows(rows)
+                write_rows(options.out, COLUMNS, rows)
 
 
 if __name__ == "__main__":

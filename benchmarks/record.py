@@ -4,17 +4,18 @@ python benchmarks/record.py NAME=RUN [NAME=RUN ...]      record runs under these
 python benchmarks/record.py                              only renew the README's table
 """
 
-import csv
 import json
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
+from table import RESULTS, read_rows, write_rows
+
 from subfour.profit.tensor_file import pack_tensors, unpack_tensors
 
 ROOT = Path(__file__).parent.parent
-ACCURACY = ROOT / "results" / "accuracy.csv"
+ACCURACY = RESULTS / "accuracy.csv"
 COLUMNS = [
     *("name", "recipe", "model", "quantizer", "method", "widths", "top1", "top5", "loss", "raw_top1", "bytes"),
     *("seed", "epochs", "minutes", "threads", "cpu", "torch", "commit", "command"),
@@ -72,24 +73,20 @@ def published(model: Path) -> bytes:
 
 def record(name: str, run: Path) -> None:
     """Write a run's rows, replacing earlier ones of that name, and keep its model file."""
-    old = list(csv.DictReader(ACCURACY.open())) if ACCURACY.exists() else []
-    rows = [row for row in old if row["name"] != name] + rows_of(name, run)
-    with ACCURACY.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    models = ROOT / "results" / "models"
+    others = [row for row in read_rows(ACCURACY) if row["name"] != name]
+    write_rows(ACCURACY, COLUMNS, [*others, *rows_of(name, run)])
+    models = RESULTS / "models"
     models.mkdir(parents=True, exist_ok=True)
     (models / f"{name}.safetensors").write_bytes(published(run / "model.safetensors"))
 
 
 def table() -> str:
     """Return the README's table of results, in Markdown: of each run its float network and its last widths."""
-    if not ACCURACY.exists():
-        return "No rows yet."
     runs: dict[str, list[dict[str, str]]] = {}
-    for row in csv.DictReader(ACCURACY.open()):
+    for row in read_rows(ACCURACY):
         runs.setdefault(row["name"], []).append(row)
+    if not runs:
+        return "No rows yet."
     lines = ["| run | float top-1 % | widths | top-1 % | points lost | size MB | minutes |", "|---|---|---|---|---|---|---|"]
     for name, rows in runs.items():
         first, last = rows[0], rows[-1]

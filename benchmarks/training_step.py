@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from saved_memory import saved_bytes
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's name)
 
@@ -102,24 +103,8 @@ def _megabytes(build: Callable[[], Variant]) -> tuple[float, float]:
     for _ in range(3):
         built.step()
     peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1e3
-    return _kept(built), peak - pages * resource.getpagesize() / 1e6
-
-
-def _kept(built: Variant) -> float:
-    """Return what one forward pass keeps for backward, parameters and images apart."""
-    tensors = (*built.network.parameters(), *built.network.buffers(), built.images)
-    known, kept = {tensor.untyped_storage().data_ptr() for tensor in tensors}, {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = built.loss()
-    assert loss.requires_grad
-    return sum(kept.values()) / 1e6
+    saved = saved_bytes(built.loss, built.network, built.images) / 1e6
+    return saved, peak - pages * resource.getpagesize() / 1e6
 
 
 def timed(variants: Mapping[str, Variant], threads: int, repeats: int) -> dict[str, tuple[float, float]]:

@@ -1,28 +1,25 @@
 """Short versions of the fault campaigns; `results/` has the totals of long ones."""
 
-import importlib
 import re
-import runpy
 import sys
 from collections import Counter
 from pathlib import Path
 
+import bench_kills
 import pytest
+from faults import strangers, targets
+from faults.campaign import FORBIDDEN, campaign
 
 from subfour.export.runtime import read_file
 from tests.export.files import content_of
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.mark.slow
-def test_damaged_files_are_refused_and_nothing_in_them_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_damaged_files_are_refused_and_nothing_in_them_runs(tmp_path: Path):
     """A few of every kind."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    script = runpy.run_path(str(BENCHMARKS / "bench_faults.py"))
-    counts = script["campaign"](60, 1, tmp_path)
+    counts = campaign(60, 1, tmp_path)
     total = sum(counts.values(), Counter())
-    assert [total[outcome] for outcome in script["FORBIDDEN"]] == [0, 0, 0]
+    assert [total[outcome] for outcome in FORBIDDEN] == [0, 0, 0]
     assert total["refused"] > total.total() / 2
     assert all(count.total() > 0 for count in counts.values())
 
@@ -35,12 +32,10 @@ def exported(tmp_path: Path) -> Path:
     return path
 
 
-def test_every_stranger_but_another_network_is_refused_by_its_path(exported: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    module = importlib.import_module("faults.strangers")
-    for name, content in module.strangers(exported).items():
+def test_every_stranger_but_another_network_is_refused_by_its_path(exported: Path):
+    for name, content in strangers.strangers(exported).items():
         exported.write_bytes(content)
-        if name == module.ANOTHER:
+        if name == strangers.ANOTHER:
             read_file(exported)
             continue
         with pytest.raises(ValueError, match=f"^model: {re.escape(str(exported))}[ :]"):
@@ -48,8 +43,6 @@ def test_every_stranger_but_another_network_is_refused_by_its_path(exported: Pat
 
 
 def test_a_command_that_takes_a_changed_file_counts_as_silent(exported: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    targets = importlib.import_module("faults.targets")
     monkeypatch.setattr(targets, "printed", lambda *words: "the same table")
     before = targets.read_exported(exported.parent, "benchmark")
     exported.write_bytes(exported.read_bytes() + b"\0")
@@ -69,9 +62,6 @@ def test_a_command_that_takes_a_changed_file_counts_as_silent(exported: Path, mo
 def test_only_one_line_that_names_the_file_is_a_refusal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, said: str, ends_in: type[Exception]
 ):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    targets = importlib.import_module("faults.targets")
-
     def refuse(words: list[str]) -> None:
         sys.stderr.write(said.format(file=tmp_path / "model.onnx"))
         sys.exit(code)
@@ -84,8 +74,7 @@ def test_only_one_line_that_names_the_file_is_a_refusal(
 @pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_the_same(tmp_path: Path):
     """Three kills of the shortest run that has every kind of phase."""
-    script = runpy.run_path(str(BENCHMARKS / "bench_kills.py"))
-    options = [*script["SHORT_RECIPE"], *script["SHORT_RUN"]]
-    counts, runs, different = script["campaign"](3, options, 0.02, 0, tmp_path)
+    options = [*bench_kills.SHORT_RECIPE, *bench_kills.SHORT_RUN]
+    counts, runs, different = bench_kills.campaign(3, options, 0.02, 0, tmp_path)
     assert counts.total() >= 3
     assert (runs >= 1, different) == (True, 0)

@@ -1,18 +1,12 @@
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+import training_rivals as rivals
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 (the field's name)
 
 from subfour.layers import quant_layers
 from tests.convert.stock_networks import random_images, stock_network
 from tests.profit.quantized_networks import TINY, quantized
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-
-import training_rivals as rivals
 
 
 @pytest.mark.parametrize("name", rivals.RIVALS)

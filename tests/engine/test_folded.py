@@ -3,9 +3,11 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
+from saved_memory import saved_bytes
 from torch import Tensor, nn
 
 from subfour.convert.calibrate import set_bits
@@ -197,31 +199,14 @@ def test_the_codes_are_those_that_are_exported(name: str):
     assert any(isinstance(operation, Quantize) for operation in program.operations)
 
 
-def saved_bytes(network: nn.Module, images: Tensor) -> int:
-    """Return the bytes that a forward pass keeps for backward, parameters and the images apart."""
-    kept: dict[int, int] = {}
-    known = {value.untyped_storage().data_ptr() for value in (*network.parameters(), *network.buffers(), images)}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        logits = network(images)
-    assert logits.requires_grad
-    return sum(kept.values())
-
-
 def test_the_twin_keeps_less_for_backward_than_the_plain_path_and_little_more_than_the_float_network():
     """The weights, as codes times scales, are all that v2 keeps beside what it keeps in float."""
     model = quantized(stock_network("torchvision/mobilenet_v2"), 4).train()
     images = random_images(4, 64)
-    folded, plain = saved_bytes(folded_network(model).train(), images), saved_bytes(model, images)
+    folded, plain = (saved_bytes(partial(network, images), model, images) for network in (folded_network(model).train(), model))
     set_bits(model, FLOAT_BITS, FLOAT_BITS)
     weights = sum(layer.weight.numel() * layer.weight.element_size() for layer in quant_layers(model).values())
-    float_bytes = saved_bytes(model, images)
+    float_bytes = saved_bytes(partial(model, images), model, images)
     assert folded < 0.7 * plain
     assert folded - weights < 1.05 * float_bytes
 
