@@ -4,7 +4,7 @@ python benchmarks/bench_recipe.py --data FOLDER [--recipe NAME] [--engines auto 
 
 Real runs, with teacher, weight average, evaluation of both sets of weights, AIWQ and checkpoints, on every 40th image for
 training and for validation, so that an epoch has the recipe's proportions. There is one run for each engine, and one that trains
-in float by the same code; they take turns epoch by epoch in one process, on one thread. All begin with two epochs in float, which
+in float by the same code; they take turns epoch by epoch in one process, on one thread. All begin with four epochs in float that
 are not counted: an untrained network has no statistics to set ranges by. What an epoch or a phase costs once does not shrink with
 the images: `short` is the time as it was, `whole` has what grows with the images grown to the recipe's number of them. `bare`
 compares with float steps and one evaluation an epoch, without average and checkpoints.
@@ -34,7 +34,7 @@ from subfour.rundir import RunDirectory
 from subfour.train.allocator import keep_freed_memory
 
 FLOAT = "float32"
-WARM_UP = 2
+WARM_UP = 4
 """Epochs in float that are not counted."""
 
 STEP_PARTS = ("data", "step", "teacher", "average", "sampling")
