@@ -1,6 +1,6 @@
 """The whole recipe end to end: its quantized phases over float training of as many epochs and steps, and where the time goes.
 
-python benchmarks/bench_recipe.py --data FOLDER [--recipe NAME] [--engines auto compiled] [--share 40] [--out FILE.csv]
+python benchmarks/bench_recipe.py --data FOLDER [--recipe NAME] [--engines auto compiled] [--bits 4] [--share 40] [--out FILE.csv]
 
 Real runs, with teacher, weight average, evaluation of both sets of weights, AIWQ and checkpoints, on every 40th image for
 training and for validation, so that an epoch has the recipe's proportions. There is one run for each engine, and one that trains
@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import threading
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,8 +42,8 @@ STEP_PARTS = ("data", "step", "teacher", "average", "sampling")
 """Parts of a step, in milliseconds of one; the others in milliseconds of an epoch."""
 
 COLUMNS = [
-    *("recipe", "engine", "kind", "part", "per", "cpu_milliseconds", "wall_milliseconds", "over_float", "epochs", "steps"),
-    *("date", "cpu", "torch", "commit"),
+    *("recipe", "engine", "kind", "part", "per", "cpu_milliseconds", "wall_milliseconds", "over_float", "wall_over_float"),
+    *("epochs", "steps", "bits", "date", "cpu", "torch", "commit"),
 ]
 
 
@@ -53,9 +54,10 @@ class Epoch:
     kind: str
     parts: dict[str, Seconds]
 
-    def cpu(self, *parts: str) -> float:
-        """Return the CPU seconds of some parts."""
-        return sum(self.parts[part].cpu for part in parts if part in self.parts)
+    def grown(self, factors: Mapping[str, float]) -> Seconds:
+        """Return the seconds of some parts, each times a factor."""
+        spent = [(self.parts[part], factor) for part, factor in factors.items() if part in self.parts]
+        return Seconds(*(sum(seconds[clock] * factor for seconds, factor in spent) for clock in range(2)))
 
 
 class Turns:
@@ -161,12 +163,13 @@ def growth(part: str, steps: int, all_images: int, config: RunConfig) -> float:
     return all_images / images if part in (*STEP_PARTS, "evaluation") else 1.0
 
 
-def totals(epochs: list[Epoch], steps: int, all_images: int, config: RunConfig) -> dict[str, float]:
-    """Return the CPU seconds of a run as it was, and as it would be with all images; and those of a bare one."""
-    grown = {part: growth(part, steps, all_images, config) for epoch in epochs for part in epoch.parts}
-    whole = sum(epoch.cpu(part) * factor for epoch in epochs for part, factor in grown.items())
-    bare = sum(epoch.cpu("data", "step") * grown["step"] + epoch.cpu("evaluation") / 2 * grown["evaluation"] for epoch in epochs)
-    return {"short": sum(epoch.cpu(*epoch.parts) for epoch in epochs), "whole": whole, "bare": bare}
+def totals(epochs: list[Epoch], steps: int, all_images: int, config: RunConfig) -> dict[str, Seconds]:
+    """Return the seconds of a run as it was, and as it would be with all images; and those of a bare one."""
+    parts = dict.fromkeys(part for epoch in epochs for part in epoch.parts)
+    whole = {part: growth(part, steps, all_images, config) for part in parts}
+    bare = {"data": whole["data"], "step": whole["step"], "evaluation": whole["evaluation"] / 2}
+    factors = {"short": dict.fromkeys(parts, 1.0), "whole": whole, "bare": bare}
+    return {name: Seconds(*map(sum, zip(*(epoch.grown(of) for epoch in epochs), strict=True))) for name, of in factors.items()}
 
 
 def rows_of(name: str, epochs: list[Epoch], reference: list[Epoch], steps: int) -> list[dict[str, Any]]:
@@ -177,7 +180,7 @@ def rows_of(name: str, epochs: list[Epoch], reference: list[Epoch], steps: int) 
         for part in dict.fromkeys(part for number in numbers for part in epochs[number].parts):
             units = steps if part in STEP_PARTS else 1
             spent = [epochs[number].parts[part] for number in numbers if part in epochs[number].parts]
-            float_steps = [reference[number].cpu("step") / steps for number in numbers]
+            float_steps = [reference[number].parts["step"].cpu / steps for number in numbers]
             milliseconds = 1000 * statistics.median(seconds.cpu for seconds in spent) / units
             rows.append(
                 {
@@ -200,6 +203,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--recipe", default="cifar10-mobilenet-v2")
     parser.add_argument("--engines", nargs="+", default=["auto", "compiled"])
+    parser.add_argument("--bits", type=int, nargs="+", help="widths of weights and activations; by default the recipe's")
     parser.add_argument("--share", type=int, default=40)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -209,6 +213,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         all_images = part_of_data(options.data, options.share, Path(folder))
         recipe = replace(load_recipe(options.recipe), data=f"parquet:{folder}")
+        if options.bits:
+            recipe = replace(recipe, weight_bits=tuple(options.bits), activation_bits=tuple(options.bits))
+        shared["bits"] = " ".join(map(str, recipe.weight_bits))
         epochs, steps = measured(configs(recipe, options.engines), Path(folder))
     rows: list[dict[str, Any]] = []
     of_float = totals(epochs[FLOAT], steps, all_images, recipe)
@@ -216,13 +223,13 @@ def main() -> None:
         rows += rows_of(name, of_run, epochs[FLOAT], steps)
         own = totals(of_run, steps, all_images, recipe)
         own["bare"] = own["whole"]
-        rows += [
-            {"engine": name, "kind": "all", "part": part, "per": "run", "cpu_milliseconds": f"{1000 * seconds:.0f}"}
-            | {"over_float": f"{seconds / of_float[part]:.3f}", "epochs": len(of_run)}
-            for part, seconds in own.items()
-        ]
+        for part, seconds in own.items():
+            row = {"engine": name, "kind": "all", "part": part, "per": "run", "epochs": len(of_run)}
+            row |= {"cpu_milliseconds": f"{1000 * seconds.cpu:.0f}", "wall_milliseconds": f"{1000 * seconds.wall:.0f}"}
+            row["over_float"] = f"{seconds.cpu / of_float[part].cpu:.3f}"
+            rows.append(row | {"wall_over_float": f"{seconds.wall / of_float[part].wall:.3f}"})
     for row in rows:
-        print(*(f"{row.get(key, '')!s:>11}" for key in COLUMNS[1:9]))
+        print(*(f"{row.get(key, '')!s:>11}" for key in COLUMNS[1:10]))
     if options.out:
         write_rows(options.out, COLUMNS, (row | shared | {"steps": steps} for row in rows))
 
