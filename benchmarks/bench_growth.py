@@ -21,7 +21,7 @@ from table import provenance, write_rows
 from torchvision.models import MobileNetV2
 from training_step import CLASSES, FLOAT, FOLDED, Variant, megabytes, random_batch, timed, variant
 
-from subfour.analysis.figures.style import figure_style, grid, series_colour, svg_file
+from subfour.analysis.figures.style import figure_style, grid, plain_numbers, series_colour, svg_file
 from subfour.train.allocator import keep_freed_memory
 
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -98,7 +98,7 @@ def growth_figure(rows: list[dict[str, Any]]) -> str:
             of_axis = [row for row in rows if row["varies"] == varies]
             for axis, quantity in zip(axes[2 * index : 2 * index + 2], ("milliseconds", "peak_mb"), strict=True):
                 _draw(axis, of_axis, varies, quantity)
-        axes[0].legend(loc="upper left")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
         return svg_file(figure)
 
 
@@ -111,7 +111,8 @@ def _draw(axis: Axes, rows: list[dict[str, Any]], varies: str, quantity: str) ->
         axis.plot(x, y, marker="o", markersize=3, linewidth=0.8, color=series_colour(index), label=name)
         vertical = "bottom" if index else "top"
         axis.text(0.98, 0.12, f"^{slope}", transform=axis.transAxes, color=series_colour(index), ha="right", va=vertical)
-    axis.set_xticks(AXES[varies], [f"{value:g}" for value in AXES[varies]])
+    axis.set_xticks(AXES[varies], [f"{value:g}" for value in AXES[varies]], fontsize=6.5)
+    plain_numbers(axis.yaxis)
     axis.minorticks_off()
 
 
