@@ -20,13 +20,13 @@ import torch
 from untrained_model import IMAGENET, untrained_model
 
 from subfour.data.preprocess import normalize
+from subfour.environment import environment
 from subfour.export.benchmark import float_file, static_int8, time_batch
 from subfour.export.formats import export_model
 from subfour.export.runtime import RUNTIMES, Run
 from subfour.export.untrained import random_pixels
 from subfour.integer.program import IMAGE
 from subfour.models import build_model
-from subfour.rundir import environment
 
 NETWORKS = ("torchvision/mobilenet_v2", "torchvision/mobilenet_v3_large")
 THREADS = 1

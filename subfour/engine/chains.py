@@ -1,9 +1,11 @@
 """Where the folded engine applies: batch norm -> activation -> quantizer -> layer, and nothing else reads in between.
 
 Read from the network's graph (`convert/graph.py`), by exact name. Identities in between are passed over. A value that a skip,
-a pool or a gate reads too must exist as it is: there the layer turns values into codes itself.
+a pool or a gate reads too must exist as it is: there the layer turns values into codes itself. A product with a gate that only a
+layer reads gives its codes as well (`gates.py`).
 """
 
+import operator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +20,10 @@ Activation = Literal["identity", "relu", "relu6", "hardswish"]
 """What stands between batch norm and quantizer."""
 
 ACTIVATIONS: dict[str, Activation] = {"relu": "relu", "relu6": "relu6", "hardswish": "hardswish", "identity": "identity"}
+
+
+GATES = ("sigmoid", "hardsigmoid")
+"""Operations that a gate ends with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,8 @@ class Fold:
     """What gives its codes; None: it makes them itself of what enters it."""
     norm_after: str | None
     """Exact name of the batch norm that alone reads its output."""
+    gate: str | None = None
+    """Exact name of the last module of the gate whose product with other values gives its codes."""
 
 
 def find_folds(model: nn.Module) -> dict[str, Fold]:
@@ -53,7 +61,8 @@ def find_folds(model: nn.Module) -> dict[str, Fold]:
         if isinstance(layer, QuantConv2d | QuantLinear) and computes_on_codes(layer):
             readers = [*node.users]
             followed = len(readers) == 1 and isinstance(modules.get(readers[0]), nn.BatchNorm2d)
-            folds[str(node.target)] = Fold(_chain_before(node, modules), str(readers[0].target) if followed else None)
+            norm_after = str(readers[0].target) if followed else None
+            folds[str(node.target)] = Fold(_chain_before(node, modules), norm_after, _gate_before(node, modules))
     return folds
 
 
@@ -82,6 +91,20 @@ def _chain_before(layer: fx.Node, modules: dict[fx.Node, nn.Module]) -> Chain | 
         if operation != "identity":
             activation, name = ACTIVATIONS[operation], str(source.target)
         source = source.all_input_nodes[0]
+    return None
+
+
+def _gate_before(layer: fx.Node, modules: dict[fx.Node, nn.Module]) -> str | None:
+    """Return the gate of the product that feeds a layer, if one does and nothing else reads either."""
+    product = layer.all_input_nodes[0]
+    if product.target is not operator.mul or len(product.users) > 1:
+        return None
+    for factor in product.all_input_nodes:
+        module = modules.get(factor)
+        if module is not None and operation_of(factor, module) in GATES and len(factor.users) == 1:
+            before = modules.get(factor.all_input_nodes[0])
+            if isinstance(before, QuantConv2d) and before.kind == "se":
+                return str(factor.target)
     return None
 
 

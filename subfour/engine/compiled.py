@@ -1,8 +1,8 @@
-"""The folded engine's functions in C++ (`kernels.cpp`), compiled where it runs: fewer passes over each tensor.
+"""The folded engine's functions in C++ (`kernels.cpp`, `gates.cpp`), compiled where it runs: fewer passes over each tensor.
 
-They compute what `codes.py`, `weights.py` and `ops/affine.py` define, for float32 on CPUs; anything else falls back to those. The
-compiler is called once, by torch, and the result kept in torch's cache of extensions: about a minute. Without a compiler the
-engine is the folded one, and a warning says so.
+They compute what `codes.py`, `gates.py`, `weights.py` and `ops/affine.py` define, for float32 on CPUs; anything else falls back
+to those. The compiler is called once, by torch, and the result kept in torch's cache of extensions: about a minute. Without a
+compiler the engine is the folded one, and a warning says so.
 """
 
 import warnings
@@ -15,9 +15,12 @@ from torch import Tensor
 
 from subfour.engine.codes import Behind, Statistics, codes_of, hardswish_ends, linear_ends
 from subfour.engine.folded import TORCH, Operations
+from subfour.engine.gates import gated_codes, step_gradient
 from subfour.engine.weights import scaled_weight
 from subfour.ops import QuantParams, quantize_ste
 from subfour.ops.affine import LARGEST_RATIO, just_outside
+
+SOURCES = ("kernels.cpp", "gates.cpp")
 
 FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp"]
 
@@ -31,7 +34,7 @@ def compiled_operations() -> Operations:
     from torch.utils.cpp_extension import load  # noqa: PLC0415 (slow to import, and it looks for a compiler)
 
     try:
-        kernels = load("subfour_kernels", [str(Path(__file__).with_name("kernels.cpp"))], extra_cflags=FLAGS)
+        kernels = load("subfour_kernels", [str(Path(__file__).with_name(name)) for name in SOURCES], extra_cflags=FLAGS)
     except (OSError, RuntimeError, ImportError) as error:
         warnings.warn(f"engine: compiled is not possible here, folded is used: {error}", stacklevel=2)
         return TORCH
@@ -51,7 +54,12 @@ def compiled_operations() -> Operations:
             return quantize_ste(values, params)
         return _Rounded.apply(values, kernels, params, params.pre_scale, torch.ones_like(params.scale))  # type: ignore[no-any-return]
 
-    return Operations(codes, weight, quantize)
+    def gated(values: Tensor, gate: Tensor, params: QuantParams) -> Tensor:
+        if not (_in_rows(values) and _dense(gate) and gate.shape == (*values.shape[:2], 1, 1)):
+            return gated_codes(values, gate, params)
+        return _Gated.apply(values, kernels, params, gate, params.pre_scale)  # type: ignore[no-any-return]
+
+    return Operations(codes, weight, quantize, gated)
 
 
 def _in_rows(values: Tensor) -> bool:
@@ -109,6 +117,26 @@ class _Codes(torch.autograd.Function):
             if ctx.saturates:
                 d_step -= extra * ctx.ends[1] / step
         return d_values, None, None, None, d_scale / step, d_shift / step, d_step
+
+
+class _Gated(torch.autograd.Function):
+    """`gated_codes`."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, kernels: Any, params: QuantParams, *learned: Tensor) -> Tensor:
+        gate, step = learned
+        ctx.kernels, ctx.params = kernels, params
+        ctx.shift = params.offset / float(step)
+        ctx.save_for_backward(values, gate, step)
+        return kernels.gated(values, gate / step, ctx.shift, params.lowest, params.highest)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        values, gate, step = ctx.saved_tensors
+        ends = just_outside(ctx.params.lowest, ctx.params.highest, values.dtype)
+        d_values, d_slopes, inside = ctx.kernels.gated_backward(_like(grad, values), values, gate / step, ctx.shift, *ends)
+        d_gate = d_slopes / step
+        return d_values, None, None, d_gate, step_gradient(d_gate, gate, step, ctx.params, inside)
 
 
 class _Rounded(torch.autograd.Function):

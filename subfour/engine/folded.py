@@ -11,6 +11,7 @@ pass over activations. A batch norm in training mode takes d sum(W) out again, s
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, cast
 
 import torch
@@ -19,6 +20,7 @@ from torch.nn import functional as F  # noqa: N812 (the field's name)
 
 from subfour.engine.chains import Activation, find_folds
 from subfour.engine.codes import Behind, Statistics, codes_of
+from subfour.engine.gates import FactorOfGate, GatedCodes, gated_codes
 from subfour.engine.weights import scaled_weight
 from subfour.layers import QuantConv2d, QuantLayer, QuantLinear
 from subfour.ops import QuantParams, quantize_ste
@@ -32,9 +34,10 @@ class Operations(NamedTuple):
     scaled_weight: Callable[[Tensor, QuantParams, Tensor], Tensor]
     quantize: Callable[[Tensor, QuantParams], Tensor]
     """Values to codes."""
+    gated_codes: GatedCodes
 
 
-TORCH = Operations(codes_of, scaled_weight, quantize_ste)
+TORCH = Operations(codes_of, scaled_weight, quantize_ste, gated_codes)
 
 
 def folded_network(model: nn.Module, operations: Operations = TORCH) -> nn.Module:
@@ -54,7 +57,7 @@ def folded_network(model: nn.Module, operations: Operations = TORCH) -> nn.Modul
         stock = modules[name]
         assert isinstance(stock, QuantConv2d | QuantLinear)
         layer = CodesConv2d.of(stock) if isinstance(stock, QuantConv2d) else CodesLinear.of(stock)
-        layer.takes_codes = fold.before is not None
+        layer.takes_codes = fold.before is not None or fold.gate is not None
         layer.norm_after = () if fold.norm_after is None else (modules[fold.norm_after],)
         layer.operations = operations
         layers.append(layer)
@@ -65,6 +68,9 @@ def folded_network(model: nn.Module, operations: Operations = TORCH) -> nn.Modul
             twin.set_submodule(fold.before.norm, CodesOfBatchNorm(norm, fold.before.activation, layer))
             if fold.before.activation_module is not None:
                 twin.set_submodule(fold.before.activation_module, nn.Identity())
+        if fold.gate is not None:
+            factor = FactorOfGate(modules[fold.gate], partial(getattr, layer, "input_params"), operations.gated_codes)
+            twin.set_submodule(fold.gate, factor)
     if layers:
         twin.register_forward_pre_hook(_Ranges(layers))
     return twin

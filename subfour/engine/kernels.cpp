@@ -1,23 +1,11 @@
 // What codes.py, weights.py and quantize_ste (ops/affine.py) compute, in one or two passes over each tensor. The equations are
 // there; the names are theirs. Float32 on CPUs; activations are channels_last, so that a tensor is rows of C channels.
 
-#include <ATen/Parallel.h>
-#include <torch/extension.h>
-
-#include <cmath>
-#include <vector>
+#include "kernels.h"
 
 namespace {
 
-constexpr int64_t kRowsPerSum = 256;  // float sums over so many rows, double beyond
-constexpr int64_t kGrain = 16384;     // elements that are worth a thread
-
 enum Kind : int64_t { kLinear = 0, kHardswish = 1 };
-
-inline float clipped(float value, float low, float high) {
-  value = value < low ? low : value;
-  return value > high ? high : value;
-}
 
 inline float hardswish(float y) { return y * clipped(y + 3.0f, 0.0f, 6.0f) / 6.0f; }
 
@@ -251,6 +239,8 @@ std::tuple<at::Tensor, double, double> rounded_backward(const at::Tensor& grad, 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("codes_forward", &codes_forward);
   m.def("codes_backward", &codes_backward);
+  m.def("gated", &gated);
+  m.def("gated_backward", &gated_backward);
   m.def("rounded", &rounded);
   m.def("rounded_backward", &rounded_backward);
 }

@@ -11,6 +11,7 @@ from subfour.engine.chains import Activation
 from subfour.engine.codes import Behind, Statistics, codes_of
 from subfour.engine.compiled import compiled_operations
 from subfour.engine.folded import TORCH, Operations, folded_network
+from subfour.engine.gates import gated_codes
 from subfour.engine.weights import scaled_weight
 from subfour.ops import IntegerGrid, QuantParams, quantize_ste
 from tests.convert.stock_networks import random_images, stock_network
@@ -112,6 +113,31 @@ def test_weights_and_values_and_their_gradients(kernels: Operations, shape: tupl
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("offset", [0.0, -0.375])
+def test_gated_codes_and_their_gradients(kernels: Operations, offset: float, threads: int):
+    """More rows of an image than are summed in float; codes differ by one in less than one of 10,000."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(3, 20, 19, 17, generator=generator).contiguous(memory_format=torch.channels_last)
+    gate, outer = torch.rand(3, 20, 1, 1, generator=generator), torch.randn(values.shape, generator=generator)
+    results = []
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    for compute in (kernels.gated_codes, gated_codes):
+        leaves = [values.clone(memory_format=torch.preserve_format), gate.clone(), torch.tensor(0.06)]
+        leaves = [leaf.requires_grad_() for leaf in leaves]
+        codes = compute(*leaves[:2], QuantParams(IntegerGrid.unsigned(4), leaves[2], torch.tensor(1.0), offset))
+        results.append((codes.detach(), torch.autograd.grad(codes, leaves, outer)))
+    torch.set_num_threads(before)
+    (found, found_gradients), (expected, expected_gradients) = results
+    assert (found != expected).double().mean() < 1e-4
+    assert (found - expected).abs().max() <= 1
+    for one, other in zip(found_gradients, expected_gradients, strict=True):
+        assert one.shape == other.shape
+        assert_close(one, other)
+
+
+@pytest.mark.slow
 def test_a_network_trains_on_kernels_as_on_torch(kernels: Operations):
     """The tiny network, whose codes do not happen to lie on ties."""
     gradients = []
@@ -136,4 +162,8 @@ def test_what_the_kernels_do_not_know_is_left_to_torch(kernels: Operations):
         behind = Behind("relu", QuantParams(grid, ones[0] / 3, ones[0]))
         given = values, ones, ones, statistics, behind
         assert torch.equal(kernels.codes_of(*given), codes_of(*given))
+        assert torch.equal(
+            kernels.gated_codes(values, ones.view(1, 4, 1, 1), behind.params),
+            gated_codes(values, ones.view(1, 4, 1, 1), behind.params),
+        )
     assert torch.equal(kernels.quantize(values.double(), behind.params), quantize_ste(values.double(), behind.params))
