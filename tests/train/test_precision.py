@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's name)
 from torch.optim import SGD
 
+from subfour.engine.folded import CodesOfBatchNorm, folded_network
 from subfour.profit.instability import InstabilityMeter
 from subfour.train.precision import Precision
 from tests.convert.stock_networks import stock_network
@@ -105,3 +106,27 @@ def test_a_step_in_bf16_is_near_that_in_float32():
         precision.backward(F.cross_entropy(precision.run(model, images), labels))
         gradients.append(model.classifier[-1].weight.grad.flatten())
     assert F.cosine_similarity(*gradients, dim=0) > 0.99
+
+
+@pytest.mark.parametrize("engine", ["plain", "folded"])
+def test_a_quantized_network_trains_in_bf16(engine: str):
+    model = tiny(4).train()
+    network = folded_network(model) if engine == "folded" else model
+    precision = Precision("bf16", CPU)
+    precision.backward(precision.run(network, torch.randn(4, 3, 32, 32)).square().mean())
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert len(gradients) > 50
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+
+
+def test_codes_are_made_in_float32_from_16_bits():
+    """A batch norm straight to codes gives those of the same values in float32."""
+    model = tiny(4).eval()
+    network = folded_network(model)
+    first = next(module for module in network.modules() if isinstance(module, CodesOfBatchNorm))
+    seen: list[Tensor] = []
+    handle = first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].bfloat16()))
+    with torch.no_grad():
+        network(torch.randn(2, 3, 32, 32))
+        handle.remove()
+        assert torch.equal(first(seen[0]), first(seen[0].float()))
