@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from subfour.data.preprocess import Preprocessing, normalize
+from subfour.environment import environment
 from subfour.export.benchmark import Run, float_file, static_int8, time_batch
 from subfour.export.deployed import deployed_program
 from subfour.export.portable import PortableWriter
@@ -29,7 +30,6 @@ from subfour.integer.build import build_program
 from subfour.integer.measure import measure
 from subfour.integer.program import IMAGE
 from subfour.models import build_model
-from subfour.rundir import environment
 
 IMAGENET = Preprocessing(
     image_size=224, resize_size=256, interpolation="bilinear", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)

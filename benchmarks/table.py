@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from subfour.rundir import environment
+from subfour.environment import environment
 
 RESULTS = Path(__file__).parent.parent / "results"
 

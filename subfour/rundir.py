@@ -12,14 +12,9 @@ are not finite are written as Python's json does (NaN, Infinity), because a dive
 import json
 import logging
 import os
-import platform
-import shlex
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -28,14 +23,8 @@ if sys.platform != "win32":
 
 logger = logging.getLogger(__name__)
 
-ENVIRONMENT_FILE = "environment.json"
-"""Machine, versions, commit and command line at the start, and of each resumption under `resumed`."""
-
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 """What `json` can write. Reading gives lists and dicts."""
-
-RECORDED_PACKAGES = ("subfour", "torch", "torchvision", "timm", "numpy", "pillow", "datasets", "scikit-learn", "safetensors")
-"""Packages whose version can change what a run gives."""
 
 
 class RunDirectory:
@@ -141,17 +130,6 @@ class RunDirectory:
         """
         self.write_bytes(name, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
 
-    def note_resumption(self) -> None:
-        """Add to environment.json in what environment the run goes on, which may be another commit or machine."""
-        known = self.read_json(ENVIRONMENT_FILE)
-        self.write_json(ENVIRONMENT_FILE, known | {"resumed": [*known.get("resumed", []), environment()]})
-
-    def commits(self) -> list[str]:
-        """Return the commits that the run was computed by, in order, each once; none where no git checkout did it."""
-        known = self.read_json(ENVIRONMENT_FILE)
-        states = [place["git"] for place in (known, *known.get("resumed", []))]
-        return list(dict.fromkeys(state["commit"] for state in states if state))
-
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write or replace a file of the run; see `write_atomically`."""
         if self.writes:
@@ -256,51 +234,6 @@ def _lock(file: IO[str]) -> None:
         raise OSError("no fcntl on Windows")
     # A record lock, not flock: forked data workers would inherit the latter, and keep it when their parent is killed.
     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def environment() -> dict[str, JSON]:
-    """Return what a run's numbers may depend on beside its config: machine, versions, commit, command line, time.
-
-    Nothing is imported to ask its version.
-    """
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(sys.argv),
-        "git": _git_state(Path(__file__).parent.parent),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
-        "packages": {name: _version(name) for name in RECORDED_PACKAGES},
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
-
-
-def _git_state(tree: Path) -> dict[str, JSON] | None:
-    """Return commit and whether tracked files differ from it; None if `tree` is not the top of a git checkout."""
-    if not (tree / ".git").exists():  # an installed package may lie inside somebody else's repository
-        return None
-    describe = ["git", "-C", str(tree), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        commit = subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return {"commit": commit.removesuffix("-dirty"), "dirty": commit.endswith("-dirty")}
 
 
 _ABSENT = object()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from subfour.rundir import RunDirectory, environment, write_atomically
+from subfour.rundir import RunDirectory, write_atomically
 
 CONFIG = {"recipe": "digits", "schedule": {"lr": 0.04, "epochs": [15, 5]}, "seed": 0}
 
@@ -178,28 +178,3 @@ def test_a_second_process_cannot_train_into_the_run(run: RunDirectory):
     in_another_process(LOCK + "import os; os.kill(os.getpid(), 9)", run.path)
     with run.locked():
         pass
-
-
-def test_environment_says_what_the_numbers_depend_on():
-    """It is JSON, holds versions, and its commit is this checkout's."""
-    found = json.loads(json.dumps(environment()))
-    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert found["packages"]["numpy"] is not None
-    assert found["cores"] >= 1
-    assert found["cpu"]
-    assert found["date"].endswith("+00:00")
-    if found["git"] is not None:
-        root = Path(__file__).parents[1]
-        head = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
-        assert found["git"]["commit"] == head.strip()
-        assert found["git"]["dirty"] in (True, False)
-
-
-def test_a_run_knows_every_commit_that_computed_it(tmp_path: Path):
-    """The one it began with and those it went on with, each once; an installed package has none."""
-    states = [{"commit": "a", "dirty": False}, {"commit": "b", "dirty": False}, None, {"commit": "a", "dirty": True}]
-    first, *later = [{"git": state} for state in states]
-    run = RunDirectory.create(tmp_path / "run", {}, {"environment.json": first | {"resumed": later}})
-    assert run.commits() == ["a", "b"]
-    run.note_resumption()
-    assert len(run.read_json("environment.json")["resumed"]) == 4

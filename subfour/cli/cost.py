@@ -14,7 +14,7 @@ from subfour.cli.arguments import Switch, parse
 from subfour.cli.console import make_console
 from subfour.cli.tables import print_table
 from subfour.ops import FLOAT_BITS, check_bits
-from subfour.profit.config import BitWidth
+from subfour.profit.fields import BitWidth
 from subfour.profit.subject import Subject, read_subject
 
 

@@ -13,7 +13,7 @@ from subfour.cli.console import make_console
 from subfour.cli.tables import print_table
 from subfour.convert import Padding
 from subfour.ops import check_bits
-from subfour.profit.config import BitWidth
+from subfour.profit.fields import BitWidth
 from subfour.profit.inspection import inspect_file, inspect_network
 from subfour.quantizers import QuantizerName
 

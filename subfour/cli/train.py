@@ -20,6 +20,7 @@ from subfour.cli.observers import Observers
 from subfour.cli.recipe_arguments import RecipeOptions, resolved, split_recipe
 from subfour.cli.summary import print_summary
 from subfour.cli.tensorboard import TensorBoard
+from subfour.environment import ENVIRONMENT_FILE, environment, note_resumption
 from subfour.profit.config import RunConfig
 from subfour.profit.data_free import quantize_without_data
 from subfour.profit.method import ProfitRun
@@ -28,7 +29,7 @@ from subfour.profit.phases import build_phases
 from subfour.profit.result import RESULT_FILE, write_result
 from subfour.profit.session import DATA_FILE, DataRecord, Session, continued, prepare_session
 from subfour.profit.state import RunState
-from subfour.rundir import ENVIRONMENT_FILE, JSON, RunDirectory, environment
+from subfour.rundir import JSON, RunDirectory
 from subfour.train.allocator import keep_freed_memory
 from subfour.train.interruption import Interruption, Terminated, WorkerLostError
 from subfour.train.parallel import connected, noticing_lost_workers
@@ -163,7 +164,7 @@ def _prepare_again(directory: RunDirectory, output: Output) -> Session:
     session = _prepare(RunConfig.from_json(directory.read_json("config.json")), output)
     if session.data != DataRecord.from_json(directory.read_json(DATA_FILE)):
         raise ValueError(f"data: {session.config.data} is not what it was when {directory.path} began; bring it back")
-    directory.note_resumption()
+    note_resumption(directory)
     return session
 
 

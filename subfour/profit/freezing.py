@@ -14,8 +14,8 @@ from torch.optim import SGD
 
 from subfour.convert.batchnorm import batchnorm_after
 from subfour.layers import quant_layers
-from subfour.profit.config import ProfitConfig, ScheduleConfig
 from subfour.profit.phases import Phase
+from subfour.profit.sections import ProfitConfig, ScheduleConfig
 from subfour.quantizers import Quantizer
 from subfour.seeding import derive_seed
 

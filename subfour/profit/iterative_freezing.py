@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from subfour.layers import quant_layers
-from subfour.profit.config import OscillationConfig
+from subfour.profit.sections import OscillationConfig
 from subfour.profit.step_method import StepMethod
 
 TRACKED = ("codes", "direction", "frequency", "mean", "frozen")

@@ -4,6 +4,7 @@ from typing import Any
 
 from subfour.analysis.cost import model_bytes
 from subfour.convert.calibrate import set_bits
+from subfour.environment import ENVIRONMENT_FILE, commits
 from subfour.layers import quant_layers
 from subfour.profit.freezing import frozen_layers
 from subfour.profit.model_file import MODEL_FILE, pack_model
@@ -11,7 +12,7 @@ from subfour.profit.phases import build_phases
 from subfour.profit.session import WEIGHTS_FILE, Session
 from subfour.profit.state import RunState
 from subfour.profit.tensor_file import pack_tensors
-from subfour.rundir import ENVIRONMENT_FILE, RunDirectory
+from subfour.rundir import RunDirectory
 
 RESULT_FILE = "result.json"
 
@@ -50,7 +51,7 @@ def write_result(session: Session, run: RunDirectory, state: RunState) -> dict[s
         "data": config.data,
         "seed": config.seed,
         "commit": git.get("commit"),
-        "commits": run.commits(),
+        "commits": commits(run),
         "dirty": git.get("dirty"),
         "model": config.model,
         "quantizer": config.quantizer,

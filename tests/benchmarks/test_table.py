@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from table import RESULTS, provenance, read_rows, write_rows
 
-from subfour.rundir import environment
+from subfour.environment import environment
 
 
 @pytest.mark.parametrize("table", sorted(RESULTS.glob("*.csv")), ids=lambda table: table.stem)

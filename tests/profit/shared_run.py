@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from subfour import collective
+from subfour.environment import environment
 from subfour.profit.config import RunConfig
 from subfour.profit.method import ProfitRun
 from subfour.profit.result import write_result
 from subfour.profit.session import DATA_FILE, prepare_session
-from subfour.rundir import RunDirectory, environment
+from subfour.rundir import RunDirectory
 from subfour.train.interruption import Interruption, Terminated
 from tests.profit.tiny_run import Silent
 

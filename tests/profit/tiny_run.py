@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from subfour.data.sources import load_images
+from subfour.environment import environment
 from subfour.profit.config import AverageConfig, LoadingConfig, RunConfig, ScheduleConfig
 from subfour.profit.method import ProfitRun
 from subfour.profit.phases import Phase
 from subfour.profit.result import write_result
 from subfour.profit.session import DATA_FILE, prepare_session
 from subfour.recipes import load_recipe
-from subfour.rundir import RunDirectory, environment
+from subfour.rundir import RunDirectory
 from subfour.train.checkpoint import CheckpointStore
 from subfour.train.interruption import Interruption
 
