@@ -4,7 +4,7 @@ python benchmarks/bench_memory.py
 
 Runs of about 60 short epochs on the digits, each in a process of its own: float; one width with teacher, sampling and frozen
 layers; and the recipe through all its phases. After each epoch the resident set is read from /proc. A line is fitted
-through what follows the warm-up: the float phase, or the first 10 epochs where there is nothing else.
+through what follows the warm-up: the float phase, or the first 10 epochs where there is no other.
 """
 
 import functools
@@ -30,7 +30,7 @@ RUNS = {
     "float": (10, "--schedule.float-epochs 60 --weight-bits 32 --activation-bits 32"),
     "one width": (
         6,
-        "--schedule.float-epochs 6 --weight-bits 4 --activation-bits 32 --schedule.stabilize-epochs 1 --schedule.finetune-epochs 17",
+        "--schedule.float-epochs 6 --weight-bits 4 --activation-bits 32 --schedule.finetune-epochs 17",
     ),
     "recipe": (20, ""),
 }
