@@ -89,14 +89,22 @@ def table() -> str:
         return "No rows yet."
     lines = ["| run | float top-1 % | widths | top-1 % | points lost | size MB | minutes |", "|---|---|---|---|---|---|---|"]
     for name, rows in runs.items():
-        first, last = rows[0], rows[-1]
-        reference = first["top1"] if first["widths"] == "A32W32" else ""
+        last, reference = rows[-1], float_top1(rows, runs)
         lost = f"{float(reference) - float(last['top1']):.2f}" if reference else ""
         size = f"{int(last['bytes']) / 1e6:.3f}"
         cells = (name, reference, last["widths"], last["top1"], lost, size, last["minutes"])
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "Every pair of widths on the way, with command, commit, seed and hardware: `results/accuracy.csv`."]
     return "\n".join(lines)
+
+
+def float_top1(rows: list[dict[str, str]], runs: dict[str, list[dict[str, str]]]) -> str:
+    """Return the accuracy of the float network that a run's rows began from, also through `--from`; empty if unknown."""
+    if rows[0]["widths"] == "A32W32":
+        return rows[0]["top1"]
+    words = shlex.split(rows[0]["command"])
+    before = words[words.index("--from") + 1] if "--from" in words else ""
+    return float_top1(runs[before], runs) if before in runs else ""
 
 
 def renew_readme() -> None:

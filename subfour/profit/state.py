@@ -11,6 +11,15 @@ from torch.optim import SGD
 
 from subfour.profit.tensor_file import unpack_tensors
 from subfour.train.average import WeightAverage
+from subfour.train.loop import EpochTotals
+
+
+@dataclass(kw_only=True, slots=True)
+class EpochUnderway(EpochTotals):
+    """An epoch that goes on."""
+
+    raw_losses: list[float] = field(default_factory=list)
+    """Validation losses of the raw weights so far."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -23,8 +32,8 @@ class RunState:
     """Index of the phase that comes next or goes on."""
     next_epoch: int = 0
     """Epochs of that phase that are done."""
-    underway: dict[str, Any] = field(default_factory=dict)
-    """`EpochTotals` of the epoch that goes on, and its validation losses so far; empty between two epochs."""
+    underway: EpochUnderway = field(default_factory=EpochUnderway)
+    """The epoch after those; without a step between two epochs."""
     freeze_order: list[str] = field(default_factory=list)
     """Layers in the order they freeze, by AIWQ under PROFIT; empty before the sampling phase ends."""
     instability: dict[str, float] = field(default_factory=dict)
@@ -53,8 +62,11 @@ class RunState:
     """Wall time of all sessions of the run."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
+        """Return plain values; between two epochs nothing is under way."""
+        data = asdict(self)
+        if not self.underway.steps:
+            data["underway"] = {}
+        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "RunState":
@@ -68,7 +80,7 @@ class RunState:
             raise ValueError(
                 f"checkpoint: its state does not fit this version of subfour (differs in {sorted(known ^ set(data))})"
             )
-        return cls(**data)
+        return cls(**{**data, "underway": EpochUnderway(**data["underway"])})
 
 
 def collect_tensors(

@@ -34,7 +34,7 @@ class StepMethod:
         """Continue from a checkpoint."""
 
 
-def progress(config: RunConfig, phases: Sequence[Phase], *, phase: int, position: float) -> float | None:
+def share_done(config: RunConfig, phases: Sequence[Phase], *, phase: int, position: float) -> float | None:
     """Return the share of the epochs at PROFIT's width that is done; None in a phase at another width.
 
     Args:

@@ -13,6 +13,8 @@ from subfour.data.loader import EvaluationLoader
 from subfour.data.sources import load_images
 from subfour.data.thumbnail import thumbnail
 from subfour.profit.model_file import read_model
+from subfour.profit.session import WEIGHTS_FILE
+from subfour.profit.state import load_model, read_tensors
 from subfour.report.record import RunRecord
 
 MOST_IMAGES = 300
@@ -55,6 +57,7 @@ def look(record: RunRecord) -> NetworkLook:
         return NetworkLook(reason="The run has no model yet: it is written when the last epoch is done.")
     try:
         trained = read_model(record.path)
+        load_model(trained.model, read_tensors(record.path / WEIGHTS_FILE))  # the model file keeps codes, not what was rounded
         images = evaluation_split(load_images(record.config.data))
     except (ValueError, OSError) as error:
         logger.warning("report: no look into the network: %s", error)

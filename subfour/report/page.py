@@ -13,7 +13,7 @@ from subfour.report.exhibits.losses import profit_exhibit, quantizer_exhibit
 from subfour.report.exhibits.quantizers import code_exhibit, error_exhibit, histogram_exhibit
 from subfour.report.exhibits.ranges import range_exhibit
 from subfour.report.network import NetworkLook, look
-from subfour.report.record import RunRecord, read_record
+from subfour.report.record import RunRecord, data_name, read_record
 from subfour.report.summary import RUN_COLUMNS, WIDTH_COLUMNS, run_row, summary_cards, width_row
 from subfour.report.template import shown, write_page
 from subfour.report.timeline import LEGEND, PHASE_COLUMNS, phase_row, timeline
@@ -115,7 +115,7 @@ def _head(record: RunRecord) -> dict[str, Any]:
     ]
     return {
         "title": f"subfour report: {record.name}",
-        "heading": f"{network} on {config.data}",
+        "heading": f"{network} on {data_name(config.data)}",
         "what": f"Run {record.name}, recipe {config.recipe}: {config.quantizer} quantizers, trained with {record.method}, "
         f"teacher {config.teacher}.",
         "status": {"name": record.status, "mood": MOODS[record.status], "words": words},

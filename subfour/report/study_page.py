@@ -9,6 +9,7 @@ from subfour.profit.comparison import paired_difference
 from subfour.report.exhibits.exhibit import Exhibit
 from subfour.report.exhibits.rows import rows_exhibit
 from subfour.report.expectations import answers
+from subfour.report.record import data_name
 from subfour.report.study import StudyRow, by_network_and_widths
 from subfour.report.summary import Card
 from subfour.report.template import write_page
@@ -57,7 +58,7 @@ def write_study_page(study: Path, rows: Sequence[StudyRow], out: Path) -> Exhibi
         heading=f"Study {study.stem}",
         status={"name": "unfinished", "mood": "warn"} if missing else {"name": "finished", "mood": "good"},
         status_words=f"{finished} of {runs} runs are finished, {diverged} diverged, {missing} are missing.",
-        what=f"{len(rows)} rows on {_listed(row.config.data for row in rows)}; averaged weights of the last epoch, "
+        what=f"{len(rows)} rows on {_listed(data_name(row.config.data) for row in rows)}; averaged weights of the last epoch, "
         "validation images.",
         cards=_cards(rows),
         answers=answers(rows),

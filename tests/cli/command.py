@@ -2,10 +2,12 @@
 
 import contextlib
 import io
+import json
 import shlex
 from typing import NamedTuple
 
 from subfour.cli.main import main
+from subfour.cli.summary import label
 
 ONE_STEP = shlex.split(
     "--schedule.max-steps 1 --schedule.float-epochs 1 --schedule.finetune-epochs 1 --schedule.stabilize-epochs 1 "
@@ -16,6 +18,9 @@ ONE_STEP = shlex.split(
 
 TEN_PHASES = ["--weight-bits", "4", "--activation-bits", "4"]
 """Options that leave a recipe one width: float, A4W32, A4W4; ten phases, and an eleventh that snaps."""
+
+SHORT = [*ONE_STEP, *TEN_PHASES]
+"""Both: eleven steps."""
 
 
 class Outcome(NamedTuple):
@@ -53,3 +58,14 @@ def error(*words: object, encoding: str = "utf-8") -> str:
     assert outcome.err.startswith("subfour: ")
     assert outcome.err.count("\n") == 1
     return outcome.err.removeprefix("subfour: ").rstrip("\n")
+
+
+def train(*words: object, recipe: str = "digits") -> dict[str, object]:
+    """Train a step of each phase and return the result."""
+    result: dict[str, object] = json.loads(printed("train", recipe, *SHORT, *words, "--json"))
+    return result
+
+
+def widths(result: dict[str, object]) -> list[str]:
+    """Return the pairs of widths that a result has rows of, snapped or not."""
+    return [label(row) for row in result["rows"]]

@@ -3,14 +3,12 @@ from typing import TypeVar
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from subfour.integer.build import build_program
 from subfour.integer.execute import accumulate, compute, execute
-from subfour.integer.grids import EXACT_BITS, LARGEST_CUT, TIE_BITS, channel_grid, odd_step
-from subfour.integer.measure import Snapping, measure
+from subfour.integer.grids import EXACT_BITS, LARGEST_CUT, TIE_BITS
+from subfour.integer.measure import measure
 from subfour.integer.program import (
     IMAGE,
     Activate,
@@ -25,7 +23,6 @@ from subfour.integer.program import (
     Quantize,
 )
 from subfour.integer.snap import _Snapper, coarse_layers, snap
-from subfour.integer.structure import check_structure
 from subfour.quantizers import QuantizerName
 from tests.integer.programs import NAMES, PREPROCESSING, codes_of, normed, random_pixels, stock_programs
 from tests.profit.quantized_networks import TINY, quantized
@@ -152,16 +149,6 @@ def test_rounding_kills_no_channel_at_four_bits(name: str):
         assert bool((after.multiplier[before.multiplier > 0] > 0).all()), before.name
 
 
-@given(value=st.floats(0.01, 2.0**15))
-def test_an_odd_step_covers_the_range_and_is_as_narrow_as_it_can_be(value: float):
-    """A thirty-second of the range may be cut; no odd integer between does."""
-    real = torch.tensor(value, dtype=torch.float64)
-    step = float(odd_step(real))
-    assert step % 2 == 1
-    assert step >= value * (1 - LARGEST_CUT)
-    assert step == 1 or step - 2 < value * (1 - LARGEST_CUT) or step - value <= 1
-
-
 def test_eight_bit_codes_of_pooled_maps_keep_the_range_of_their_quantizer():
     """Whatever the number of positions, and so the step of the sum, which is small at 8 bits."""
     for size in (8, 12, 16, 24, 32):
@@ -238,68 +225,3 @@ def test_no_constant_leaves_the_graph_unasked(name: str):
     """Torch warns where a tensor that needs a gradient becomes a plain number."""
     programs = stock_programs(name)
     snap(build_program(programs.model, PREPROCESSING), programs.snapping)
-
-
-def test_what_calibration_measures_survives_json():
-    snapping = stock_programs("torchvision/mobilenet_v3_small").snapping
-    assert Snapping.from_json(snapping.to_json()) == snapping
-    assert set(snapping.positions.values()) == {1, 4, 64}
-    assert all(isinstance(value, int) and value > 0 for value in snapping.accumulators.values())
-
-
-def test_the_grid_of_a_channel_leaves_room_for_products():
-    """As many bits as the accumulators leave of 24, 4 to 12; a power of two."""
-    multiplier = torch.tensor([0.75, 0.1, 3.0, 0.0], dtype=torch.float64)
-    for largest, bits in ((1, 12), (2**11, 11), (2**14, 8), (2**30, 4)):
-        grid = channel_grid(multiplier, largest)
-        assert torch.equal(torch.log2(grid), torch.log2(grid).round())
-        scaled = multiplier[:3] / grid[:3]
-        assert (2 ** (bits - 1) <= scaled).all()
-        assert (scaled < 2**bits).all()
-
-
-class Fork(nn.Module):
-    """A layer read by a quantizer directly, and by another through h-swish."""
-
-    def __init__(self) -> None:
-        """Make its layers."""
-        super().__init__()
-        self.stem, self.one, self.other = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
-        self.act = nn.Hardswish()
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Compute it."""
-        values = self.stem(images)
-        return self.one(values) + self.other(self.act(values))
-
-
-class CurvedSum(nn.Module):
-    """A sum that enters h-swish."""
-
-    def __init__(self) -> None:
-        """Make its layers."""
-        super().__init__()
-        self.stem, self.one, self.other, self.head = (nn.Conv2d(3 if i == 0 else 4, 4, 1) for i in range(4))
-        self.act = nn.Hardswish()
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Compute it."""
-        values = self.stem(images)
-        return self.head(self.act(self.one(values) + self.other(values)))
-
-
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        (Fork(), "stem: it feeds quantizers with and without h-swish between; it cannot be snapped"),
-        (CurvedSum(), "add: a sum, or a part of one, enters h-swish; it cannot be snapped"),
-        (
-            nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 4, 1)),
-            "1: it takes 0, which is no ReLU or h-swish output of a layer; it cannot be snapped",
-        ),
-    ],
-)
-def test_what_cannot_be_snapped_is_named(model: nn.Module, message: str):
-    program = build_program(quantized(model, 4), PREPROCESSING)
-    with pytest.raises(ValueError, match=message):
-        check_structure(program)

@@ -163,7 +163,7 @@ def pretend_it_was_good(run: ProfitRun) -> None:
     """Leave nothing but chance, after an accuracy that the tiny run never reaches."""
     fill(0.0)(run)
     run.chance.best[32, 32] = 90.0
-    run.totals.hits = 0
+    run.state.underway.hits = 0
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from subfour.profit.state import RunState, collect_tensors, load_model, part, restore_momentum
+from subfour.profit.state import EpochUnderway, RunState, collect_tensors, load_model, part, restore_momentum
 from subfour.train.average import WeightAverage
 from subfour.train.checkpoint import CheckpointStore
 
@@ -36,7 +36,7 @@ def full_state() -> RunState:
         config="0123abcd",
         phase=3,
         next_epoch=1,
-        underway={"steps": 3, "loss": 0.1 + 0.2, "hits": 7, "images": 96},
+        underway=EpochUnderway(steps=3, loss=0.1 + 0.2, hits=7, images=96, raw_losses=[1 / 3]),
         freeze_order=["b", "a"],
         instability={"b": 0.1 + 0.2, "a": 1e-300},
         dropped={"b": 0.5, "a": 0.0},

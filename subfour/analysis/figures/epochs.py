@@ -15,6 +15,7 @@ from subfour.analysis.figures.style import (
     grid,
     name_kinds,
     name_spans,
+    plain_numbers,
     series_colour,
     svg_file,
 )
@@ -53,6 +54,7 @@ def loss_figure(curves: Sequence[Curve], widths: Sequence[Span], borders: Sequen
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         for axis in (validation, training):
             axis.set_yscale("log")
+            plain_numbers(axis.yaxis)
         name_spans(validation, widths)
         training.legend(loc="upper right")
         detail.set_xlabel("epoch")

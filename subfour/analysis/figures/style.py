@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 COLOURS = {
     "ink": "#1f2328",
@@ -100,6 +102,14 @@ def grid(
     sharex = sharex and columns == 1
     axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey, height_ratios=height_ratios)
     return figure, list(axes.flat)
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Write plain numbers along a logarithmic axis on which all is drawn; less than a decade has no power of ten to show."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(MaxNLocator(6) if high < 10 * low else LogLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def series_colour(index: int) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from subfour.analysis.figures.style import COLOURS, figure_style, grid, svg_file
+from subfour.analysis.figures.style import COLOURS, figure_style, grid, plain_numbers, svg_file
 
 MARKERS = ("o", "s", "^", "D", "v")
 
@@ -51,6 +51,7 @@ def tradeoff_figure(planes: Mapping[str, tuple[Sequence[Point], Sequence[Point]]
                             color=COLOURS["red"],
                         )
             axis.set_xscale("log")
+            plain_numbers(axis.xaxis)
             axis.set_xlabel(cost)
             axis.set_ylabel("top-1 %")
             axis.margins(0.1, 0.28)  # room for the labels; no tick says more than 100 %

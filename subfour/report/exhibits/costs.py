@@ -7,7 +7,7 @@ from subfour.analysis.figures.tradeoff import Point, tradeoff_figure
 from subfour.analysis.published import published_results
 from subfour.ops import FLOAT_BITS
 from subfour.report.exhibits.exhibit import MOST_BARS, Exhibit, of_all
-from subfour.report.record import RunRecord
+from subfour.report.record import RunRecord, data_name
 
 
 def tradeoff_exhibit(records: Sequence[RunRecord]) -> Exhibit:
@@ -39,7 +39,7 @@ def tradeoff_exhibit(records: Sequence[RunRecord]) -> Exhibit:
             [Point(row.network, row.megabytes, row.top1) for row in published],
         ),
     }
-    datasets = ", ".join(dict.fromkeys(record.config.data for record in records))
+    datasets = ", ".join(dict.fromkeys(data_name(record.config.data) for record in records))
     caption = (
         f"Red: our runs with (activation, weight) bits, on {datasets}. Blue: published results on ImageNet at 224 pixels, "
         "sources in the table; their costs are counted by us, the same widths in every layer. "
