@@ -23,6 +23,7 @@ from subfour.engine.weights import scaled_weight
 from subfour.layers import QuantConv2d, QuantLayer, QuantLinear
 from subfour.ops import QuantParams, quantize_ste
 from subfour.quantizers import DuQ, Quantizer, stacked_params
+from subfour.quantizers.base import full_precision
 
 
 class Operations(NamedTuple):
@@ -85,7 +86,7 @@ class CodesLayer(QuantLayer):
 
     def quantized_input(self, inputs: Tensor) -> Tensor:
         """Return the codes of the input."""
-        return inputs if self.takes_codes else self.operations.quantize(inputs, self.input_params)
+        return inputs if self.takes_codes else self.operations.quantize(full_precision(inputs), self.input_params)
 
     def apply_weight(self, inputs: Tensor, weight: Tensor) -> Tensor:
         """Compute on codes, with a weight, what the layer computes on the values that they stand for."""
@@ -167,7 +168,7 @@ class CodesOfBatchNorm(nn.Module):
         """Return the codes, relative to the zero point, as float."""
         (reader,) = self._reader
         behind = Behind(self.activation, reader.input_params)
-        return reader.operations.codes_of(values, self.norm.weight, self.norm.bias, self._statistics(), behind)
+        return reader.operations.codes_of(full_precision(values), self.norm.weight, self.norm.bias, self._statistics(), behind)
 
     def _statistics(self) -> Statistics:
         """Return what to normalise with, and count the batch, as nn.BatchNorm2d does."""

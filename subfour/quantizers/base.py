@@ -24,6 +24,11 @@ FITTED_BELOW_BITS = 4
 """Widths at which weight ranges minimise the squared error and not follow max|w|."""
 
 
+def full_precision(values: Tensor) -> Tensor:
+    """Return values in float32 at least: mixed precision gives 16 bits, where neither ranges nor codes would be exact."""
+    return values.float() if values.dtype.itemsize < torch.float32.itemsize else values
+
+
 class Quantizer(nn.Module):
     """Base of all quantizers; a subclass gives `params()` and `initialize()`."""
 
@@ -114,8 +119,7 @@ class Quantizer(nn.Module):
             return values
         if not self.initialized:
             raise RuntimeError("this quantizer has no ranges yet: calibrate the model, or load a state dict, first")
-        # Under mixed precision values may come in 16 bits, where neither ranges nor codes would be exact.
-        return self.quantized(values.float() if values.dtype.itemsize < torch.float32.itemsize else values)
+        return self.quantized(full_precision(values))
 
     def quantized(self, values: Tensor) -> Tensor:
         """Fake-quantize with gradients; a subclass whose paper wants other gradients overrides this."""

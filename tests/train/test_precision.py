@@ -1,9 +1,12 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's name)
 from torch.optim import SGD
 
+from subfour.engine.folded import folded_network
 from subfour.profit.instability import InstabilityMeter
 from subfour.train.precision import Precision
 from tests.convert.stock_networks import stock_network
@@ -105,3 +108,16 @@ def test_a_step_in_bf16_is_near_that_in_float32():
         precision.backward(F.cross_entropy(precision.run(model, images), labels))
         gradients.append(model.classifier[-1].weight.grad.flatten())
     assert F.cosine_similarity(*gradients, dim=0) > 0.99
+
+
+@pytest.mark.parametrize("engine", [lambda model: model, folded_network], ids=["plain", "folded"])
+def test_a_quantized_step_in_bf16_is_near_that_in_float32(engine: Callable[[nn.Module], nn.Module]):
+    gradients = []
+    for name in ("fp32", "bf16"):
+        model = tiny(4, 8).train()
+        torch.manual_seed(0)
+        images, labels = torch.randn(16, 3, 32, 32), torch.arange(16) % 10
+        precision = Precision(name, CPU)
+        precision.backward(F.cross_entropy(precision.run(engine(model), images), labels))
+        gradients.append(model.classifier[-1].weight.grad.flatten())
+    assert F.cosine_similarity(*gradients, dim=0) > 0.95
