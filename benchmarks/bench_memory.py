@@ -7,7 +7,6 @@ layers; and the recipe through all its phases. After each epoch the resident set
 through what follows the warm-up: the float phase, or the first 10 epochs where there is no other.
 """
 
-import functools
 import multiprocessing
 import os
 import resource
@@ -48,7 +47,6 @@ def watch(options: str, sizes: "multiprocessing.Queue[list[float]]") -> None:
     seen: list[float] = []
     told = Observers.epoch_done
 
-    @functools.wraps(told)
     def epoch_done(observers: Observers, record: dict[str, Any]) -> None:
         told(observers, record)
         seen.append(resident_mb())
