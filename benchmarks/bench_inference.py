@@ -17,45 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from untrained_model import IMAGENET, untrained_model
 
-from subfour.data.preprocess import Preprocessing, normalize
+from subfour.data.preprocess import normalize
 from subfour.environment import environment
-from subfour.export.benchmark import Run, float_file, static_int8, time_batch
-from subfour.export.deployed import deployed_program
-from subfour.export.portable import PortableWriter
-from subfour.export.record import Record
-from subfour.export.runtime import RUNTIMES
-from subfour.export.untrained import random_pixels, untrained_network
-from subfour.integer.build import build_program
-from subfour.integer.measure import measure
+from subfour.export.benchmark import float_file, static_int8, time_batch
+from subfour.export.formats import export_model
+from subfour.export.runtime import RUNTIMES, Run
+from subfour.export.untrained import random_pixels
 from subfour.integer.program import IMAGE
 from subfour.models import build_model
 
-IMAGENET = Preprocessing(
-    image_size=224, resize_size=256, interpolation="bilinear", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
-)
 NETWORKS = ("torchvision/mobilenet_v2", "torchvision/mobilenet_v3_large")
 THREADS = 1
-
-
-def exported(name: str) -> tuple[Record, bytes]:
-    """Return the snapped A4W4 file of an untrained network."""
-    network = untrained_network(name, IMAGENET)
-    with torch.no_grad():
-        snapping = measure(build_program(network, IMAGENET, dtype=torch.float64), [random_pixels(4, IMAGENET.image_size)])
-    record = Record(
-        file_format="onnx",
-        version=metadata.version("subfour"),
-        network=name,
-        architecture={"width": 1.0, "strides": [], "dropout": None},
-        classes=tuple(str(number) for number in range(1000)),
-        preprocessing=IMAGENET,
-        weight_bits=4,
-        activation_bits=4,
-        snapping=snapping.to_json(),
-        accuracy=None,
-    )
-    return record, PortableWriter(deployed_program(network, IMAGENET, snapping)).write(record).SerializeToString()
 
 
 def executorch_int8(name: str, batch: int) -> Run | None:
@@ -124,7 +98,8 @@ def main() -> None:
     print(machine)
     results = []
     for network in options.networks:
-        record, content = exported(network)
+        exported = export_model(untrained_model(network), Path(network))
+        record, content = exported.record, exported.content
         float_model = float_file(record)
         files = {"float": float_model, "int8": static_int8(float_model, record), "subfour": content}
         print(f"{network}: {len(content):,} bytes")

@@ -18,14 +18,15 @@ from subfour.layers import QuantConv2d
 
 
 def batchnorm_after(model: nn.Module) -> dict[str, _BatchNorm]:
-    """Return, per convolution, the batch norm that follows it in the order of definition."""
+    """Return, per convolution, the batch norm with a learned scale that follows it in the order of definition."""
     following: dict[str, _BatchNorm] = {}
     last = ""
     for name, module in model.named_modules():
         if isinstance(module, QuantConv2d):
             last = name
         elif isinstance(module, _BatchNorm) and last:
-            following[last] = module
+            if module.affine and module.track_running_stats:
+                following[last] = module
             last = ""
     return following
 

@@ -29,12 +29,18 @@ def set_bits(model: nn.Module, weight_bits: int, activation_bits: int) -> None:
 def calibrate_weights(model: nn.Module, *, anew: bool) -> None:
     """Set the range of every weight quantizer that quantizes and has none; with `anew`, of all that quantize.
 
+    Raises:
+        ValueError: a layer's weights have no range; it is named.
+
     Low widths ask for `anew` as they begin: the authors keep 0.9 max|w| from 8 bits down, which sets most 2-bit codes to 0.
     """
-    for layer in quant_layers(model).values():
+    for name, layer in quant_layers(model).items():
         quantizer = layer.weight_quantizer
         if quantizer.enabled and (anew or not quantizer.initialized):
-            quantizer.initialize(layer.folded_weight().detach())
+            try:
+                quantizer.initialize(layer.folded_weight().detach())
+            except ValueError as error:
+                raise ValueError(f"{name}.weight: {error}; train or load weights that are not all zero") from None
 
 
 def missing_ranges(model: nn.Module) -> list[str]:
@@ -117,4 +123,4 @@ class _Collector:
         if values.numel() > SAMPLES_PER_BATCH:
             generator = torch.Generator().manual_seed(derive_seed("calibrate", self.name, len(self.samples)))
             values = values[torch.randint(values.numel(), (SAMPLES_PER_BATCH,), generator=generator).to(values.device)]
-        self.samples.append(values)
+        self.samples.append(values.clone())  # an operation in place may follow

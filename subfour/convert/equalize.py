@@ -82,7 +82,7 @@ def find_pairs(model: nn.Module) -> list[Pair]:
         first = _module(model, node)
         norm_node = _only_user(node) if isinstance(first, nn.Conv2d) else None
         norm = _module(model, norm_node)
-        if not (isinstance(first, nn.Conv2d) and isinstance(norm, _BatchNorm)) or norm_node is None:
+        if not (isinstance(first, nn.Conv2d) and isinstance(norm, _BatchNorm) and norm.affine) or norm_node is None:
             continue
         act = getattr(norm, "act", None)  # timm's BatchNormAct2d
         relu_node = norm_node if isinstance(act, nn.ReLU) else _only_user(norm_node)

@@ -46,6 +46,8 @@ RANGE_KEEPING = {
 }
 """Operations whose output has the domain of what enters first."""
 
+ACTIVATIONS = {name for name in OWN_RANGE if name != "batchnorm"}
+
 SUMS = {"add", "iadd"}
 
 PRODUCTS = {"mul", "imul"}
@@ -182,7 +184,7 @@ def _feed(node: fx.Node, module: nn.Module | None, operands: Sequence[_Feed]) ->
     if operation in RANGE_KEEPING:
         pooled = replace(operands[0], source=f"{operands[0].source}, pooled", branch=())
         return pooled if pools_globally(operation, node, module) else operands[0]
-    if operation in SUMS and all(isinstance(argument, fx.Node) for argument in node.args):
+    if operation in SUMS and not node.kwargs and all(isinstance(argument, fx.Node) for argument in node.args):
         domains = {operand.domain for operand in operands}
         if domains <= {"unsigned", "hswish", "signed"}:
             return _Feed("unsigned" if domains == {"unsigned"} else "signed", f"residual sum in {scope_of(node)}")
@@ -230,9 +232,16 @@ def operation_of(node: fx.Node, module: nn.Module | None) -> str:
 
 
 def module_operation(module: nn.Module) -> str:
-    """Return the first known operation among a module's class and its bases, or the class."""
-    names = [_name(base.__name__) for base in type(module).__mro__]
-    return next((name for name in names if name in KNOWN), names[0])
+    """Return the first known operation among a module's class and its bases, or the class.
+
+    An activation with a forward of its own is not its base: it may give other values.
+    """
+    kind = type(module)
+    for base in kind.__mro__:
+        name = _name(base.__name__)
+        if name in KNOWN and (name not in ACTIVATIONS or getattr(base, "forward", None) is kind.forward):
+            return name
+    return _name(kind.__name__)
 
 
 def _name(identifier: str) -> str:

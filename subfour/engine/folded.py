@@ -23,7 +23,7 @@ from subfour.engine.codes import Behind, Statistics, codes_of
 from subfour.engine.gates import FactorOfGate, GatedCodes, gated_codes
 from subfour.engine.weights import scaled_weight
 from subfour.layers import QuantConv2d, QuantLayer, QuantLinear
-from subfour.ops import QuantParams, quantize_ste
+from subfour.ops import QuantParams, exact, quantize_ste
 from subfour.quantizers import DuQ, Quantizer, stacked_params
 
 
@@ -91,7 +91,7 @@ class CodesLayer(QuantLayer):
 
     def quantized_input(self, inputs: Tensor) -> Tensor:
         """Return the codes of the input."""
-        return inputs if self.takes_codes else self.operations.quantize(inputs, self.input_params)
+        return inputs if self.takes_codes else self.operations.quantize(exact(inputs), self.input_params)
 
     def apply_weight(self, inputs: Tensor, weight: Tensor) -> Tensor:
         """Compute on codes, with a weight, what the layer computes on the values that they stand for."""
@@ -170,10 +170,16 @@ class CodesOfBatchNorm(nn.Module):
         self._reader = (reader,)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Return the codes, relative to the zero point, as float."""
+        """Return the codes, relative to the zero point, as float.
+
+        Raises:
+            ValueError: a batch of one value per channel, which has no variance.
+        """
+        if self.norm.training and values.numel() == values.shape[1]:
+            raise ValueError(f"batch norm: no variance in a batch of shape {tuple(values.shape)}; use a larger batch or images")
         (reader,) = self._reader
         behind = Behind(self.activation, reader.input_params)
-        return reader.operations.codes_of(values, self.norm.weight, self.norm.bias, self._statistics(), behind)
+        return reader.operations.codes_of(exact(values), self.norm.weight, self.norm.bias, self._statistics(), behind)
 
     def _statistics(self) -> Statistics:
         """Return what to normalise with, and count the batch, as nn.BatchNorm2d does."""

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from subfour.ops import QuantParams
+from subfour.ops import QuantParams, exact
 from subfour.ops.affine import just_outside
 
 GatedCodes = Callable[[Tensor, Tensor, QuantParams], Tensor]
@@ -81,7 +81,7 @@ class Factor:
 
     def __mul__(self, values: Tensor) -> Tensor:
         """Return the codes of the product."""
-        return self.compute(values, self.gate, self.params)
+        return self.compute(exact(values), exact(self.gate), self.params)
 
     __rmul__ = __mul__
 

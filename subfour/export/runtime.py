@@ -19,6 +19,8 @@ Arrays = dict[str, NDArray[Any]]
 Run = Callable[[Mapping[str, NDArray[Any]]], Arrays]
 """From inputs by name to outputs by name."""
 
+EXPORT = "subfour export RUN --out FILE"
+"""The command that makes files which can be opened."""
 
 OPENVINO_OPTIONS = {
     "INFERENCE_PRECISION_HINT": "f32",
@@ -74,9 +76,11 @@ def read_file(path: Path) -> tuple[Record, bytes]:
         metadata = session.get_modelmeta().custom_metadata_map
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"model: {path} is damaged, or not a file that onnxruntime reads ({reason})") from None
+        raise ValueError(
+            f"model: {path} is damaged, or not a file that onnxruntime reads ({reason}); make one with: {EXPORT}"
+        ) from None
     if METADATA not in metadata:
-        raise ValueError(f"model: {path} was not written by subfour; make such a file with: subfour export RUN --out FILE")
+        raise ValueError(f"model: {path} was not written by subfour; make one with: {EXPORT}")
     try:
         record = Record.from_json(metadata[METADATA])
     except ValueError as error:

@@ -86,15 +86,15 @@ class Verifier:
     """Compares executors of one file with its program, batch by batch."""
 
     def __init__(
-        self, content: bytes, program: Program, *, torch_run: Run, runtimes: Sequence[RuntimeName], threads: int = 0
+        self, content: bytes, program: Program, *, runs: Mapping[str, Run], runtimes: Sequence[RuntimeName], threads: int = 0
     ) -> None:
         """Open the file in each runtime.
 
         Args:
             content: of the file.
             program: that it was exported from.
-            torch_run: from pixels to logits and perhaps codes, by name: what was trained.
-            runtimes: which to compare.
+            runs: executors that do not run the file as it is, from pixels to logits and perhaps codes, by name.
+            runtimes: which to compare beside them.
             threads: for each; 0 leaves it to the runtime.
 
         Raises:
@@ -107,15 +107,15 @@ class Verifier:
         assert isinstance(last, Layer)
         self._last = last
         probed = with_outputs(self.model, [quantize.name for quantize in program.quantizers]).SerializeToString()
-        self._whole: dict[str, Run] = {"torch": torch_run}
-        self._probed: dict[str, Run] = {"torch": torch_run}
+        self._answering: dict[str, Run] = dict(runs)
+        self._probed: dict[str, Run] = {}
         for name in runtimes:
-            self._whole[name], self._probed[name] = (RUNTIMES[name](file, threads) for file in (content, probed))
+            self._answering[name], self._probed[name] = (RUNTIMES[name](file, threads) for file in (content, probed))
         self.largest = dict.fromkeys(
             (operation.name for operation in program.operations if isinstance(operation, Layer | Add)), 0
         )
         """Largest magnitude seen of each layer's accumulators and each sum's values."""
-        self.comparisons = {name: Comparison() for name in ("torch", "reference", *runtimes)}
+        self.comparisons = {name: Comparison() for name in (*runs, "reference", *runtimes)}
 
     def end_to_end(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> Arrays:
         """Compare one batch, and return the reference's numbers.
@@ -129,9 +129,10 @@ class Verifier:
             sums = f"{name}.accumulators"
             self.largest[name] = max(largest, int(np.abs(expected[sums if sums in expected else name]).max()))
         self._compare_answers("reference", _values(self._last, expected[f"{self._last.name}.accumulators"]), expected, labels)
-        for name, run in self._whole.items():
-            self._compare_answers(name, run({IMAGE: pixels})[self.program.output], expected, labels)
-            self._compare_codes(name, self._probed[name]({IMAGE: pixels}), expected)
+        for name, run in self._answering.items():
+            got = run({IMAGE: pixels})
+            self._compare_answers(name, got[self.program.output], expected, labels)
+            self._compare_codes(name, self._probed[name]({IMAGE: pixels}) if name in self._probed else got, expected)
         return expected
 
     def layer_by_layer(self, pixels: NDArray[np.uint8], expected: Arrays) -> None:
@@ -169,13 +170,15 @@ class Verifier:
 
     def _compare_codes(self, name: str, got: Arrays, expected: Arrays) -> None:
         comparison = self.comparisons[name]
+        before, comparison.different_codes = comparison.different_codes, {}
         for quantize in self.program.quantizers:
+            different = before.get(quantize.name, 0)
             if quantize.name in got:
                 codes = got[quantize.name]
                 comparison.codes += codes.size
-                different = int((codes != expected[quantize.name]).sum())
-                if different:
-                    comparison.different_codes[quantize.name] = comparison.different_codes.get(quantize.name, 0) + different
+                different += int((codes != expected[quantize.name]).sum())
+            if different:
+                comparison.different_codes[quantize.name] = different
 
 
 def verify_file(
@@ -209,8 +212,8 @@ def verify_file(
     program = deployed_program(trained.model, record.preprocessing, snapping)
     expected_model = ONNX_WRITERS[record.file_format](program).write(record)
     check_constants(onnx.load_from_string(content), expected_model, path=path)
-    torch_run = _snapped_run(program) if program.snapped else _trained_run(trained.model, record.preprocessing, program.output)
-    verifier = Verifier(content, program, torch_run=torch_run, runtimes=runtimes, threads=threads)
+    torch_run = snapped_run(program) if program.snapped else _trained_run(trained.model, record.preprocessing, program.output)
+    verifier = Verifier(content, program, runs={"torch": torch_run}, runtimes=runtimes, threads=threads)
     chosen = evaluation_split(load_images(source), split)
     indices = list(range(len(chosen)))[:images]
     with torch.no_grad():
@@ -234,7 +237,7 @@ def _trained_run(model: nn.Module, preprocessing: Preprocessing, output: str) ->
     return run
 
 
-def _snapped_run(program: Program) -> Run:
+def snapped_run(program: Program) -> Run:
     """Return the snapped network as its phase evaluates it, in float32."""
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> Arrays:

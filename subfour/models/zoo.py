@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
+from subfour.annotations import check_types
 from subfour.data.preprocess import Preprocessing
 from subfour.models.mobilenet_v1 import MobileNetV1
 from subfour.models.tiny import tiny_mobilenet_v3
@@ -52,6 +53,7 @@ class Architecture:
 
     def __post_init__(self) -> None:
         """Check every field."""
+        check_types(self)
         if not 0 < self.width < math.inf:
             raise ValueError(f"width: {self.width} is not possible; use a positive number, 1 for the network's own")
         if any(stride < 1 for stride in self.strides):

@@ -25,6 +25,11 @@ LARGEST_RATIO = 2.0**64
 """Of scale to pre_scale in the gradient: far beyond what trains, far below what overflows."""
 
 
+def exact(values: Tensor) -> Tensor:
+    """Return values in float32 at least: mixed precision gives some in 16 bits, where neither ranges nor codes are exact."""
+    return values.float() if values.dtype.itemsize < torch.float32.itemsize else values
+
+
 @dataclass(frozen=True, slots=True)
 class QuantParams:
     """Constants of the one form. Tensors broadcast against the values."""

@@ -4,12 +4,10 @@ Where the paper, the authors' code and this package differ, the difference is a 
 values; recipes change them. Every field is an option of `subfour train`.
 """
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -18,7 +16,8 @@ from subfour.convert.policy import Padding
 from subfour.convert.rewrite import BatchNorm
 from subfour.models.zoo import Architecture
 from subfour.ops import FLOAT_BITS, check_bits
-from subfour.profit.fields import BitWidth, check_fields, parse_share
+from subfour.profit.fields import BitWidth, check_fields
+from subfour.profit.plain import from_plain, to_plain
 from subfour.profit.sections import (
     AverageConfig,
     DistillConfig,
@@ -121,6 +120,7 @@ class RunConfig:
                 f"batchnorm: fused is not possible with --method {self.method}, which moves single weights; use unfused"
             )
         check_bits(self.skip_bits, "skip_bits")
+        check_bits(self.starting_weight_bits, "starting_weight_bits")
         if self.engine in ("folded", "compiled") and not self.foldable:
             raise ValueError(
                 f"engine: {self.engine} is possible with --quantizer duq, --batchnorm unfused and --skip-bits 32 only; use auto"
@@ -154,47 +154,13 @@ class RunConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; `from_json` reads them back."""
-        return _plain(dataclasses.asdict(self))  # type: ignore[no-any-return]
+        return to_plain(self)  # type: ignore[no-any-return]
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "RunConfig":
         """Rebuild a configuration from `to_json`.
 
         Raises:
-            ValueError: a field is unknown or has a value that is not allowed.
+            ValueError: a field is missing, unknown, or has a value that is not allowed.
         """
-        values = dict(data)
-        if values:  # written before there were methods against oscillations, or several workers
-            values.setdefault("oscillation", dataclasses.asdict(OscillationConfig()))
-            values.setdefault("engine", "plain")  # before there were engines
-            values.setdefault("parallel", dataclasses.asdict(ParallelConfig()))
-        parts = {
-            "architecture": Architecture,
-            "loading": LoadingConfig,
-            "schedule": ScheduleConfig,
-            "profit": ProfitConfig,
-            "oscillation": OscillationConfig,
-            "distill": DistillConfig,
-            "average": AverageConfig,
-            "parallel": ParallelConfig,
-        }
-        try:
-            for name, part in parts.items():
-                fields = {key: tuple(value) if isinstance(value, list) else value for key, value in values[name].items()}
-                if name == "profit":
-                    fields["fractions"] = tuple(parse_share(share) for share in fields["fractions"])
-                    fields.setdefault("sample_every", 1)  # written before it could be chosen
-                values[name] = part(**fields)
-            for name in ("weight_bits", "activation_bits"):
-                values[name] = tuple(values[name])
-            return cls(**values)
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"config: not a configuration of this version of subfour ({error})") from None
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(entry) for entry in value]
-    return str(value) if isinstance(value, Fraction) else value
+        return from_plain(cls, data)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from subfour.ops import FLOAT_BITS, IntegerGrid, QuantParams, bin_centres, check_bits, dequantize, fake_quantize, quantize
+from subfour.ops import FLOAT_BITS, IntegerGrid, QuantParams, bin_centres, check_bits, dequantize, exact, fake_quantize, quantize
 
 Domain = Literal["unsigned", "hswish", "signed"]
 """Values a quantizer meets: ReLU outputs (>= 0), h-swish outputs (>= -3/8), or both signs (bottlenecks, weights)."""
@@ -114,8 +114,7 @@ class Quantizer(nn.Module):
             return values
         if not self.initialized:
             raise RuntimeError("this quantizer has no ranges yet: calibrate the model, or load a state dict, first")
-        # Under mixed precision values may come in 16 bits, where neither ranges nor codes would be exact.
-        return self.quantized(values.float() if values.dtype.itemsize < torch.float32.itemsize else values)
+        return self.quantized(exact(values))
 
     def quantized(self, values: Tensor) -> Tensor:
         """Fake-quantize with gradients; a subclass whose paper wants other gradients overrides this."""

@@ -9,10 +9,11 @@ m = l + (i + 1/2) D and k = ln(2 / alpha - 1) / D,
 
 so in the one form pre_scale = scale = D, offset = l. tanh(k D / 2) is 1 - alpha: the smaller alpha, the steeper the steps.
 
-Left open by the paper, or by what we know of it: alpha = sigmoid(alpha_raw) stays between 0 and 1 and starts at 0.2. Activations
-start between the domain's least value and the percentile that DuQ starts from; weights between their least and their largest,
-below 4 bits at the share of these with the least squared error. Where x is exactly m the tie goes to the even code, as
-everywhere here. The paper has no padding: the border is padded with l, the value of code 0, and gives l no gradient.
+Left open by the paper, or by what we know of it: alpha = sigmoid(alpha_raw) stays between 0 and 1, is taken as 1 - 1e-6 at
+most, and starts at 0.2. Activations start between the domain's least value and the percentile that DuQ starts from; weights
+between their least and their largest, below 4 bits at the share of these with the least squared error. Where x is exactly m the
+tie goes to the even code, as everywhere here. The paper has no padding: the border is padded with l, the value of code 0, and
+gives l no gradient.
 """
 
 import torch
@@ -28,6 +29,8 @@ from subfour.quantizers.base import (
 )
 
 ALPHA_START = 0.2
+
+LARGEST_ALPHA = 1 - 1e-6
 
 SMALLEST_INTERVAL = 1e-30
 """Added to u - l, which the optimizer may bring to 0: large enough that the inverse of D has a float."""
@@ -59,13 +62,18 @@ class DSQ(Quantizer):
         return self.lower.item() if self.initialized else expected
 
     @property
+    def _lowest(self) -> Tensor:
+        """The lower end, also when training has brought the ends past each other."""
+        return torch.minimum(self.lower, self.upper)
+
+    @property
     def _interval(self) -> Tensor:
         """D, positive."""
         return ((self.upper - self.lower).abs() + SMALLEST_INTERVAL) / self.grid.qmax
 
     def params(self) -> QuantParams:
         """See the head of this file for the equation."""
-        return QuantParams(self.grid, self._interval, self._interval, self.lower)
+        return QuantParams(self.grid, self._interval, self._interval, self._lowest)
 
     def quantized(self, values: Tensor) -> Tensor:
         """Quantize, with the gradients of the soft staircase."""
@@ -76,13 +84,15 @@ class DSQ(Quantizer):
     def _soft(self, values: Tensor) -> Tensor:
         """Return the staircase of tanh steps, in units of D: k D does not depend on D, however small."""
         interval, highest = self._interval, self.grid.qmax
-        clipped = self.lower + (values - self.lower).clamp(min=0)
-        clipped = torch.minimum(clipped, self.lower + highest * interval)
-        position = (clipped - self.lower) / interval
+        lower = self._lowest
+        clipped = lower + (values - lower).clamp(min=0)
+        clipped = torch.minimum(clipped, lower + highest * interval)
+        position = (clipped - lower) / interval
         stair = position.detach().floor().clamp(0, highest - 1)
-        steepness = torch.log(2 / torch.sigmoid(self.alpha_raw) - 1)
+        # The sigmoid is 1 in float32 from 17 on, where the staircase is a line: no step would be left to divide by.
+        steepness = torch.log(2 / torch.sigmoid(self.alpha_raw).clamp(max=LARGEST_ALPHA) - 1)
         phi = torch.tanh(steepness * (position - stair - 0.5)) / torch.tanh(steepness / 2)
-        return self.lower + interval * (stair + (phi + 1) / 2)
+        return lower + interval * (stair + (phi + 1) / 2)
 
     @torch.no_grad()
     def initialize(self, samples: Tensor) -> None:

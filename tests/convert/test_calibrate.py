@@ -193,3 +193,38 @@ def test_widths_are_set_everywhere_but_where_eight_bits_stay():
             least = 8 if layer.kind in ("stem", "se") else 2
             assert layer.weight_quantizer.bits == weight_bits
             assert layer.activation_quantizer.bits == max(activation_bits, least)
+
+
+def test_what_a_network_does_in_place_behind_a_layer_does_not_change_its_range():
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            values = self.stem(images).relu()
+            output = self.last(values)
+            values.mul_(100)
+            return output + values.mean()
+
+    torch.manual_seed(0)
+    model = InPlace()
+    convert(model, quantizer="lsq", **NORMALIZATION)
+    set_bits(model, 8, 8)
+    calibrate_weights(model, anew=False)
+    batches = two_batches(8)
+    calibrate(model, batches, CPU)
+    with torch.no_grad():
+        largest = max(float(model.stem(images).relu().max()) for images, _ in batches)
+    quantizer = quant_layers(model)["last"].activation_quantizer
+    assert float(quantizer.params().scale.detach()) * 255 < 10 * largest
+
+
+def test_weights_without_a_range_are_named():
+    model = stock_network(NAME)
+    convert(model, quantizer="duq", **NORMALIZATION)
+    set_bits(model, 4, 32)
+    name, layer = next(iter(quant_layers(model).items()))
+    nn.init.zeros_(layer.weight)
+    with pytest.raises(ValueError, match=f"{name}.weight: .*not all zero"):
+        calibrate_weights(model, anew=False)

@@ -250,3 +250,21 @@ def test_reading_leaves_the_model_as_it_is():
     find_sites(model)
     assert {name: module.training for name, module in model.named_modules()} == modes
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_a_difference_is_no_sum():
+    class Difference(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.add(x.relu(), F.relu(x), alpha=-1)
+
+    with pytest.raises(ValueError, match="last"):
+        find_sites(Network(Difference()))
+
+
+def test_an_activation_with_a_forward_of_its_own_is_not_its_base():
+    class Leaky(nn.ReLU):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.leaky_relu(x)
+
+    with pytest.raises(ValueError, match="last"):
+        find_sites(Network(Leaky()))

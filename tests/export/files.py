@@ -54,8 +54,7 @@ def content_of(name: str, *, snapped: bool, file_format: FileFormat = "onnx") ->
 def verified(program: Program, content: bytes) -> Verifier:
     """Return a verifier that has seen two images, end to end and part by part; torch is left out."""
     pixels = random_pixels().numpy()
-    verifier = Verifier(
-        content, program, torch_run=lambda _: {program.output: np.zeros((2, len(CLASSES)))}, runtimes=tuple(RUNTIMES), threads=1
-    )
+    runs = {"torch": lambda _: {program.output: np.zeros((2, len(CLASSES)))}}
+    verifier = Verifier(content, program, runs=runs, runtimes=tuple(RUNTIMES), threads=1)
     verifier.layer_by_layer(pixels, verifier.end_to_end(pixels, np.zeros(2, dtype=np.int64)))
     return verifier

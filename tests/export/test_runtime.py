@@ -59,14 +59,16 @@ def test_a_truncated_file_is_damaged(file: Path, share: float):
 
 def test_what_is_no_onnx_is_refused(file: Path):
     file.write_text("a text")
-    assert "not a file that onnxruntime reads" in message(file)
+    said = message(file)
+    assert said.startswith(f"model: {file} is damaged, or not a file that onnxruntime reads (")
+    assert said.endswith("); make one with: subfour export RUN --out FILE")
 
 
 def test_a_foreign_onnx_file_is_refused(file: Path):
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "foreign", values[:1], values[1:])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), file)
-    assert message(file).startswith(f"model: {file} was not written by subfour; make such a file with: subfour export")
+    assert message(file).startswith(f"model: {file} was not written by subfour; make one with: subfour export")
 
 
 @pytest.mark.parametrize("changes", [{"classes": ("one",)}, {"preprocessing": replace(PREPROCESSING, image_size=31)}])

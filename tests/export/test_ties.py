@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from subfour.export.parts import with_outputs
 from subfour.export.portable import PortableWriter
 from subfour.export.runtime import RUNTIMES, RuntimeName
-from subfour.integer.grids import LARGEST_STEP, TIE_BITS
-from subfour.integer.program import IMAGE, Add, Flatten, Layer, Lookup, Operation, Program, Quantize
+from subfour.integer.grids import HEADROOM, LARGEST_CODE, LARGEST_INTEGER, LARGEST_STEP, TIE_BITS, largest_step
+from subfour.integer.program import IMAGE, Add, Dequantize, Flatten, Layer, Lookup, Operation, Program, Quantize
 from tests.export.files import record_for
 from tests.integer.programs import PREPROCESSING, random_pixels
+
+FACTORS = np.arange(1, int(LARGEST_INTEGER / HEADROOM / LARGEST_CODE) + 1)
+"""What a skip may multiply its 8-bit codes by."""
 
 
 def program_of(values: np.ndarray, quantize: Quantize, *, skip: bool) -> Program:
@@ -63,3 +67,74 @@ def test_codes_next_to_ties_are_right_with_the_widest_step(bits: int, signed: bo
     content = PortableWriter(program).write(record_for(program, classes=classes)).SerializeToString()
     codes = RUNTIMES[runtime](content, 1)({IMAGE: random_pixels(1).numpy()})["last"]
     assert np.array_equal(codes[0], np.floor((2 * values + step) / (2 * step)))
+
+
+def positions(sums: np.ndarray, step: int, factors: np.ndarray) -> np.ndarray:
+    """Return what OpenVINO 2026.4.1 rounds to signed codes of sums behind a skip, [factors, sums] in float32.
+
+    It takes the skip's factor out of the sum and out of both ends of the range, -128 and 127 steps, and computes slope and
+    shift of the quantizer from these ends, which float32 has rounded. The shift may come out as 128 +- 2^-16.
+    """
+    by = factors.astype(np.float32)[:, None]
+    low, high = np.float32(-128 * step) / by, np.float32(127 * step) / by
+    slope, shift = np.float32(255) / (high - low), -low * np.float32(255) / (high - low)
+    return sums.astype(np.float32) / by * slope + shift
+
+
+def nearest_to_ties(bits: int, step: int) -> np.ndarray:
+    """Return the integers on both sides of every tie between two signed codes."""
+    qmax = 2 ** (bits - 1) - 1
+    ties = np.arange(-qmax, qmax) + 0.5
+    return np.concatenate([np.floor(ties * step), np.ceil(ties * step)])
+
+
+def largest_errors(bits: int, step: int) -> np.ndarray:
+    """Return by how much of the margin to a tie, 1 / (2 step), the arithmetic of `positions` errs at worst, by factor."""
+    sums = nearest_to_ties(bits, step)
+    errors = np.abs(positions(sums, step, FACTORS).astype(np.float64) - (sums / step + 128)).max(axis=1)
+    return errors * 2 * step
+
+
+def other_codes(bits: int, step: int, factor: int) -> int:
+    """Return how many of the integers next to ties get another code in OpenVINO, as sums of a layer and a skip."""
+    sums = nearest_to_ties(bits, step)
+    channels, size = len(sums), PREPROCESSING.image_size
+    skipped = np.arange(channels) % (LARGEST_CODE + 1)
+    constants = {"codes": torch.zeros(channels, 3, size, size), "multiplier": torch.ones(channels), "integer": True}
+    constants |= {"inputs": ("pixels",), "weight_bits": 4}
+    qmax, width = 2 ** (bits - 1) - 1, torch.tensor(float(step))
+    identity = torch.eye(channels)
+    operations: tuple[Operation, ...] = (
+        Lookup(name="pixels", inputs=(IMAGE,), table=torch.arange(256).expand(3, 256) - 128, qmin=-128, qmax=127),
+        Layer(name="first", addend=torch.from_numpy(3.0 * skipped).float(), **constants),
+        Quantize(name="code", inputs=("first",), step=torch.tensor(3.0), offset=0.0, qmin=0, qmax=LARGEST_CODE, bits=8),
+        Dequantize(name="skip", inputs=("code",), zero=0, factor=torch.tensor(float(factor))),
+        Layer(name="branch", addend=torch.from_numpy(sums - factor * skipped).float(), **constants),
+        Add(name="sum", inputs=("branch", "skip")),
+        Quantize(name="again", inputs=("sum",), step=width, offset=0.0, qmin=-qmax, qmax=qmax, bits=bits),
+        Flatten(name="flat", inputs=("again",)),
+        Layer(**constants | {"name": "last", "inputs": ("flat",), "codes": identity, "addend": torch.zeros(channels)}),
+    )
+    program = Program(operations=operations, snapped=True)
+    model = PortableWriter(program).write(record_for(program, classes=tuple(map(str, range(channels)))))
+    # Codes that are outputs, too, keep the skip's factor from becoming a part of their quantizer.
+    run = RUNTIMES["openvino"](with_outputs(model, ["code"]).SerializeToString(), 1)
+    codes = run({IMAGE: random_pixels(1).numpy()})["last"]
+    return int((codes[0] != np.floor((2 * sums + step) / (2 * step))).sum())
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8])
+def test_behind_a_skip_the_widest_step_leaves_openvino_a_quarter_of_the_margin(bits: int):
+    """Every factor by OpenVINO's arithmetic, and the worst one in OpenVINO itself. Fails with `LARGEST_STEP` of 2^14."""
+    step = int(largest_step(bits)) - 1
+    errors = largest_errors(bits, step)
+    assert errors.max() <= 3 / 4
+    assert other_codes(bits, step, int(FACTORS[errors.argmax()])) == 0
+
+
+@pytest.mark.parametrize(("bits", "step", "factor"), [(4, 32767, 101), (4, 27123, 37), (4, 21843, 35), (7, 14335, 13673)])
+def test_behind_a_skip_wider_steps_than_allowed_get_other_codes(bits: int, step: int, factor: int):
+    """Why there is a limit. An OpenVINO that passes this no more may be given wider steps."""
+    assert step > LARGEST_STEP
+    assert largest_errors(bits, step)[factor - 1] == pytest.approx(1, abs=1e-6)  # onto the tie, which goes to the even code
+    assert other_codes(bits, step, factor) > 0

@@ -1,17 +1,21 @@
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from subfour.export.comparison import LOGITS, Comparison
 from subfour.export.formats import ONNX_WRITERS
-from subfour.export.verify import Reference, accumulators_of, check_constants
+from subfour.export.runtime import Arrays
+from subfour.export.verify import Reference, Verifier, accumulators_of, check_constants
 from subfour.integer.execute import execute
-from subfour.integer.program import Layer, Program
-from tests.export.files import content_of, model_of, program_of, record_for, verified
+from subfour.integer.program import IMAGE, Layer, Program
+from tests.export.files import CLASSES, content_of, model_of, program_of, record_for, verified
 from tests.integer.programs import random_pixels
 
 TINY = "subfour/tiny_mobilenet_v3"
@@ -52,6 +56,22 @@ def test_torch_is_compared_by_its_logits_and_codes():
     assert verifier.comparisons["torch"].exact_images == 0  # it gave zeros
     assert verifier.comparisons["torch"].first_difference == LOGITS
     assert verifier.comparisons["reference"].exact
+
+
+def test_the_first_difference_is_the_first_of_the_network_not_the_first_seen():
+    program, pixels = program_of(TINY, snapped=True), random_pixels().numpy()
+    first, *_, last = (quantize.name for quantize in program.quantizers)
+    wrong = iter([last, first])
+
+    def run(inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        expected, name = Reference(program)(inputs[IMAGE]), next(wrong)
+        return {name: expected[name] + 1, program.output: np.zeros((2, len(CLASSES)))}
+
+    verifier = Verifier(content_of(TINY, snapped=True), program, runs={"torch": run}, runtimes=())
+    for _ in range(2):
+        verifier.end_to_end(pixels, np.zeros(2, dtype=np.int64))
+    assert list(verifier.comparisons["torch"].different_codes) == [first, last]
+    assert verifier.comparisons["torch"].first_difference == first
 
 
 def test_the_reference_of_a_network_that_is_not_snapped_is_float64():

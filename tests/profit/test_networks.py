@@ -3,11 +3,12 @@ from pathlib import Path
 
 import pytest
 
+from subfour import collective
 from subfour.convert.calibrate import set_bits
 from subfour.engine.folded import CodesLayer
 from subfour.layers import quant_layers
 from subfour.profit.method import ProfitRun
-from subfour.profit.networks import evaluated_network, training_network
+from subfour.profit.networks import chosen_engine, evaluated_network, training_network
 from subfour.profit.session import prepare_session
 from subfour.rundir import RunDirectory
 from tests.profit.conftest import FinishedRun
@@ -28,3 +29,14 @@ def test_quantized_phases_train_on_codes_unless_told_otherwise_and_all_are_evalu
         layers = quant_layers(training_network(run.session, phase, run.state)).values()
         assert any(isinstance(layer, CodesLayer) for layer in layers) == (on_codes and phase.kind != "float")
         assert evaluated_network(run.session, phase, run.state) is run.model
+
+
+def test_workers_with_one_batch_norm_train_plainly(finished: FinishedRun, monkeypatch: pytest.MonkeyPatch):
+    """On codes a worker would normalise with its own images only."""
+    monkeypatch.setattr(collective, "count", lambda: 2)
+    config = replace(finished.config, snap=False)
+    alone = replace(config, parallel=replace(config.parallel, sync_batchnorm=False))
+    assert chosen_engine(prepare_session(config)) == "plain"
+    assert chosen_engine(prepare_session(alone)) == "folded"
+    with pytest.raises(ValueError, match=r"engine: folded is not possible with 2 workers .* add --parallel.no-sync-batchnorm"):
+        chosen_engine(prepare_session(replace(config, engine="folded")))

@@ -1,9 +1,12 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's name)
 from torch.optim import SGD
 
+from subfour.engine.folded import CodesOfBatchNorm, folded_network
 from subfour.profit.instability import InstabilityMeter
 from subfour.train.precision import Precision
 from tests.convert.stock_networks import stock_network
@@ -105,3 +108,29 @@ def test_a_step_in_bf16_is_near_that_in_float32():
         precision.backward(F.cross_entropy(precision.run(model, images), labels))
         gradients.append(model.classifier[-1].weight.grad.flatten())
     assert F.cosine_similarity(*gradients, dim=0) > 0.99
+
+
+def test_codes_are_made_in_float32_from_16_bits():
+    """A batch norm straight to codes gives those of the same values in float32."""
+    model = tiny(4).eval()
+    network = folded_network(model)
+    first = next(module for module in network.modules() if isinstance(module, CodesOfBatchNorm))
+    seen: list[Tensor] = []
+    handle = first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].bfloat16()))
+    with torch.no_grad():
+        network(torch.randn(2, 3, 32, 32))
+        handle.remove()
+        assert torch.equal(first(seen[0]), first(seen[0].float()))
+
+
+@pytest.mark.parametrize("engine", [lambda model: model, folded_network], ids=["plain", "folded"])
+def test_a_quantized_step_in_bf16_is_near_that_in_float32(engine: Callable[[nn.Module], nn.Module]):
+    gradients = []
+    for name in ("fp32", "bf16"):
+        model = tiny(4, 8).train()
+        torch.manual_seed(0)
+        images, labels = torch.randn(16, 3, 32, 32), torch.arange(16) % 10
+        precision = Precision(name, CPU)
+        precision.backward(F.cross_entropy(precision.run(engine(model), images), labels))
+        gradients.append(model.classifier[-1].weight.grad.flatten())
+    assert F.cosine_similarity(*gradients, dim=0) > 0.95
