@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from subfour.engine.chains import find_folds
 from subfour.engine.folded import folded_network
-from subfour.engine.gates import FactorOfGate, gated_codes
+from subfour.engine.gates import Factor, FactorOfGate, gated_codes
 from subfour.ops import IntegerGrid, QuantParams, quantize_ste
 from tests.convert.stock_networks import random_images, stock_network
 from tests.engine.test_folded import assert_same, step, without_dropout
@@ -38,6 +38,14 @@ def test_codes_and_gradients_are_those_of_a_product_and_a_quantizer(grid: Intege
     for one, other in zip(found_gradients, expected_gradients, strict=True):
         assert one.shape == other.shape
         assert (one - other).abs().max() <= 1e-12 * other.abs().max()
+
+
+def test_codes_are_made_in_float32_from_16_bits():
+    values, gate, outer = (tensor.bfloat16() for tensor in random_product())
+    params = QuantParams(IntegerGrid.unsigned(8), torch.tensor(0.007), torch.tensor(1.0))
+    codes = values.requires_grad_() * Factor(gate, params, gated_codes)
+    assert torch.equal(codes, quantize_ste(values.float() * gate.float(), params))
+    assert torch.autograd.grad(codes, values, outer.float())[0].dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("name", [TINY, "torchvision/mobilenet_v3_small", "timm/mobilenetv3_small_050", "timm/mnasnet_small"])
