@@ -26,6 +26,7 @@ from subfour.data.sources import load_images
 from subfour.export.comparison import Comparison, Extent, Verification
 from subfour.export.deployed import batches_of, deployed_program
 from subfour.export.formats import ONNX_WRITERS
+from subfour.export.graph import code_kind
 from subfour.export.parts import cut_apart, with_outputs
 from subfour.export.runtime import RUNTIMES, Arrays, Run, RuntimeName, read_file
 from subfour.integer import reference
@@ -67,6 +68,11 @@ def accumulators_of(layer: Layer, values: NDArray[Any]) -> NDArray[np.float64]:
     multiplier, addend = _constants(layer)
     integers: NDArray[np.float64] = np.rint((values - addend) / multiplier)
     return integers
+
+
+def codes_in(quantizer: Quantize | Lookup, stored: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the codes that a file's integers stand for: without their zero point."""
+    return stored.astype(np.int64) - code_kind(quantizer.qmin, quantizer.qmax).zero
 
 
 def _values(layer: Layer, accumulators: NDArray[Any]) -> NDArray[np.float64]:
@@ -132,7 +138,10 @@ class Verifier:
         for name, run in self._answering.items():
             got = run({IMAGE: pixels})
             self._compare_answers(name, got[self.program.output], expected, labels)
-            self._compare_codes(name, self._probed[name]({IMAGE: pixels}) if name in self._probed else got, expected)
+            if name in self._probed:
+                stored = self._probed[name]({IMAGE: pixels})
+                got = {quantize.name: codes_in(quantize, stored[quantize.name]) for quantize in self.program.quantizers}
+            self._compare_codes(name, got, expected)
         return expected
 
     def layer_by_layer(self, pixels: NDArray[np.uint8], expected: Arrays) -> None:
@@ -146,8 +155,8 @@ class Verifier:
         cuts = {operation.name: operation for operation in operations if isinstance(operation, Lookup | Quantize | Add)}
         feeds: Arrays = {IMAGE: pixels, **{f"{name}.fed": expected[name].astype(np.float32) for name in cuts}}
         layers = {operation.name: operation for operation in operations if isinstance(operation, Layer)}
-        codes = [operation.name for operation in operations if isinstance(operation, Lookup | Quantize)]
-        for targets in (codes, list(layers)):  # apart: a layer whose value is asked for is not merged with its quantizer
+        codes = {operation.name: operation for operation in operations if isinstance(operation, Lookup | Quantize)}
+        for targets in (list(codes), list(layers)):  # apart: a layer whose value is asked for is not merged with its quantizer
             parts = cut_apart(self.model, cuts, expected, targets).SerializeToString()
             for runtime in self.runtimes:
                 got = RUNTIMES[runtime](parts, self.threads)(feeds)
@@ -156,7 +165,7 @@ class Verifier:
                     if target in layers:
                         different = accumulators_of(layers[target], got[target]) != expected[f"{target}.accumulators"]
                     else:
-                        different = got[target] != expected[target]
+                        different = codes_in(codes[target], got[target]) != expected[target]
                     comparison.parts += 1
                     if different.any():
                         comparison.different_parts[target] = int(different.sum())
