@@ -34,7 +34,7 @@ class QuantGrid(NamedTuple):
     @property
     def highest(self) -> int:
         """The largest code, without the zero point."""
-        return 2 ** (self.bits - self.signed) - 1 - self.zero
+        return (1 << self.bits - self.signed) - 1 - self.zero
 
 
 class QonnxWriter(Writer):
@@ -94,7 +94,7 @@ def _grid(qmin: int, qmax: int, bits: int) -> QuantGrid:
     """Return the grid that begins at a code and holds another: -L .. L, -L - 1 .. L, or any other by a zero point."""
     most = 2 ** (bits - 1)
     signed = qmin in (-most, 1 - most) and qmax < most
-    return QuantGrid(bits=bits, signed=signed, narrow=qmin == 1 - most, zero=0 if signed else -qmin)
+    return QuantGrid(bits=bits, signed=signed, narrow=signed and qmin > -most, zero=0 if signed else -qmin)
 
 
 def _weight_grid(codes: NDArray[np.float32], bits: int) -> QuantGrid:

@@ -34,8 +34,8 @@ from subfour.integer.bounds import bounds
 from subfour.integer.execute import accumulate, execute
 from subfour.integer.lower import lower
 from subfour.integer.measure import Snapping
-from subfour.integer.program import IMAGE, Add, Layer, Lookup, Program, Quantize
-from subfour.profit.model_file import TrainedModel
+from subfour.integer.program import IMAGE, Add, CodeSum, Layer, Lookup, Program, Quantize
+from subfour.profit.model_file import TrainedModel, check_classes
 
 LAYER_IMAGES = 4
 """Images of the comparison layer by layer."""
@@ -118,7 +118,7 @@ class Verifier:
         for name in runtimes:
             self._answering[name], self._probed[name] = (RUNTIMES[name](file, threads) for file in (content, probed))
         self.largest = dict.fromkeys(
-            (operation.name for operation in program.operations if isinstance(operation, Layer | Add)), 0
+            (operation.name for operation in program.operations if isinstance(operation, Layer | Add | CodeSum)), 0
         )
         """Largest magnitude seen of each layer's accumulators and each sum's values."""
         self.comparisons = {name: Comparison() for name in (*runs, "reference", *runtimes)}
@@ -217,13 +217,15 @@ def verify_file(
         ValueError: file, run and data do not fit each other, or a runtime is not installed; the message says which.
     """
     record, content = read_file(path)
+    data = load_images(source)
+    check_classes(record.classes, data.classes, source)
+    chosen = evaluation_split(data, split)
     snapping = None if record.snapping is None else Snapping.from_json(record.snapping)
     program = deployed_program(trained.model, record.preprocessing, snapping)
     expected_model = ONNX_WRITERS[record.file_format](program).write(record)
     check_constants(onnx.load_from_string(content), expected_model, path=path)
     torch_run = snapped_run(program) if program.snapped else _trained_run(trained.model, record.preprocessing, program.output)
     verifier = Verifier(content, program, runs={"torch": torch_run}, runtimes=runtimes, threads=threads)
-    chosen = evaluation_split(load_images(source), split)
     indices = list(range(len(chosen)))[:images]
     with torch.no_grad():
         for number, pixels in enumerate(batches_of(chosen, record.preprocessing, indices, batch_size)):

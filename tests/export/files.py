@@ -59,7 +59,7 @@ def with_negative_gains(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             with torch.no_grad():
-                module.weight *= 1 - 2 * (torch.rand(len(module.weight), generator=generator) < 0.1).float()
+                module.weight.mul_(1 - 2 * (torch.rand(len(module.weight), generator=generator) < 0.1).float())
     return model
 
 
