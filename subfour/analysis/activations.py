@@ -112,12 +112,13 @@ class Probe:
 
 
 @torch.no_grad()
-def probe(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Probe:
+def probe(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], answering: nn.Module | None = None) -> Probe:
     """Return what a trained network does with some images.
 
     Args:
         model: converted, at its widths, in evaluation mode, on the CPU.
         batches: normalised images [N, 3, H, W] and labels [N].
+        answering: what gives the answers; None: the model.
     """
     layers = quant_layers(model)
     kept: dict[str, list[Tensor]] = {name: [] for name, layer in layers.items() if layer.activation_quantizer.enabled}
@@ -134,7 +135,8 @@ def probe(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Probe:
     images = 0
     try:
         for inputs, labels in batches:
-            probabilities = model(inputs).softmax(dim=1)
+            logits = model(inputs)
+            probabilities = (logits if answering is None else answering(inputs)).softmax(dim=1)
             confidences, predictions = probabilities.max(dim=1)
             for place in (predictions != labels).nonzero().flatten().tolist():
                 mistakes.append(

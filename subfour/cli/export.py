@@ -14,6 +14,7 @@ from subfour.cli.tables import print_table
 from subfour.export.formats import export_model
 from subfour.export.record import FileFormat
 from subfour.profit.model_file import read_model
+from subfour.rundir import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,10 @@ def run(arguments: Sequence[str]) -> None:
     options = parse(ExportOptions, arguments, prog="subfour export")
     if options.snap and options.no_snap:
         raise ValueError("snap: --snap and --no-snap exclude each other; leave one out")
+    if options.out.is_dir():
+        raise ValueError(f"out: {options.out} is a folder; name a file, such as {options.out / 'model.onnx'}")
+    if not options.out.parent.is_dir():
+        raise ValueError(f"out: there is no folder {options.out.parent}; make it, or name another")
     trained = read_model(options.model)
     exported = export_model(
         trained,
@@ -52,7 +57,7 @@ def run(arguments: Sequence[str]) -> None:
         image_size=options.resolution,
         data=options.data,
     )
-    options.out.write_bytes(exported.content)
+    write_atomically(options.out, exported.content)
     record, size = exported.record, len(exported.content)
     graph = None if exported.constant_bytes is None else size - exported.constant_bytes
     unproven = {name: bound for name, bound in exported.bounds.items() if not bound.proven}

@@ -40,6 +40,8 @@ def run(arguments: Sequence[str]) -> None:
         raise ValueError("images: name one or more image files")
     if options.top < 1:
         raise ValueError(f"top: {options.top} is not possible; use 1 or more")
+    if options.threads < 0:
+        raise ValueError(f"threads: {options.threads} is not possible; use 1 or more, or 0 to leave it to the runtime")
     guesses = predict(open_file(options.file, runtime=options.runtime, threads=options.threads), options.images, top=options.top)
     if options.json:
         print(

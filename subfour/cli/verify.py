@@ -48,6 +48,8 @@ def run(arguments: Sequence[str]) -> None:
     for name in ("images", "batch_size"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise ValueError(f"{name}: {value} is not possible; use 1 or more")
+    if options.threads < 0:
+        raise ValueError(f"threads: {options.threads} is not possible; use 1 or more, or 0 to leave it to the runtime")
     trained = read_model(options.run)
     record, comparisons, extents = verify_file(
         options.file,

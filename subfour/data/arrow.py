@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from subfour.data.images import ImageData, Split, open_image
+from subfour.data.images import ImageData, Split
+from subfour.data.opening import open_image
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")

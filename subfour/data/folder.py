@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from subfour.data.images import FORMATS, HELD_OUT, TRAINING, ImageData, Split, open_image
+from subfour.data.images import HELD_OUT, TRAINING, ImageData, Split
 from subfour.data.index import FileNames, FolderIndex, folder_times, index_file, pack, read_index, write_index
+from subfour.data.opening import FORMATS, open_image
 
 
 @dataclass(frozen=True, eq=False)

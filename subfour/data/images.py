@@ -1,22 +1,18 @@
 """What every source of images gives: class names and splits of labelled images, opened one at a time."""
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from subfour.data.opening import pixels_limited
 from subfour.data.preprocess import to_rgb
 
 Unreadable = Literal["error", "skip"]
 """What an image that cannot be read does: it ends everything, or is left out and named."""
-
-FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""What is read, as Pillow calls it. Of its other formats EPS is a program, which Pillow has Ghostscript run."""
 
 TRAINING = "train"
 
@@ -48,11 +44,9 @@ class Split(ABC):
             ValueError: the image cannot be read, or has more pixels than Pillow thinks safe; its place is named.
         """
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                with self.open(index) as image:
-                    image.load()
-                    return to_rgb(image)
+            with pixels_limited(), self.open(index) as image:
+                image.load()
+                return to_rgb(image)
         except Exception as error:  # Pillow's decoders raise nearly every kind on a corrupt file
             reason = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
             raise ValueError(f"image: cannot read {self.where(index)} ({reason}); repair or remove it") from error
@@ -93,11 +87,6 @@ class ImageData:
         """Check that there is something to tell apart."""
         if len(self.classes) < 2:
             raise ValueError(f"classes: the data has only {', '.join(self.classes) or 'none'}; training needs two or more")
-
-
-def open_image(file: str | Path | IO[bytes]) -> Image.Image:
-    """Open an image of one of the `FORMATS`, whatever its name says; it is not decoded yet."""
-    return Image.open(file, formats=FORMATS)
 
 
 def training_splits(data: ImageData) -> tuple[Split, Split]:

@@ -65,12 +65,14 @@ def evaluation_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArr
         preprocessing: sizes and filter.
 
     Raises:
-        ValueError: see `to_rgb`.
+        ValueError: see `to_rgb`; or resized it has more pixels than Pillow thinks safe.
     """
     image = to_rgb(image)
     short, size = min(image.size), preprocessing.resize_size
     if short != size:
         width, height = (side * size // short for side in image.size)
+        if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
+            raise ValueError(f"image size: {image.width}x{image.height} would become {width}x{height}, too large; crop it")
         image = image.resize((width, height), RESAMPLING[preprocessing.interpolation])
     crop = preprocessing.image_size
     left, top = (round((side - crop) / 2) for side in image.size)

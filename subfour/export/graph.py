@@ -1,6 +1,6 @@
 """An ONNX graph in the making: nodes, constants, packed integers, and the finished, checked model."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -17,8 +17,46 @@ OPSET = 21
 IR_VERSION = 10
 """Goes with opset 21."""
 
-PACKED_BITS = 4
-"""Weights up to this width are stored two to a byte. (INT2, opset 25: OpenVINO 2026.4 does not read it.)"""
+INT4 = np.dtype(ml_dtypes.int4)
+"""Two to a byte. (INT2, opset 25: OpenVINO 2026.4 does not read it.)"""
+
+WEIGHT_KINDS = {4: INT4, 8: np.dtype(np.int8), 16: np.dtype(np.int16)}
+"""What weight codes are stored as, by width."""
+
+
+class CodeKind(NamedTuple):
+    """What the codes of a quantizer are stored as: integers of a kind, each the code plus a zero point."""
+
+    kind: "np.dtype[Any]"
+    zero: int
+
+
+def weight_kind(codes: NDArray[Any], bits: int) -> "np.dtype[Any]":
+    """Return the narrowest kind of `bits` or more that holds weight codes.
+
+    They may need one bit more than their quantizer: where its grid has -2^(bits - 1), a channel that a negative batch norm
+    gain turns round (integer/fold.py) has 2^(bits - 1).
+    """
+    return next(
+        kind
+        for width, kind in WEIGHT_KINDS.items()
+        if width >= bits and -(2 ** (width - 1)) <= codes.min() and codes.max() < 2 ** (width - 1)
+    )
+
+
+def code_kind(qmin: int, qmax: int) -> CodeKind:
+    """Return what codes of a range are stored as: uint8, with a zero point where more of them are positive than negative.
+
+    OpenVINO computes signed codes as round(position + 128) in float32, which is coarser than any zero point here (grids.py).
+
+    >>> code_kind(-7, 7)
+    CodeKind(kind=dtype('int8'), zero=0)
+    >>> code_kind(-36, 219)
+    CodeKind(kind=dtype('uint8'), zero=36)
+    """
+    if -128 <= qmin < 0 and qmax <= -qmin:
+        return CodeKind(np.dtype(np.int8), 0)
+    return CodeKind(np.dtype(np.uint8), -qmin)
 
 
 class Graph:
@@ -43,9 +81,9 @@ class Graph:
         """Add a float32 scalar that is named after its value, and return the name."""
         return self.constant(f"float32({value!r})", np.float32(value))
 
-    def packed(self, name: str, codes: NDArray[np.int8], bits: int) -> str:
-        """Add weight codes as narrow as the file format allows, and return the name."""
-        return self.constant(name, codes if bits > PACKED_BITS else codes.astype(ml_dtypes.int4))
+    def weight(self, name: str, codes: NDArray[Any], bits: int) -> str:
+        """Add weight codes as narrow as the file format and the codes allow, and return the name."""
+        return self.constant(name, codes.astype(np.int16).astype(weight_kind(codes, bits)))
 
     def finish(self, record: Record, output: str, *, domains: tuple[str, ...], batch: int | str) -> onnx.ModelProto:
         """Return the model, checked: uint8 pixels [N, 3, H, W] in, logits [N, classes] out.

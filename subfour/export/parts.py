@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from subfour.export.graph import code_kind
 from subfour.export.runtime import Arrays
 from subfour.integer.program import Add, Lookup, Quantize
 
@@ -38,8 +39,6 @@ def cut_apart(
         node.input[:] = [f"{name}.entered" if name in cuts else name for name in node.input]
     one = numpy_helper.from_array(np.array(1, np.float32), "fed.step")
     graph.initializer.append(one)
-    for kind in (np.int8, np.uint8):
-        graph.initializer.append(numpy_helper.from_array(np.array(0, kind), f"fed.{kind.__name__}"))
     entering = []
     for name, cut in cuts.items():
         shape = ["N", *values[name].shape[1:]]
@@ -47,8 +46,10 @@ def cut_apart(
         if isinstance(cut, Add):
             entering.append(helper.make_node("Identity", [f"{name}.fed"], [f"{name}.entered"]))
         else:
-            zero = f"fed.{'int8' if cut.qmin < 0 else 'uint8'}"
-            entering.append(helper.make_node("QuantizeLinear", [f"{name}.fed", one.name, zero], [f"{name}.entered"]))
+            kind, shift = code_kind(cut.qmin, cut.qmax)
+            zero = numpy_helper.from_array(np.array(shift, kind), f"{name}.fed.zero")
+            graph.initializer.append(zero)
+            entering.append(helper.make_node("QuantizeLinear", [f"{name}.fed", one.name, zero.name], [f"{name}.entered"]))
     nodes = [*entering, *graph.node]
     del graph.node[:], graph.output[:]
     graph.node.extend(nodes)

@@ -1,6 +1,7 @@
 """The portable file: ONNX of opset 21 that runs in onnxruntime and, on integer kernels, in OpenVINO.
 
-    codes   QuantizeLinear (step; zero point 0) -> Clip: uint8, or int8 where they are signed
+    codes   QuantizeLinear (step; zero point 0) -> Clip: uint8, or int8 where they are signed; codes such as -36..219, of
+            affine quantizers, are uint8 with a zero point, which is subtracted behind the Cast
     layer   Cast(codes) * 1  (*)  Cast(INT4 weight codes) * multiplier, without bias; then Add(addend)
 
 Measured with onnxruntime 1.32.0 and OpenVINO 2026.4.1 on MobileNet-v2 at 224 pixels, batch 1, one core, over onnxruntime's float
@@ -19,7 +20,7 @@ Measured with onnxruntime 1.32.0 and OpenVINO 2026.4.1 on MobileNet-v2 at 224 pi
 import numpy as np
 from onnx import TensorProto
 
-from subfour.export.graph import PACKED_BITS
+from subfour.export.graph import INT4, code_kind, weight_kind
 from subfour.export.writer import Writer, array, per_channel, window
 from subfour.integer.program import Layer, Lookup, Quantize
 
@@ -34,13 +35,13 @@ class PortableWriter(Writer):
     def layer(self, layer: Layer) -> None:
         """Write a convolution or a matrix product, and the addition behind it."""
         graph, name = self.graph, layer.name
-        codes, multiplier = array(layer.codes).astype(np.int8), array(layer.multiplier).astype(np.float32)
+        codes, multiplier = array(layer.codes), array(layer.multiplier).astype(np.float32)
         if layer.linear:
             codes = codes.T  # as MatMul takes it
         else:
             multiplier = multiplier.reshape(-1, 1, 1, 1)
-        integers = graph.packed(f"{name}.weight", codes, layer.weight_bits)
-        if layer.weight_bits <= PACKED_BITS:
+        integers = graph.weight(f"{name}.weight", codes, layer.weight_bits)
+        if weight_kind(codes, layer.weight_bits) == INT4:
             integers = graph.node("Cast", [integers], f"{name}.weight.int8", to=TensorProto.INT8)
         scaled = graph.node(
             "Mul",
@@ -70,13 +71,15 @@ class PortableWriter(Writer):
 
     def _round(self, quantizer: Quantize | Lookup, values: str, step: str) -> None:
         graph, name = self.graph, quantizer.name
-        kind = np.dtype(np.int8 if quantizer.qmin < 0 else np.uint8)
-        zero = graph.constant(f"{kind}(0)", kind.type(0))
-        limits = np.iinfo(kind)
-        if (quantizer.qmin, quantizer.qmax) == (limits.min, limits.max):
+        kind, shift = code_kind(quantizer.qmin, quantizer.qmax)
+        zero = graph.constant(f"{kind}({shift})", kind.type(shift))
+        limits, ends = np.iinfo(kind), (quantizer.qmin + shift, quantizer.qmax + shift)
+        if ends == (limits.min, limits.max):
             graph.node("QuantizeLinear", [values, step, zero], name)
         else:
-            ends = [graph.constant(f"{kind}({end})", kind.type(end)) for end in (quantizer.qmin, quantizer.qmax)]
-            graph.node("Clip", [graph.node("QuantizeLinear", [values, step, zero], f"{name}.rounded"), *ends], name)
+            clip = [graph.constant(f"{kind}({end})", kind.type(end)) for end in ends]
+            graph.node("Clip", [graph.node("QuantizeLinear", [values, step, zero], f"{name}.rounded"), *clip], name)
         unscaled = graph.node("Cast", [name], f"{name}.unscaled", to=TensorProto.FLOAT)
+        if shift:
+            unscaled = graph.node("Sub", [unscaled, graph.scalar(float(shift))], f"{name}.centred")
         graph.node("Mul", [unscaled, graph.scalar(1.0)], self.codes(name))

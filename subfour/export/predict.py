@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from subfour.data.opening import FORMATS, open_image, pixels_limited
 from subfour.data.preprocess import evaluation_pixels
 from subfour.export.runtime import Deployed
 
@@ -25,7 +26,7 @@ def predict(deployed: Deployed, images: Sequence[Path], *, top: int = 5) -> list
 
     Args:
         deployed: the network.
-        images: files that Pillow reads.
+        images: files of the formats that training reads.
         top: classes for each image, or all where there are fewer.
 
     Raises:
@@ -44,11 +45,11 @@ def _pixels(path: Path, deployed: Deployed) -> NDArray[np.uint8]:
     if not path.is_file():
         raise ValueError(f"image: there is no file {path}")
     try:
-        with Image.open(path) as image:
+        with pixels_limited(), open_image(path) as image:
             return evaluation_pixels(image, deployed.record.preprocessing)
     except UnidentifiedImageError:
-        raise ValueError(f"image: {path} is no image that Pillow knows") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"image: {path} is none of {', '.join(FORMATS)}") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"image: {path} cannot be read ({error})") from None
 
 

@@ -1,6 +1,7 @@
 """Plain QDQ, for compilers of integer hardware: standard operators between QuantizeLinear and DequantizeLinear, true scales.
 
-    codes   Clip(value - offset) -> QuantizeLinear(step) -> DequantizeLinear(step): uint8, or int8 where they are signed
+    codes   Clip(value - offset) -> QuantizeLinear(step) -> DequantizeLinear(step): uint8, or int8 where they are signed;
+            uint8 with a zero point where an affine quantizer has codes such as -36..219
     layer   Conv(codes * step, DequantizeLinear(INT4 weight codes; multiplier / step), DequantizeLinear(int32 bias; multiplier))
     sum     both operands and the result in int16, a 64th of the step of the quantizer behind: the precision highway
 
@@ -8,10 +9,9 @@ An integer bias cannot hold the addend: it is rounded to accumulator units, and 
 to the network, not exact; `verify` counts how far. It was run in onnxruntime and OpenVINO only, never compiled for hardware.
 """
 
-from typing import Any
-
 import numpy as np
 
+from subfour.export.graph import CodeKind, code_kind
 from subfour.export.writer import Writer, array, window
 from subfour.integer.program import Add, CodeSum, Dequantize, Gate, Layer, Lookup, Quantize
 
@@ -38,11 +38,11 @@ class QdqWriter(Writer):
         graph, name = self.graph, layer.name
         multiplier, addend = array(layer.multiplier), array(layer.addend)
         silent = np.abs(addend) > LARGEST_BIAS * multiplier
-        codes = np.where(silent.reshape(-1, *[1] * (layer.codes.ndim - 1)), 0, array(layer.codes)).astype(np.int8)
+        codes = np.where(silent.reshape(-1, *[1] * (layer.codes.ndim - 1)), 0, array(layer.codes))
         multiplier = np.where(silent, np.abs(addend) / LARGEST_BIAS, multiplier)
         source = self.quantizer_of(layer)
         step = float(source.step) if isinstance(source, Quantize) else 1.0
-        weight = graph.packed(f"{name}.weight", codes, layer.weight_bits)
+        weight = graph.weight(f"{name}.weight", codes, layer.weight_bits)
         scale = graph.constant(f"{name}.scale", (multiplier / step).astype(np.float32))
         real = graph.node("DequantizeLinear", [weight, scale], f"{name}.weight.float", axis=0)
         bias = graph.constant(f"{name}.bias", np.rint(addend / multiplier).astype(np.int32))
@@ -59,18 +59,18 @@ class QdqWriter(Writer):
         graph, name, step = self.graph, quantize.name, float(array(quantize.step).astype(np.float32))
         ends = [graph.scalar(end * step) for end in (quantize.qmin, quantize.qmax)]
         values = graph.node("Clip", [self.shifted(quantize), *ends], f"{name}.clipped")
-        real = self._round(values, name, step, np.dtype(np.int8 if quantize.qmin < 0 else np.uint8))
+        real = self._round(values, name, step, code_kind(quantize.qmin, quantize.qmax))
         if any(isinstance(consumer, CodeSum | Gate | Dequantize) for consumer in self.program.consumers(name)):
             graph.node("Mul", [real, graph.scalar(1 / step)], self.numbers(name))
 
     def round_pixels(self, lookup: Lookup, position: str) -> None:
         """Write rounding, and the codes as floats."""
-        self._round(position, lookup.name, 1.0, np.dtype(np.int8))
+        self._round(position, lookup.name, 1.0, code_kind(lookup.qmin, lookup.qmax))
 
     def add(self, add: Add) -> None:
         """Write a sum in int16."""
         step = self._skip_step(add)
-        kind = np.dtype(np.int16)
+        kind = CodeKind(np.dtype(np.int16), 0)
         operands = [self._round(source, f"{add.name}.{side}", step, kind) for side, source in zip("ab", add.inputs, strict=True)]
         total = self.graph.node("Add", operands, f"{add.name}.sum")
         rounded = self._round(total, f"{add.name}.code", step, kind)
@@ -84,9 +84,9 @@ class QdqWriter(Writer):
         following = next(consumer for consumer in self.program.consumers(add.name) if isinstance(consumer, Add))
         return self._skip_step(following)
 
-    def _round(self, values: str, name: str, step: float, kind: "np.dtype[Any]") -> str:
+    def _round(self, values: str, name: str, step: float, stored: CodeKind) -> str:
         """Write codes and what they stand for, and return the latter's name."""
-        graph = self.graph
-        constants = [graph.scalar(step), graph.constant(f"{kind}(0)", kind.type(0))]
+        graph, (kind, zero) = self.graph, stored
+        constants = [graph.scalar(step), graph.constant(f"{kind}({zero})", kind.type(zero))]
         graph.node("QuantizeLinear", [values, *constants], name)
         return graph.node("DequantizeLinear", [name, *constants], self.codes(name))

@@ -10,7 +10,10 @@ that qonnx's own executor computes the reference's codes; no hardware flow was r
 onnxruntime cannot load such a file.
 """
 
+from typing import NamedTuple
+
 import numpy as np
+from numpy.typing import NDArray
 
 from subfour.export.writer import Writer, array, per_channel, window
 from subfour.integer.program import Layer, Lookup, Quantize
@@ -18,6 +21,20 @@ from subfour.integer.program import Layer, Lookup, Quantize
 DOMAIN = "qonnx.custom_op.general"
 
 IMAGE_BITS = 8
+
+
+class QuantGrid(NamedTuple):
+    """What a Quant node clips to."""
+
+    bits: int
+    signed: bool
+    narrow: bool
+    zero: int
+
+    @property
+    def highest(self) -> int:
+        """The largest code, without the zero point."""
+        return (1 << self.bits - self.signed) - 1 - self.zero
 
 
 class QonnxWriter(Writer):
@@ -35,7 +52,7 @@ class QonnxWriter(Writer):
         graph, name = self.graph, layer.name
         weight = array(layer.codes).astype(np.float32)
         stored = graph.constant(f"{name}.weight", weight.T if layer.linear else weight)
-        quantized = self._quant(stored, f"{name}.weight.quantized", bits=layer.weight_bits, signed=True)
+        quantized = self._quant(stored, f"{name}.weight.quantized", _weight_grid(weight, layer.weight_bits))
         inputs, sums = [self.codes(layer.inputs[0]), quantized], f"{name}.accumulators"
         if layer.linear:
             graph.node("MatMul", inputs, sums)
@@ -50,24 +67,39 @@ class QonnxWriter(Writer):
         graph, name = self.graph, quantize.name
         step = graph.constant(f"{name}.step", array(quantize.step).astype(np.float32).reshape(()))
         position = graph.node("Div", [self.shifted(quantize), step], f"{name}.position")
-        signed = quantize.qmin < 0
-        if not signed and quantize.qmax < 2**quantize.bits - 1:  # ReLU6 that snapping has merged into the clip
+        grid = _grid(quantize.qmin, quantize.qmax, quantize.bits)
+        if quantize.qmax < grid.highest:  # ReLU6 that snapping has merged into the clip, or a step that it has widened
             position = graph.node("Min", [position, graph.scalar(float(quantize.qmax))], f"{name}.clipped")
-        self._quant(position, name, bits=quantize.bits, signed=signed)
+        self._quant(position, name, grid)
 
     def round_pixels(self, lookup: Lookup, position: str) -> None:
         """Write a Quant node."""
-        self._quant(position, lookup.name, bits=IMAGE_BITS, signed=True)
+        self._quant(position, lookup.name, _grid(lookup.qmin, lookup.qmax, IMAGE_BITS))
 
-    def _quant(self, values: str, output: str, *, bits: int, signed: bool) -> str:
+    def _quant(self, values: str, output: str, grid: QuantGrid) -> str:
         graph = self.graph
-        constants = [graph.scalar(1.0), graph.scalar(0.0), graph.scalar(float(bits))]
+        constants = [graph.scalar(1.0), graph.scalar(float(grid.zero)), graph.scalar(float(grid.bits))]
         return graph.node(
             "Quant",
             [values, *constants],
             output,
             domain=DOMAIN,
-            signed=int(signed),
-            narrow=int(signed),  # signed codes are -L .. L
+            signed=int(grid.signed),
+            narrow=int(grid.narrow),
             rounding_mode="ROUND",
         )
+
+
+def _grid(qmin: int, qmax: int, bits: int) -> QuantGrid:
+    """Return the grid that begins at a code and holds another: -L .. L, -L - 1 .. L, or any other by a zero point."""
+    most = 2 ** (bits - 1)
+    signed = qmin in (-most, 1 - most) and qmax < most
+    return QuantGrid(bits=bits, signed=signed, narrow=signed and qmin > -most, zero=0 if signed else -qmin)
+
+
+def _weight_grid(codes: NDArray[np.float32], bits: int) -> QuantGrid:
+    """Return the grid of weight codes, a bit wider than their quantizer's where turning channels round needs it (fold.py)."""
+    most = 2 ** (bits - 1)
+    if codes.max() >= most or codes.min() < -most:
+        return QuantGrid(bits=bits + 1, signed=True, narrow=True, zero=0)
+    return QuantGrid(bits=bits, signed=True, narrow=codes.min() > -most, zero=0)

@@ -40,8 +40,9 @@ class Record:
     """What the run reported on its validation images; None for a file exported from weights alone."""
 
     def to_json(self) -> str:
-        """Return it as one line of JSON, with room for the checksum of the file (seal.py)."""
-        return json.dumps({"format": FORMAT, **asdict(self), "sha256": UNSEALED})
+        """Return it as one line of JSON; in an ONNX file with room for the checksum of the file (seal.py)."""
+        fields = {"format": FORMAT, **asdict(self)}
+        return json.dumps(fields if self.file_format == "codes" else fields | {"sha256": UNSEALED})
 
     @property
     def snapped(self) -> bool:
@@ -59,7 +60,7 @@ class Record:
             fields = json.loads(text)
             if fields.pop("format") != FORMAT:
                 raise ValueError
-            del fields["sha256"]  # of the file, checked where it is read
+            fields.pop("sha256", None)  # of the file, checked where it is read
             preprocessing = dict(fields.pop("preprocessing"))
             preprocessing["mean"], preprocessing["std"] = tuple(preprocessing["mean"]), tuple(preprocessing["std"])
             fields["classes"] = tuple(fields["classes"])

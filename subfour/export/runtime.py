@@ -1,5 +1,7 @@
 """Opening an exported file in onnxruntime or OpenVINO, and running it on images. Imports no torch."""
 
+import io
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -9,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from subfour.export.record import METADATA, Record
+from subfour.export.record import METADATA, FileFormat, Record
 from subfour.export.seal import is_sealed
 
 RuntimeName = Literal["onnxruntime", "openvino"]
@@ -71,6 +73,8 @@ def read_file(path: Path) -> tuple[Record, bytes]:
     sealed = is_sealed(content)
     if sealed is False:
         raise ValueError(f"model: {path} is damaged: its content does not have the checksum in its metadata; export it again")
+    if (other := _other_format(content)) is not None:
+        raise ValueError(f"model: {path} has the format {other}, which runtimes do not read; export again with --format onnx")
     try:
         session = _session(content, 1)
         metadata = session.get_modelmeta().custom_metadata_map
@@ -90,6 +94,14 @@ def read_file(path: Path) -> tuple[Record, bytes]:
     if not _fits(session, record):
         raise ValueError(f"model: {path} does not take the images or give the classes that its metadata name; export it again")
     return record, content
+
+
+def _other_format(content: bytes) -> FileFormat | None:
+    """Return the format of a file of ours that is not meant for runtimes."""
+    if b'"file_format": "qonnx"' in content:
+        return "qonnx"
+    file = io.BytesIO(content)
+    return "codes" if zipfile.is_zipfile(file) and "operations.npy" in zipfile.ZipFile(file).namelist() else None
 
 
 def _fits(session: Any, record: Record) -> bool:

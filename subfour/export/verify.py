@@ -26,6 +26,7 @@ from subfour.data.sources import load_images
 from subfour.export.comparison import Comparison, Extent, Verification
 from subfour.export.deployed import batches_of, deployed_program
 from subfour.export.formats import ONNX_WRITERS
+from subfour.export.graph import code_kind
 from subfour.export.parts import cut_apart, with_outputs
 from subfour.export.runtime import RUNTIMES, Arrays, Run, RuntimeName, read_file
 from subfour.integer import reference
@@ -33,8 +34,8 @@ from subfour.integer.bounds import bounds
 from subfour.integer.execute import accumulate, execute
 from subfour.integer.lower import lower
 from subfour.integer.measure import Snapping
-from subfour.integer.program import IMAGE, Add, Layer, Lookup, Program, Quantize
-from subfour.profit.model_file import TrainedModel
+from subfour.integer.program import IMAGE, Add, CodeSum, Layer, Lookup, Program, Quantize
+from subfour.profit.model_file import TrainedModel, check_classes
 
 LAYER_IMAGES = 4
 """Images of the comparison layer by layer."""
@@ -67,6 +68,11 @@ def accumulators_of(layer: Layer, values: NDArray[Any]) -> NDArray[np.float64]:
     multiplier, addend = _constants(layer)
     integers: NDArray[np.float64] = np.rint((values - addend) / multiplier)
     return integers
+
+
+def codes_in(quantizer: Quantize | Lookup, stored: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the codes that a file's integers stand for: without their zero point."""
+    return stored.astype(np.int64) - code_kind(quantizer.qmin, quantizer.qmax).zero
 
 
 def _values(layer: Layer, accumulators: NDArray[Any]) -> NDArray[np.float64]:
@@ -112,7 +118,7 @@ class Verifier:
         for name in runtimes:
             self._answering[name], self._probed[name] = (RUNTIMES[name](file, threads) for file in (content, probed))
         self.largest = dict.fromkeys(
-            (operation.name for operation in program.operations if isinstance(operation, Layer | Add)), 0
+            (operation.name for operation in program.operations if isinstance(operation, Layer | Add | CodeSum)), 0
         )
         """Largest magnitude seen of each layer's accumulators and each sum's values."""
         self.comparisons = {name: Comparison() for name in (*runs, "reference", *runtimes)}
@@ -132,7 +138,10 @@ class Verifier:
         for name, run in self._answering.items():
             got = run({IMAGE: pixels})
             self._compare_answers(name, got[self.program.output], expected, labels)
-            self._compare_codes(name, self._probed[name]({IMAGE: pixels}) if name in self._probed else got, expected)
+            if name in self._probed:
+                stored = self._probed[name]({IMAGE: pixels})
+                got = {quantize.name: codes_in(quantize, stored[quantize.name]) for quantize in self.program.quantizers}
+            self._compare_codes(name, got, expected)
         return expected
 
     def layer_by_layer(self, pixels: NDArray[np.uint8], expected: Arrays) -> None:
@@ -146,8 +155,8 @@ class Verifier:
         cuts = {operation.name: operation for operation in operations if isinstance(operation, Lookup | Quantize | Add)}
         feeds: Arrays = {IMAGE: pixels, **{f"{name}.fed": expected[name].astype(np.float32) for name in cuts}}
         layers = {operation.name: operation for operation in operations if isinstance(operation, Layer)}
-        codes = [operation.name for operation in operations if isinstance(operation, Lookup | Quantize)]
-        for targets in (codes, list(layers)):  # apart: a layer whose value is asked for is not merged with its quantizer
+        codes = {operation.name: operation for operation in operations if isinstance(operation, Lookup | Quantize)}
+        for targets in (list(codes), list(layers)):  # apart: a layer whose value is asked for is not merged with its quantizer
             parts = cut_apart(self.model, cuts, expected, targets).SerializeToString()
             for runtime in self.runtimes:
                 got = RUNTIMES[runtime](parts, self.threads)(feeds)
@@ -156,7 +165,7 @@ class Verifier:
                     if target in layers:
                         different = accumulators_of(layers[target], got[target]) != expected[f"{target}.accumulators"]
                     else:
-                        different = got[target] != expected[target]
+                        different = codes_in(codes[target], got[target]) != expected[target]
                     comparison.parts += 1
                     if different.any():
                         comparison.different_parts[target] = int(different.sum())
@@ -208,13 +217,15 @@ def verify_file(
         ValueError: file, run and data do not fit each other, or a runtime is not installed; the message says which.
     """
     record, content = read_file(path)
+    data = load_images(source)
+    check_classes(record.classes, data.classes, source)
+    chosen = evaluation_split(data, split)
     snapping = None if record.snapping is None else Snapping.from_json(record.snapping)
     program = deployed_program(trained.model, record.preprocessing, snapping)
     expected_model = ONNX_WRITERS[record.file_format](program).write(record)
     check_constants(onnx.load_from_string(content), expected_model, path=path)
     torch_run = snapped_run(program) if program.snapped else _trained_run(trained.model, record.preprocessing, program.output)
     verifier = Verifier(content, program, runs={"torch": torch_run}, runtimes=runtimes, threads=threads)
-    chosen = evaluation_split(load_images(source), split)
     indices = list(range(len(chosen)))[:images]
     with torch.no_grad():
         for number, pixels in enumerate(batches_of(chosen, record.preprocessing, indices, batch_size)):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from subfour.integer.grids import EXACT_BITS, SMALLEST_MULTIPLIER, channel_grid
 from subfour.integer.measure import Snapping
-from subfour.integer.program import Add, Dequantize, Flatten, Layer, Lookup, Program, Quantize
+from subfour.integer.program import Add, CodeSum, Dequantize, Flatten, Layer, Lookup, Program, Quantize
 
 INT32 = 2**31 - 1
 
@@ -34,7 +34,7 @@ class Reach(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """Of a layer's accumulators, or of a sum's values."""
+    """Of a layer's accumulators, or of the values of a sum, of two values or over positions."""
 
     worst: int
     """No image gives a larger magnitude."""
@@ -75,7 +75,7 @@ def accumulator_reach(program: Program) -> dict[str, Reach]:
 
 @torch.no_grad()
 def bounds(program: Program, snapping: Snapping) -> dict[str, Bound]:
-    """Return the bound of each layer and each sum of a snapped program.
+    """Return the bound of each layer and each sum of a snapped program, sums over positions included.
 
     Args:
         program: from `settle`.
@@ -104,6 +104,10 @@ def bounds(program: Program, snapping: Snapping) -> dict[str, Bound]:
                 quantize = codes[operation.inputs[0]]
                 extent = max(quantize.qmax - operation.zero, operation.zero - quantize.qmin)
                 values[operation.name] = int(operation.factor) * extent
+            case CodeSum():
+                source, positions = operation.inputs[0], snapping.positions[operation.name]
+                extent = max(-codes[source].qmin, codes[source].qmax) if source in codes else values[source]
+                found[operation.name] = Bound(positions * extent, EXACT)
             case Add():
                 first, second = operation.inputs
                 values[operation.name] = values[first] + values[second]

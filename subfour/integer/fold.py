@@ -43,12 +43,17 @@ def fold(layer: QuantConv2d | QuantLinear, norm: _BatchNorm | None, *, dtype: to
         dtype: of what is returned; the codes are those of training, whatever it is.
 
     Raises:
-        ValueError: the layer is float, or its padding is not code 0 of its input.
+        ValueError: the layer is float, its weights have an offset, or its padding is not code 0 of its input.
     """
     inputs, weights = layer.activation_quantizer, layer.weight_quantizer
     if not (inputs.enabled and weights.enabled):
         raise ValueError("it is still float; train it down to 8 bits or less, weights and activations")
     input_params, weight_params = inputs.params(), weights.params()
+    if weight_params.offset != 0:
+        raise ValueError(
+            f"{type(weights).__name__}: its weights have an offset, which this integer form has not; "
+            "train with --quantizer duq, pact-sawb, lsq, lsq-plus or affine to export"
+        )
     if isinstance(layer, QuantConv2d) and any(layer.padding) and layer.border != float(input_params.offset):
         raise ValueError(f"padding: it pads with {layer.border}, which is no code of its input; train with --padding negative")
     codes = quantize_ste(layer.folded_weight(), weight_params)

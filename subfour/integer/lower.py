@@ -90,7 +90,9 @@ def _lower(lowered: IntegerProgram, operation: Operation, curved: dict[str, tupl
         case Layer():
             sums = f"{name}.accumulators"
             window = {} if operation.linear else {key: list(getattr(operation, key)) for key in ("stride", "padding", "dilation")}
-            emit("accumulate", sums, inputs, weight=_integers(operation.codes, np.int8), groups=operation.groups, **window)
+            # A grid with -128 has 128 where a negative gain turns a channel round (fold.py).
+            weight = _integers(operation.codes, np.int8 if operation.codes.abs().max() < 128 else np.int16)
+            emit("accumulate", sums, inputs, weight=weight, groups=operation.groups, **window)
             if operation.integer:
                 multiplier, addend = _integers(operation.multiplier, np.int32), _integers(operation.addend, np.int32)
                 emit("rescale", name, (sums,), multiplier=multiplier, addend=addend)

@@ -68,7 +68,7 @@ def accumulate(
 
     Args:
         codes: [N, C, H, W], or [N, C] for a linear layer.
-        weight: int8 [O, C / groups, kh, kw], or [O, C].
+        weight: int8 [O, C / groups, kh, kw], or [O, C]; int16 where 128 is among the codes.
         groups: as in torch's convolution, like the rest.
         stride: down and right.
         padding: on both sides, vertically and horizontally.

@@ -4,8 +4,10 @@ Such a code is decided by comparing multiplier * acc + addend with the boundarie
 of a channel's grid unit, so the value is an integer n = p * acc + b of that unit, exact in float32. The executors that must agree
 compute the nonlinearity in float32, each in its own order, so that a band around each boundary is forbidden: `TOLERANCE` of the
 magnitudes involved, 8 roundings. The nearest b is taken with which no accumulator that there can be (bounds.py) falls into a
-band, at most half a step away, so that a code changes by one at most. Where there is none, as at 8 bits and accumulators of 10^5,
-b stays within a few units, with as few bands hit as there: nothing fails, and `unclear_channels` counts those channels.
+band, at most half a step away or 8 units, whichever is more: where the grid is fine, a code changes by one at most. At 6 and 8
+bits multipliers may be so coarse that 8 units are several steps. Where no b will do, p may move by up to 2, which is up to a
+quarter of a multiplier of 4 bits. Where there is still none, as at 8 bits and accumulators of 10^5, b stays within a few units,
+with as few bands hit as there: nothing fails, and `unclear_channels` counts those channels.
 
 Steps at which h-swish's 0, its value on half of the axis, would lie on a boundary are widened a little.
 """
@@ -35,7 +37,7 @@ NEAR = 8
 """Addends tried first, on both sides."""
 
 FAR = 400
-"""Further ones, ever wider apart, up to half a step."""
+"""Further ones, ever wider apart, up to half a step where that is more than `NEAR`."""
 
 Forbidden = NDArray[np.int64]
 """First and last forbidden n of each band that holds an integer, [2, bands]."""

@@ -7,6 +7,7 @@ resolved configuration, the widths, class names and preprocessing, so the file s
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -180,18 +181,29 @@ def evaluate_model(
         ValueError: the data have more classes than the model, or cannot be read.
     """
     images = load_images(source)
-    known = trained.data.classes
-    if len(images.classes) > len(known):
-        raise ValueError(
-            f"data: {source} has {len(images.classes)} classes, the model knows {len(known)}; give data of its classes"
-        )
-    if different := [(ours, theirs) for ours, theirs in zip(known, images.classes, strict=False) if ours != theirs]:
-        logger.warning(
-            "data: class names differ, first %r in the model and %r in the data; are they in the same order?", *different[0]
-        )
+    check_classes(trained.data.classes, images.classes, source)
     unreadable = trained.config.loading.unreadable
     loader = EvaluationLoader(
         evaluation_split(images, split), trained.data.preprocessing, batch_size=batch_size, unreadable=unreadable
     )
     place = choose_device(device)
     return evaluate(trained.network.to(place), loader, place)
+
+
+def check_classes(known: Sequence[str], classes: Sequence[str], source: str) -> None:
+    """Warn of class names that are not those of a model.
+
+    Args:
+        known: the model's.
+        classes: the data's.
+        source: where the data are from.
+
+    Raises:
+        ValueError: the data have more classes than the model.
+    """
+    if len(classes) > len(known):
+        raise ValueError(f"data: {source} has {len(classes)} classes, the model knows {len(known)}; give data of its classes")
+    if different := [(ours, theirs) for ours, theirs in zip(known, classes, strict=False) if ours != theirs]:
+        logger.warning(
+            "data: class names differ, first %r in the model and %r in the data; are they in the same order?", *different[0]
+        )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from subfour.analysis.activations import QuantizerSample
+from subfour.profit.collapse import AT_CHANCE, WELL_ABOVE
 from subfour.report.record import RunRecord
 
 CLIPPED_NEGATIVE = 0.01
@@ -20,9 +21,6 @@ COLLAPSED = 0.01
 
 STILL = 0.01
 """A range that moved less than this share in a whole run has learned nothing."""
-
-CHANCE = 2.0
-"""An accuracy below this many times that of guessing is not a network's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +77,11 @@ def at_chance(record: RunRecord) -> Iterator[Finding]:
     """The accuracy is that of guessing, at widths that come after better ones."""
     if record.data is None:
         return
-    limit = CHANCE * 100 / len(record.data.classes)
+    chance = 100 / len(record.data.classes)
+    guessing, learned = (chance + share * (100 - chance) for share in (AT_CHANCE, WELL_ABOVE))
     best = 0.0
     for row in record.widths:
-        if row.top1 < limit <= best:
+        if row.top1 <= guessing and best >= learned:
             words = f"Top-1 falls to {row.top1:.2f} % at {row.name}, which is close to guessing, from {best:.2f} % before."
             fix = "Give the step more epochs or a width in between, such as 8 5 4 3; look for collapsed ranges below."
             yield Finding("error", f"The network collapses at {row.name}", words, fix)

@@ -121,9 +121,9 @@ def fused_fails_per_layer(rows: Sequence[StudyRow]) -> Iterator[Finding]:
             if fused.diverged and not fused.records:
                 yield Finding("confirmed" if fails else "refuted", f"{fused.name} diverged")
             elif difference := paired_difference(plain.top1, fused.top1):
-                failed = difference.mean > FAILS
+                beyond = Difference(difference.mean - FAILS, difference.error, difference.pairs)
                 yield Finding(
-                    "confirmed" if failed == fails else "refuted",
+                    _judge(beyond if fails else beyond._replace(mean=-beyond.mean)),
                     f"per {granularity}, {fused.name} lies {difference.in_words(*BELOW, plain.name)}",
                 )
 

@@ -4,15 +4,17 @@ The model file and the data are not part of the report's page and may be gone; t
 """
 
 import base64
+import contextlib
 import logging
 from dataclasses import dataclass
 
 from subfour.analysis.activations import Mistake, QuantizerSample, probe
 from subfour.data.images import Split, Subset, evaluation_split
 from subfour.data.loader import EvaluationLoader
+from subfour.data.preprocess import Preprocessing, evaluation_pixels
 from subfour.data.sources import load_images
 from subfour.data.thumbnail import thumbnail
-from subfour.profit.model_file import read_model
+from subfour.profit.model_file import check_classes, read_model
 from subfour.profit.session import WEIGHTS_FILE
 from subfour.profit.state import load_model, read_tensors
 from subfour.report.record import RunRecord
@@ -58,13 +60,19 @@ def look(record: RunRecord) -> NetworkLook:
     try:
         trained = read_model(record.path)
         load_model(trained.model, read_tensors(record.path / WEIGHTS_FILE))  # the model file keeps codes, not what was rounded
-        images = evaluation_split(load_images(record.config.data))
+        preprocessing, classes = trained.data.preprocessing, trained.data.classes
+        data = load_images(record.config.data)
+        check_classes(classes, data.classes, record.config.data)
+        images = evaluation_split(data)
+        chosen = Subset(images, _evenly_spaced(len(images), MOST_IMAGES))
+        if record.config.loading.unreadable == "skip":  # here and not in the loader: mistakes are found by their place
+            chosen = Subset(chosen, _readable(chosen, preprocessing))
+        loader = EvaluationLoader(chosen, preprocessing, batch_size=BATCH_SIZE)
+        # What enters a quantizer is known of the model only, what a snapped network answers of its program only.
+        found = probe(trained.model, loader, None if trained.snapping is None else trained.network)
     except (ValueError, OSError) as error:
         logger.warning("report: no look into the network: %s", error)
         return NetworkLook(reason=f"The network or its images cannot be read: {error}")
-    chosen = Subset(images, _evenly_spaced(len(images), MOST_IMAGES))
-    found = probe(trained.model, EvaluationLoader(chosen, trained.data.preprocessing, batch_size=BATCH_SIZE))
-    classes = trained.data.classes
     return NetworkLook(
         reason="" if found.samples else "Nothing is quantized in this network.",
         samples=tuple(found.samples),
@@ -81,6 +89,22 @@ def _shown(images: Split, mistake: Mistake, classes: tuple[str, ...]) -> Mistake
         predicted=classes[mistake.predicted],
         confidence=mistake.confidence,
     )
+
+
+def _readable(images: Split, preprocessing: Preprocessing) -> list[int]:
+    """Return the places of the images that can be read.
+
+    Raises:
+        ValueError: none can.
+    """
+    places = []
+    for place in range(len(images)):
+        with contextlib.suppress(ValueError):
+            evaluation_pixels(images.image(place), preprocessing)
+            places.append(place)
+    if not places:
+        raise ValueError(f"none of {len(images)} images can be read")
+    return places
 
 
 def _evenly_spaced(total: int, count: int) -> list[int]:

@@ -6,6 +6,7 @@ import pytest
 
 from subfour.export.runtime import read_file
 from tests.cli.command import error, printed, subfour
+from tests.data.builders import write_folder
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +54,9 @@ def test_wrong_options_are_named(finished_run: Path, tmp_path: Path):
     assert error("export", finished_run, "--out", "a", "--snap", "--no-snap").startswith("snap: --snap and --no-snap exclude")
     assert "it is not snapped" in error("export", finished_run, "--out", "a", "--format", "codes", "--no-snap")
     assert error("export", finished_run).startswith("Missing from subfour export: --out")
-    assert error("export", finished_run, "--out", tmp_path / "no" / "a", "--no-snap").endswith("No such file or directory")
+    missing = tmp_path / "no"
+    assert error("export", finished_run, "--out", missing / "a") == f"out: there is no folder {missing}; make it, or name another"
+    assert error("export", finished_run, "--out", tmp_path).startswith(f"out: {tmp_path} is a folder; name a file")
     assert error("export", finished_run, "--out", "a", "--resolution", 0).startswith("image_size: 0 is not possible")
 
 
@@ -88,6 +91,12 @@ def test_verify_names_what_does_not_fit(finished_run: Path, exported: Path, tmp_
     other = Path(__file__).parents[2] / "results" / "models" / "digits-w2a2.safetensors"
     assert error("verify", exported, "--run", other).startswith("run: it gives another features.0.0.weight than the file has")
     assert error("verify", exported, "--run", finished_run, "--images", 0) == "images: 0 is not possible; use 1 or more"
+    threads = "threads: -1 is not possible; use 1 or more, or 0 to leave it to the runtime"
+    assert error("verify", exported, "--run", finished_run, "--threads", -1) == threads
+    assert error("predict", exported, exported, "--threads", -1) == threads
+    write_folder(tmp_path / "more", classes=[f"class{number:02}" for number in range(11)], images=1)
+    source = f"folder:{tmp_path / 'more'}"
+    assert f"{source} has 11 classes, the model knows 10" in error("verify", exported, "--run", finished_run, "--data", source)
     truncated = tmp_path / "model.onnx"
     truncated.write_bytes(exported.read_bytes()[:1000])
     for command in ("verify", "benchmark", "predict"):

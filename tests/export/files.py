@@ -4,6 +4,8 @@ from functools import cache
 
 import numpy as np
 import onnx
+import torch
+from torch import nn
 
 from subfour.export.formats import ONNX_WRITERS
 from subfour.export.record import FileFormat, Record
@@ -11,7 +13,14 @@ from subfour.export.runtime import RUNTIMES
 from subfour.export.seal import seal
 from subfour.export.verify import Verifier
 from subfour.integer.program import Program
-from tests.integer.programs import PREPROCESSING, random_pixels, stock_programs
+from subfour.layers import quant_layers
+from subfour.quantizers import QuantizerName
+from subfour.seeding import derive_seed
+from tests.convert.stock_networks import stock_network
+from tests.integer.programs import PREPROCESSING, programs_of, random_pixels, stock_programs
+from tests.profit.quantized_networks import quantized
+
+TINY = "subfour/tiny_mobilenet_v3"
 
 CLASSES = tuple(f"class {number}" for number in range(10))
 
@@ -21,7 +30,7 @@ def record_for(program: Program, *, file_format: FileFormat = "onnx", classes: t
     return Record(
         file_format=file_format,
         version="0.1.0",
-        network="subfour/tiny_mobilenet_v3",
+        network=TINY,
         architecture={"width": 1.0, "strides": [], "dropout": None},
         classes=classes,
         preprocessing=PREPROCESSING,
@@ -30,6 +39,28 @@ def record_for(program: Program, *, file_format: FileFormat = "onnx", classes: t
         snapping={} if program.snapped else None,
         accuracy=None,
     )
+
+
+@cache
+def turned_program(quantizer: QuantizerName, bits: int, *, snapped: bool, name: str = TINY) -> Program:
+    """Return the program of a network whose channels all have their least weight code, and one in ten a negative gain."""
+    network = quantized(with_negative_gains(stock_network(name)), bits, quantizer=quantizer, image_size=PREPROCESSING.image_size)
+    with torch.no_grad():
+        for layer in quant_layers(network).values():
+            params = layer.weight_quantizer.params()
+            layer.weight.flatten(1)[:, 0] = params.lowest * params.pre_scale
+    programs = programs_of(network)
+    return programs.settled if snapped else programs.built
+
+
+def with_negative_gains(model: nn.Module) -> nn.Module:
+    """Change a network and return it."""
+    generator = torch.Generator().manual_seed(derive_seed("gains"))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            with torch.no_grad():
+                module.weight.mul_(1 - 2 * (torch.rand(len(module.weight), generator=generator) < 0.1).float())
+    return model
 
 
 @cache

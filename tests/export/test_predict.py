@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,29 @@ def test_an_image_that_cannot_be_read_is_named(deployed: Deployed, photograph: P
     with pytest.raises(ValueError, match="image: there is no file"):
         predict(deployed, [missing])
     missing.write_text("no image")
-    with pytest.raises(ValueError, match=r"missing\.png is no image that Pillow knows"):
+    with pytest.raises(ValueError, match=r"missing\.png is none of BMP, GIF, JPEG"):
         predict(deployed, [missing])
     photograph.write_bytes(photograph.read_bytes()[:2000])
     with pytest.raises(ValueError, match=r"photograph\.png cannot be read"):
         predict(deployed, [photograph])
+
+
+def test_no_other_format_is_opened_whatever_the_name_says(deployed: Deployed, photograph: Path):
+    """EPS is a program, which Pillow would have Ghostscript run."""
+    Image.new("RGB", (8, 8)).save(photograph, "EPS")
+    with pytest.raises(ValueError, match=r"photograph\.png is none of BMP"):
+        predict(deployed, [photograph])
+
+
+def test_images_have_the_pixel_limit_of_training(deployed: Deployed, photograph: Path, monkeypatch: pytest.MonkeyPatch):
+    """Pillow only warns between its limit and twice that."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    with pytest.raises(ValueError, match=r"photograph\.png cannot be read \(Image size \(2400 pixels\) exceeds limit"):
+        predict(deployed, [photograph])
+
+
+def test_an_image_that_resizing_would_blow_up_is_refused(deployed: Deployed, photograph: Path):
+    Image.new("RGB", (1, 60_000)).save(photograph)
+    monstrous = replace(deployed.record.preprocessing, resize_size=256)
+    with pytest.raises(ValueError, match=r"image size: 1x60000 would become 256x15360000, too large; crop it"):
+        predict(replace(deployed, record=replace(deployed.record, preprocessing=monstrous)), [photograph])

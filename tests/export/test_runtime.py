@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from subfour.export.record import METADATA
+from subfour.export.codes import codes_file
+from subfour.export.record import METADATA, Record
 from subfour.export.runtime import RUNTIMES, RuntimeName, open_file, read_file
 from subfour.export.seal import seal
 from tests.export.files import content_of, model_of, program_of, record_for
@@ -99,7 +100,16 @@ def test_metadata_of_another_version_are_refused(file: Path):
 
 def test_a_file_for_fpga_flows_is_refused(file: Path):
     file.write_bytes(content_of(TINY, snapped=True, file_format="qonnx"))
-    assert "Quant" in message(file)
+    assert message(file) == f"model: {file} has the format qonnx, which runtimes do not read; export again with --format onnx"
+
+
+def test_a_file_for_firmware_is_refused_and_has_no_checksum(file: Path):
+    program = program_of(TINY, snapped=True)
+    record = record_for(program, file_format="codes")
+    file.write_bytes(codes_file(program, record))
+    assert message(file) == f"model: {file} has the format codes, which runtimes do not read; export again with --format onnx"
+    assert "sha256" not in record.to_json()
+    assert Record.from_json(record.to_json()) == record
 
 
 def test_a_runtime_that_is_not_installed_is_named(file: Path, monkeypatch: pytest.MonkeyPatch):

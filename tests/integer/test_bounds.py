@@ -8,7 +8,7 @@ import torch
 from subfour.integer.bounds import EXACT, accumulator_reach, bounds
 from subfour.integer.execute import accumulate, execute
 from subfour.integer.measure import Snapping
-from subfour.integer.program import IMAGE, Add, Layer, Lookup, Program
+from subfour.integer.program import IMAGE, Add, CodeSum, Layer, Lookup, Program, Quantize
 from tests.integer.programs import NAMES, random_pixels, stock_programs
 
 
@@ -39,7 +39,7 @@ def test_no_accumulator_and_no_sum_leaves_its_bound(name: str):
     for operation in programs.settled.operations:
         if isinstance(operation, Layer):
             assert accumulate(operation, values[operation.inputs[0]]).abs().max() <= found[operation.name].worst
-        elif isinstance(operation, Add):
+        elif isinstance(operation, Add | CodeSum):
             assert values[operation.name].abs().max() <= found[operation.name].worst
 
 
@@ -59,6 +59,17 @@ def test_a_proof_ends_where_float32_does(multiplier: float, proven: bool):
     assert bound.worst == 21
     assert bound.proven == proven
     assert bound.exact == (21 if proven else 20)
+
+
+@pytest.mark.parametrize(("positions", "proven"), [(49, True), (256 * 256, True), (257 * 257, False)])
+def test_a_sum_over_positions_is_proven_up_to_its_number_of_codes(positions: int, proven: bool):
+    """8-bit codes of an input of 8,000 pixels leave what float32 holds."""
+    values = one_layer(torch.ones(1, 3, 1, 1)).operations
+    code = Quantize(name="code", inputs=("layer",), step=torch.tensor(1.0), offset=0.0, qmin=0, qmax=255, bits=8)
+    operations = (*values[:2], code, CodeSum(name="sum", inputs=("code",)), values[2])
+    snapping = Snapping(accumulators={}, largest={}, positions={"sum": positions})
+    bound = bounds(Program(operations=operations, snapped=True), snapping)["sum"]
+    assert (bound.worst, bound.exact, bound.proven) == (255 * positions, EXACT, proven)
 
 
 def test_accumulators_beyond_int32_are_refused():

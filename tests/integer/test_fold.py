@@ -130,6 +130,13 @@ def test_a_float_layer_is_refused(widths: tuple[int, int]):
         fold(layer, None)
 
 
+def test_weights_with_an_offset_are_refused():
+    """DSQ: value = code * D + lower. Without its lower end the file would be another network."""
+    layer = quantized_layer(LAYERS["dense"](), "unsigned", quantizer="dsq")
+    with pytest.raises(ValueError, match=r"DSQWeight: its weights have an offset, .* --quantizer duq, pact-sawb, lsq, lsq-plus"):
+        fold(layer, None)
+
+
 def test_a_border_of_zeros_under_h_swish_is_refused():
     """0 is no code there; a layer without border does not care."""
     with pytest.raises(ValueError, match=r"padding: it pads with 0\.0, .* --padding negative"):

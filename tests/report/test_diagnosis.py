@@ -104,6 +104,17 @@ def test_a_rule_about_a_run_finds_its_fault_and_only_that(rule: diagnosis.RunRul
     assert list(rule(record())) == []
 
 
+@pytest.mark.parametrize(
+    ("classes", "before", "after", "collapsed"),
+    [(2, 90.0, 70.0, False), (2, 90.0, 50.5, True), (2, 60.0, 50.0, False), (3, 95.0, 60.0, False), (3, 95.0, 34.0, True)],
+)
+def test_chance_is_far_above_0_with_few_classes(classes: int, before: float, after: float, collapsed: bool):
+    """As the collapse guard of training has it: close to guessing, from well above."""
+    data = DataRecord(classes=tuple("0123456789"[:classes]), preprocessing=PREPROCESSING)
+    rows = [row((FLOAT_BITS, FLOAT_BITS), before), row((4, 4), after)]
+    assert bool(list(diagnosis.at_chance(record(data=data, result={"rows": rows})))) is collapsed
+
+
 SAMPLE_FAULTS: list[tuple[str, diagnosis.SampleRule, QuantizerSample, str]] = [
     ("signed", diagnosis.signed_input_clipped, sample([-1.0, -1.0, 1.0, 2.0]), "up to 50 % of what enters is negative, in a.b"),
     ("pact", diagnosis.signed_input_clipped, sample([-0.3, 1.0], hswish(PACT)), "no level below 0 for an h-swish output"),

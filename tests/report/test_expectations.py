@@ -33,7 +33,7 @@ class Case(NamedTuple):
     verdicts: list[Verdict]
 
 
-FAR_APART, ONE_SEED = ([90, 91], [80, 80.5]), ([90], [20])
+FAR_APART, FAILED, ONE_SEED = ([90, 91], [80, 80.5]), ([90, 91], [20, 21.5]), ([90], [20])
 
 CASES = {
     "duq": Case(expectations.duq_ends_lower, 4, V3, V3 | PACT, FAR_APART, ["confirmed"]),
@@ -47,10 +47,12 @@ CASES = {
     "far": Case(expectations.others_far_behind_at_3_bits, 3, V3, V3 | PACT, FAR_APART, ["confirmed"]),
     "near": Case(expectations.others_far_behind_at_3_bits, 3, V3, V3 | PACT, ([90, 91], [88, 89.5]), ["refuted"]),
     "4 bits": Case(expectations.others_far_behind_at_3_bits, 4, V3, V3 | PACT, FAR_APART, []),
-    "fused fails": Case(expectations.fused_fails_per_layer, 4, {}, FUSED, ONE_SEED, ["confirmed"]),
-    "fused works": Case(expectations.fused_fails_per_layer, 4, {}, FUSED, ([90], [89]), ["refuted"]),
-    "channel works": Case(expectations.fused_fails_per_layer, 4, CHANNEL, CHANNEL | FUSED, ([90], [89]), ["confirmed"]),
-    "channel fails": Case(expectations.fused_fails_per_layer, 4, CHANNEL, CHANNEL | FUSED, ONE_SEED, ["refuted"]),
+    "fused fails": Case(expectations.fused_fails_per_layer, 4, {}, FUSED, FAILED, ["confirmed"]),
+    "fused works": Case(expectations.fused_fails_per_layer, 4, {}, FUSED, ([90, 91], [89, 90.5]), ["refuted"]),
+    "channel works": Case(expectations.fused_fails_per_layer, 4, CHANNEL, CHANNEL | FUSED, ([90, 91], [89, 90.5]), ["confirmed"]),
+    "channel fails": Case(expectations.fused_fails_per_layer, 4, CHANNEL, CHANNEL | FUSED, FAILED, ["refuted"]),
+    "fused once": Case(expectations.fused_fails_per_layer, 4, {}, FUSED, ONE_SEED, ["undecided"]),
+    "fused spread": Case(expectations.fused_fails_per_layer, 4, {}, FUSED, ([90, 91], [70, 89]), ["undecided"]),
 }
 
 
@@ -107,7 +109,7 @@ def test_a_claim_without_rows_is_not_tested_and_one_with_two_answers_is_mixed(tm
     assert {answer.verdict for answer in answers([])} == {"not tested"}
     tops = {("layer", "unfused"): 90.0, ("layer", "fused"): 20.0, ("channel", "unfused"): 90.0, ("channel", "fused"): 20.0}
     rows = [
-        study_row(tmp_path, f"{layer}-{norm}", config_of(4, weight_granularity=layer, batchnorm=norm), [top1])
+        study_row(tmp_path, f"{layer}-{norm}", config_of(4, weight_granularity=layer, batchnorm=norm), [top1, top1])
         for (layer, norm), top1 in tops.items()
     ]
     (fused,) = [answer for answer in answers(rows) if answer.findings]
