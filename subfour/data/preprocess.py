@@ -9,6 +9,7 @@ reading a `Preprocessing` and making pixels need Pillow and numpy only.
 
 import math
 import struct
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -101,9 +102,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     """Return an image turned as its EXIF orientation says; as stored where there is none, or none that can be read."""
     try:
-        if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
-            return image  # without the copy that exif_transpose makes
-        return ImageOps.exif_transpose(image)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Corrupt EXIF data")
+            if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+                return image  # without the copy that exif_transpose makes
+            return ImageOps.exif_transpose(image)
     except (struct.error, KeyError, SyntaxError, TypeError, ValueError):  # as Pillow's own JPEG reader expects of EXIF
         return image
 

@@ -212,7 +212,7 @@ def test_a_label_beyond_int64_is_named(tmp_path: Path):
     write_parquet(file, (0, 1), features=typed_features())
     labels = pa.array([0, 2**64 - 2], pa.uint64())
     parquet.write_table(parquet.read_table(file).set_column(1, "label", labels), file)
-    with pytest.raises(ValueError, match="label: row 1 of test .+ has -2, but the 2 classes are"):
+    with pytest.raises(ValueError, match=r"label: row 1 of test .+ has -2, but the 2 classes are"):
         evaluation_split(load_images(f"parquet:{file}"))
 
 
@@ -244,5 +244,5 @@ def test_a_split_with_a_missing_part_is_refused(tmp_path: Path):
 def test_parts_with_different_columns_are_refused(tmp_path: Path):
     write_parquet(tmp_path / "train-00000-of-00002.parquet")
     write_parquet(tmp_path / "train-00001-of-00002.parquet", label_column="labels")
-    with pytest.raises(ValueError, match="data: the files of train in .+ differ in their columns"):
+    with pytest.raises(ValueError, match=r"data: the files of train in .+ differ in their columns"):
         load_images(f"parquet:{tmp_path}")
