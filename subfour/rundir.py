@@ -9,6 +9,7 @@ run, however it was killed, finds no half of a file; of metrics.jsonl only the l
 are not finite are written as Python's json does (NaN, Infinity), because a diverged run must be able to say so.
 """
 
+import errno
 import json
 import logging
 import os
@@ -133,7 +134,19 @@ class RunDirectory:
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write or replace a file of the run; see `write_atomically`."""
         if self.writes:
-            write_atomically(self.path / name, data)
+            with self._named(self.path / name):
+                write_atomically(self.path / name, data)
+
+    @contextmanager
+    def _named(self, file: Path) -> Iterator[None]:
+        """Name the file that cannot be written, and what helps against a full disk."""
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                reason += f"; free some space, and {f'go on with --resume {self.path}' if self._is_run() else 'start again'}"
+            raise OSError(error.errno, reason, str(file)) from error
 
     def read_json(self, name: str) -> Any:
         """Return the content of a JSON file of the run.
@@ -157,7 +170,7 @@ class RunDirectory:
         """Append one line to metrics.jsonl; it is on the disk when this returns."""
         if not self.writes:
             return
-        with self._metrics_file.open("ab") as file:
+        with self._named(self._metrics_file), self._metrics_file.open("ab") as file:
             file.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
             file.flush()
             os.fsync(file.fileno())

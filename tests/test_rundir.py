@@ -1,7 +1,9 @@
+import errno
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -178,3 +180,16 @@ def test_a_second_process_cannot_train_into_the_run(run: RunDirectory):
     in_another_process(LOCK + "import os; os.kill(os.getpid(), 9)", run.path)
     with run.locked():
         pass
+
+
+@pytest.mark.parametrize("write", [lambda run: run.write_json("plan.json", []), lambda run: run.append_metrics({"epoch": 0})])
+def test_a_full_disk_is_named_with_the_file_and_what_to_do(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, write: Callable[[RunDirectory], None]
+):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="No space left on device; free some space, and go on with --resume") as caught:
+        write(run)
+    assert Path(caught.value.filename).parent == run.path

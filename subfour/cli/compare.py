@@ -1,8 +1,8 @@
 """`subfour compare STUDY`: the runs of a study, one after another, and one table, one figure and one page of what came out.
 
 All three are written anew after each run. Each run is a run directory like any other, below --out. What is finished is skipped,
-what was interrupted goes on, and a run whose loss or weights were no longer finite is a row that diverged: it does not stop the
-others.
+what was interrupted goes on, and a run that collapsed (profit/collapse.py: not finite, a range at zero, accuracy at chance) is a
+row that diverged: it does not stop the others, and those that were to start from it have diverged with it.
 """
 
 import csv
@@ -70,7 +70,10 @@ def run(arguments: Sequence[str]) -> None:
     for number, (entry, state) in enumerate(zip(study.runs, states, strict=True), start=1):
         if state in ("new", "unfinished"):
             progress.print(f"\nrun {number} of {len(study.runs)}: {entry.row}, seed {entry.seed}", style="bold")
-            _train(entry, state, quiet=options.json)
+            if state == "new" and _start_diverged(entry, study):
+                _give_up(entry)
+            else:
+                _train(entry, state, quiet=options.json)
             table = _write(study, options.study, out)
     if options.json:
         print(json.dumps(table, indent=2))
@@ -102,6 +105,18 @@ def _train(entry: StudyRun, state: str, *, quiet: bool) -> None:
             train.run(words)
     except FloatingPointError as error:
         RunDirectory.open(entry.path).write_json(DIVERGED_FILE, {"reason": str(error)})
+
+
+def _start_diverged(entry: StudyRun, study: Study) -> bool:
+    """Return whether the run that this one continues is one of the study and has diverged."""
+    start = entry.config.from_run
+    return start is not None and any(run.path == Path(start) and _state(run) == "diverged" for run in study.runs)
+
+
+def _give_up(entry: StudyRun) -> None:
+    """Record a run that has nothing to start from."""
+    directory = RunDirectory.create(entry.path, entry.config.to_json())
+    directory.write_json(DIVERGED_FILE, {"reason": f"its start diverged: {entry.config.from_run}"})
 
 
 def _print_plan(study: Study, states: Sequence[str], *, as_json: bool) -> None:

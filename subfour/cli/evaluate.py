@@ -27,7 +27,7 @@ class EvaluateOptions:
     batch_size: int = 250
     """Images at once."""
     device: str = "auto"
-    """auto (cuda if there is one), cpu, cuda, mps."""
+    """auto (cuda if there is one), cpu, cuda."""
     json: Switch = False
     """Print a JSON object."""
 

@@ -36,7 +36,13 @@ def split_recipe(arguments: Sequence[str], usage: str) -> tuple[RunConfig, list[
 
 
 def resolved(config: RunConfig, recipe: RunConfig) -> RunConfig:
-    """Return the configuration with what only the recipe knows: `keep_phases` repeats a lone 32 for each of its widths."""
+    """Return the configuration with what only the recipe knows: `keep_phases` repeats a lone 32 for each of its widths.
+
+    Raises:
+        ValueError: other weights than the recipe's are asked for, and those of an earlier run too.
+    """
+    if config.from_run is not None and config.weights != recipe.weights:
+        raise ValueError(f"weights: {config.weights!r} is not read with --from {config.from_run}, which has its own; give one")
     if not config.keep_phases:
         return config
 

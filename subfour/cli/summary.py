@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from subfour.cli.tables import print_table
+from subfour.profit.result import SENSITIVITY_FILE
 
 
 def print_summary(console: Console, result: dict[str, Any], run: Path) -> None:
@@ -36,7 +37,9 @@ def print_summary(console: Console, result: dict[str, Any], run: Path) -> None:
         shown = ", ".join(f"{value:.2f} % {names[name]}" for name, value in padding.items())
         console.print(f"top-1 and negative padding: {shown}")
     place = shlex.quote(str(run))
-    commands = [f"{name} {place}" for name in ("report", "evaluate", "inspect", "sensitivity")]
+    commands = [f"{name} {place}" for name in ("report", "evaluate", "inspect")]
+    if (run / SENSITIVITY_FILE).exists():
+        commands.append(f"sensitivity {place}")
     if result["rows"][-1].get("snapped"):
         exported = shlex.quote(f"{run}.onnx")
         commands += [f"export {place} --out {exported}", f"verify {exported} --run {place}"]
@@ -45,7 +48,8 @@ def print_summary(console: Console, result: dict[str, Any], run: Path) -> None:
         console.print(f"  subfour {command}")
     if result["data"] == "digits":
         console.print("\nThe same on your own photographs, in PHOTOS/train/CLASS/ and PHOTOS/val/CLASS/:\n")
-        console.print("  subfour train digits --data folder:PHOTOS --loading.image-size 64 --loading.augment crop-flip")
+        options = "--loading.image-size 64 --loading.augment crop-flip --schedule.batch-size 8"
+        console.print(f"  subfour train digits --data folder:PHOTOS {options}")
 
 
 def label(row: dict[str, Any]) -> str:

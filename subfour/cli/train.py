@@ -23,6 +23,7 @@ from subfour.cli.tensorboard import TensorBoard
 from subfour.environment import ENVIRONMENT_FILE, environment, note_resumption
 from subfour.profit.config import RunConfig
 from subfour.profit.data_free import quantize_without_data
+from subfour.profit.images_record import IMAGES, check_images, images_record
 from subfour.profit.method import ProfitRun
 from subfour.profit.observer import Observer
 from subfour.profit.phases import build_phases
@@ -119,7 +120,7 @@ def _begin(arguments: Sequence[str]) -> None:
         records: dict[str, JSON] = {
             ENVIRONMENT_FILE: environment(),
             "plan.json": [phase.to_json() for phase in build_phases(config)],
-            DATA_FILE: session.data.to_json(),
+            DATA_FILE: {**session.data.to_json(), IMAGES: images_record(session)},
         }
         with collective.main_first():
             directory = RunDirectory.create(out, config.to_json(), records) if collective.is_main() else _opened(out)
@@ -162,8 +163,10 @@ def _prepare(config: RunConfig, output: Output) -> Session:
 
 def _prepare_again(directory: RunDirectory, output: Output) -> Session:
     session = _prepare(RunConfig.from_json(directory.read_json("config.json")), output)
-    if session.data != DataRecord.from_json(directory.read_json(DATA_FILE)):
+    there = directory.read_json(DATA_FILE)
+    if session.data != DataRecord.from_json(there):
         raise ValueError(f"data: {session.config.data} is not what it was when {directory.path} began; bring it back")
+    check_images(session, there, str(directory.path))
     note_resumption(directory)
     return session
 

@@ -83,7 +83,8 @@ def table_images(tables: Mapping[str, pa.Table], source: str, *folders: Path) ->
     for name, table in tables.items():
         place = f"{name} in {source}"
         image, label = find_columns(table.schema, place)
-        labels = table[label].fill_null(-1).cast(pa.int64()).to_numpy()
+        # Not safe: what int64 cannot hold becomes negative, and is then named as a label that is no class.
+        labels = table[label].cast(pa.int64(), safe=False).fill_null(-1).to_numpy()
         splits[name] = ArrowSplit(name=place, column=table[image], labels=torch.tensor(labels), folders=folders)
         names = _features(table.schema).get(label, {}).get("names")
         if isinstance(names, list):

@@ -4,6 +4,7 @@ Links are followed, to files and to folders: whoever laid them out chose the ima
 of links. What is neither a file nor a link to one (a pipe, a device) is refused, for nobody knows what reading it does.
 """
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,12 @@ from torch import Tensor
 from subfour.data.images import HELD_OUT, TRAINING, ImageData, Split
 from subfour.data.index import FileNames, FolderIndex, folder_times, index_file, pack, read_index, write_index
 from subfour.data.opening import FORMATS, open_image
+
+CONVERTIBLE = {".heic", ".heif", ".avif"}
+"""Endings of photographs that telephones take and Pillow, by itself, does not read everywhere."""
+
+LEFT_BEHIND = {"thumbs.db", "desktop.ini"}
+"""What Windows puts into folders, in lower case; elsewhere such files are hidden."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,15 +42,20 @@ class FolderSplit(Split):
         """Return the file's path."""
         return os.path.join(self.folders[int(self.labels[index])], self.names[index])
 
+    def digest(self) -> str:
+        """Return a digest of the labels and the files' names."""
+        return hashlib.sha256(self.labels.numpy().tobytes() + self.names.packed).hexdigest()
+
 
 def load_folder(path: str) -> ImageData:
     """Return the images of a folder with `train`, `val` (or `validation`) or `test`, and in each one folder per class.
 
-    Classes are the folders' names, sorted. Hidden files and folders are ignored; nothing else is. The names are kept for the
-    next start; see `index.py`.
+    Classes are the folders' names, sorted. Hidden files and folders are ignored, what Windows puts into folders too; beside
+    class folders also files that are no images. The names are kept for the next start; see `index.py`.
 
     Raises:
-        ValueError: the path, a split's folder or a class is missing; a class folder is empty or holds something that is no image.
+        ValueError: the path, a split's folder or a class is missing; a class folder is empty or holds something that is no image;
+            an image lies beside the class folders.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
@@ -84,17 +96,26 @@ def _split(folders: Sequence[Path], counts: Sequence[int], names: FileNames) -> 
 
 
 def _class_folders(split: Path) -> dict[str, Path]:
-    return {entry.name: split / entry.name for entry in _visible(split) if entry.is_dir()}
+    entries = _visible(split)
+    endings = _image_endings() | CONVERTIBLE
+    if loose := next((entry for entry in entries if _ending(entry) in endings and not entry.is_dir()), None):
+        raise ValueError(f"data: {loose.path} lies in no class; put it into a class folder, such as {split / 'cat'}")
+    folders = {entry.name: split / entry.name for entry in entries if entry.is_dir()}
+    if not folders:
+        raise ValueError(f"data: {split} has no class folders; make one for each class, and put its images there")
+    return folders
 
 
 def _image_names(folder: Path) -> bytes:
     """Return the packed names of a class folder."""
     images = _visible(folder)
-    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS}
+    endings = _image_endings()
     if not images:
         raise ValueError(f"data: class folder {folder} is empty; add images or remove the class from every split")
     for entry in images:
-        if os.path.splitext(entry.name)[1].lower() not in endings or not entry.is_file():
+        if _ending(entry) in CONVERTIBLE:
+            raise ValueError(f"data: {entry.path} is of a format that is not read; convert it to JPEG")
+        if _ending(entry) not in endings or not entry.is_file():
             raise ValueError(f"data: {entry.path} is not an image file; class folders hold nothing but images: remove it")
     return pack(entry.name for entry in images)
 
@@ -102,4 +123,13 @@ def _image_names(folder: Path) -> bytes:
 def _visible(folder: Path) -> list[os.DirEntry[str]]:
     # os.scandir: pathlib takes a minute over ImageNet's 1.3 million files.
     with os.scandir(folder) as entries:
-        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+        shown = (entry for entry in entries if not entry.name.startswith(".") and entry.name.lower() not in LEFT_BEHIND)
+        return sorted(shown, key=lambda entry: entry.name)
+
+
+def _ending(entry: os.DirEntry[str]) -> str:
+    return os.path.splitext(entry.name)[1].lower()
+
+
+def _image_endings() -> set[str]:
+    return {ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS}

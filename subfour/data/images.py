@@ -1,5 +1,6 @@
 """What every source of images gives: class names and splits of labelled images, opened one at a time."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,10 @@ class Split(ABC):
     def where(self, index: int) -> str:
         """Return where the image is found, for messages."""
 
+    def digest(self) -> str:
+        """Return a digest of the labels, and of the images' names where they have any; no image is read."""
+        return hashlib.sha256(self.labels.numpy().tobytes()).hexdigest()
+
     def image(self, index: int) -> Image.Image:
         """Return the decoded image in RGB; see `to_rgb`.
 
@@ -72,6 +77,22 @@ class Subset(Split):
     def where(self, index: int) -> str:
         """Return where the image is found."""
         return self.split.where(self.indices[index])
+
+
+class Relabelled(Split):
+    """The same images under other labels."""
+
+    def __init__(self, split: Split, labels: Tensor) -> None:
+        """Take images, and a label for each."""
+        self.split, self.labels = split, labels
+
+    def open(self, index: int) -> Image.Image:
+        """Return the image as stored."""
+        return self.split.open(index)
+
+    def where(self, index: int) -> str:
+        """Return where the image is found."""
+        return self.split.where(index)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

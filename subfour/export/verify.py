@@ -35,7 +35,7 @@ from subfour.integer.execute import accumulate, execute
 from subfour.integer.lower import lower
 from subfour.integer.measure import Snapping
 from subfour.integer.program import IMAGE, Add, CodeSum, Layer, Lookup, Program, Quantize
-from subfour.profit.model_file import TrainedModel, check_classes
+from subfour.profit.model_file import TrainedModel, as_the_model_labels
 
 LAYER_IMAGES = 4
 """Images of the comparison layer by layer."""
@@ -218,8 +218,7 @@ def verify_file(
     """
     record, content = read_file(path)
     data = load_images(source)
-    check_classes(record.classes, data.classes, source)
-    chosen = evaluation_split(data, split)
+    chosen = as_the_model_labels(evaluation_split(data, split), data.classes, tuple(record.classes), source)
     snapping = None if record.snapping is None else Snapping.from_json(record.snapping)
     program = deployed_program(trained.model, record.preprocessing, snapping)
     expected_model = ONNX_WRITERS[record.file_format](program).write(record)

@@ -55,11 +55,11 @@ class Architecture:
         """Check every field."""
         check_types(self)
         if not 0 < self.width < math.inf:
-            raise ValueError(f"width: {self.width} is not possible; use a positive number, 1 for the network's own")
+            raise ValueError(f"architecture.width: {self.width} is not possible; use a positive number, 1 for the network's own")
         if any(stride < 1 for stride in self.strides):
-            raise ValueError(f"strides: {self.strides} is not possible; every stride is 1 or more")
+            raise ValueError(f"architecture.strides: {self.strides} is not possible; every stride is 1 or more")
         if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout: {self.dropout} is not possible; use 0 or more and less than 1")
+            raise ValueError(f"architecture.dropout: {self.dropout} is not possible; use 0 or more and less than 1")
 
 
 STOCK = Architecture()
@@ -122,14 +122,17 @@ def _build(name: str, num_classes: int, architecture: Architecture) -> nn.Module
         import timm  # noqa: PLC0415 (slow to import)
 
         if width != 1:
-            raise ValueError(f"width: {width} is not possible for {name}; timm names each width, as in timm/mobilenetv2_050")
+            raise ValueError(
+                f"architecture.width: {width} is not possible for {name}; timm names each width, as in timm/mobilenetv2_050"
+            )
         model = timm.create_model(network, num_classes=num_classes, drop_rate=architecture.dropout)
     elif network in TORCHVISION_MOBILENETS:
         model = torchvision_models.get_model(network, num_classes=num_classes, width_mult=width, **dropout)
     else:
         if width != 1 or dropout:
             raise ValueError(
-                f"width, dropout: {name} keeps its own; of torchvision, {', '.join(TORCHVISION_MOBILENETS)} take them"
+                f"architecture.width, architecture.dropout: {name} keeps its own; "
+                f"of torchvision, {', '.join(TORCHVISION_MOBILENETS)} take them"
             )
         model = torchvision_models.get_model(network, num_classes=num_classes)
     return model
@@ -165,8 +168,8 @@ def _set_strides(model: nn.Module, strides: tuple[int, ...]) -> None:
     strided = [module for module in model.modules() if isinstance(module, nn.Conv2d) and max(module.stride) > 1]
     if len(strided) != len(strides):
         raise ValueError(
-            f"strides: {strides} has {len(strides)} values, but the network has {len(strided)} strided convolutions; "
-            f"give {len(strided)}, or none to keep its own"
+            f"architecture.strides: {strides} has {len(strides)} values, but the network has {len(strided)} strided "
+            f"convolutions; give {len(strided)}, or none to keep its own"
         )
     for conv, stride in zip(strided, strides, strict=True):
         conv.stride = (stride, stride)

@@ -92,7 +92,7 @@ class RunConfig:
     seed: int = 0
     """Decides every random choice."""
     device: str = "auto"
-    """auto (cuda if there is one), cpu, cuda, mps."""
+    """auto (cuda if there is one), cpu, cuda."""
     calibration_batches: int = 8
     """Training batches that set the activation ranges."""
     architecture: Architecture = field(default_factory=Architecture)
@@ -129,6 +129,21 @@ class RunConfig:
         if self.profit.at_bits is not None and self.profit.at_bits not in self.weight_bits:
             widths_shown = " ".join(map(str, self.weight_bits))
             raise ValueError(f"profit.at_bits: {self.profit.at_bits} is not among weight_bits ({widths_shown})")
+        self._refuse_what_would_be_ignored()
+
+    def _refuse_what_would_be_ignored(self) -> None:
+        if self.profit.at_bits == FLOAT_BITS:
+            raise ValueError("profit.at_bits: 32 is float, where nothing is frozen; name a width below it")
+        if self.snap and self.method == "data-free":
+            raise ValueError("snap: --method data-free trains nothing, so there is no snap phase; add --no-snap")
+        if self.snap and not self.schedule.snap_epochs:
+            raise ValueError("schedule.snap_epochs: 0 leaves the snap phase out; use 1 or more, or --no-snap")
+        if self.skip_bits != FLOAT_BITS and self.method == "data-free":
+            raise ValueError(f"skip_bits: {self.skip_bits} needs ranges that --method data-free does not set; use 32")
+        if self.teacher in ("self", "none") and self.teacher_weights != "pretrained":
+            raise ValueError(
+                f"teacher_weights: {self.teacher_weights!r} is not read with --teacher {self.teacher}; name the teacher's network"
+            )
 
     @property
     def digest(self) -> str:

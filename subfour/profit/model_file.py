@@ -7,7 +7,6 @@ resolved configuration, the widths, class names and preprocessing, so the file s
 """
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from subfour.convert.calibrate import set_bits
 from subfour.convert.policy import LayerRule
-from subfour.data.images import evaluation_split
+from subfour.data.images import Relabelled, Split, evaluation_split
 from subfour.data.loader import EvaluationLoader
 from subfour.data.sources import load_images
 from subfour.integer.measure import Snapping
@@ -168,42 +167,45 @@ def _rebuild(tensors: dict[str, Tensor], record: dict[str, Any]) -> TrainedModel
 def evaluate_model(
     trained: TrainedModel, source: str, *, split: str | None = None, batch_size: int = 250, device: str = "auto"
 ) -> Accuracy:
-    """Return the accuracy of a trained model on a source of images.
+    """Return the accuracy of a trained model on a source of images; classes are told apart by name, where both have names.
 
     Args:
         trained: from `read_model`.
         source: digits, folder:PATH, parquet:PATH or hub:NAME.
         split: which one; None: the only one, else validation.
         batch_size: images at once.
-        device: auto, cpu, cuda or mps.
+        device: auto, cpu or cuda.
 
     Raises:
-        ValueError: the data have more classes than the model, or cannot be read.
+        ValueError: the data have classes that the model does not know, or cannot be read.
     """
     images = load_images(source)
-    check_classes(trained.data.classes, images.classes, source)
+    labelled = as_the_model_labels(evaluation_split(images, split), images.classes, trained.data.classes, source)
     unreadable = trained.config.loading.unreadable
-    loader = EvaluationLoader(
-        evaluation_split(images, split), trained.data.preprocessing, batch_size=batch_size, unreadable=unreadable
-    )
+    loader = EvaluationLoader(labelled, trained.data.preprocessing, batch_size=batch_size, unreadable=unreadable)
     place = choose_device(device)
     return evaluate(trained.network.to(place), loader, place)
 
 
-def check_classes(known: Sequence[str], classes: Sequence[str], source: str) -> None:
-    """Warn of class names that are not those of a model.
+def as_the_model_labels(split: Split, classes: tuple[str, ...], known: tuple[str, ...], source: str) -> Split:
+    """Return a split with the model's label of each class name; by place, where one of the two only numbers its classes.
 
     Args:
-        known: the model's.
+        split: of the data.
         classes: the data's.
-        source: where the data are from.
+        known: the model's.
+        source: where the data are from, for messages.
 
     Raises:
-        ValueError: the data have more classes than the model.
+        ValueError: the data have a class that the model does not know, or more classes than it.
     """
+    if set(classes) <= set(known):
+        return Relabelled(split, torch.tensor([known.index(name) for name in classes])[split.labels])
+    if not any(names == tuple(map(str, range(len(names)))) for names in (classes, known)):
+        strange = next(name for name in classes if name not in known)
+        raise ValueError(f"data: {source} has a class {strange!r}, which the model does not know; give data of its classes")
     if len(classes) > len(known):
         raise ValueError(f"data: {source} has {len(classes)} classes, the model knows {len(known)}; give data of its classes")
-    if different := [(ours, theirs) for ours, theirs in zip(known, classes, strict=False) if ours != theirs]:
-        logger.warning(
-            "data: class names differ, first %r in the model and %r in the data; are they in the same order?", *different[0]
-        )
+    different = next((ours, theirs) for ours, theirs in zip(known, classes, strict=False) if ours != theirs)
+    logger.warning("data: class names differ, first %r in the model and %r in the data; are they in the same order?", *different)
+    return split

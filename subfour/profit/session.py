@@ -184,6 +184,8 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("mps"):
+        raise ValueError(f"device: {name} has no float64, in which accuracy and AIWQ are computed; use auto or cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

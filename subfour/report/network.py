@@ -14,7 +14,7 @@ from subfour.data.loader import EvaluationLoader
 from subfour.data.preprocess import Preprocessing, evaluation_pixels
 from subfour.data.sources import load_images
 from subfour.data.thumbnail import thumbnail
-from subfour.profit.model_file import check_classes, read_model
+from subfour.profit.model_file import as_the_model_labels, read_model
 from subfour.profit.session import WEIGHTS_FILE
 from subfour.profit.state import load_model, read_tensors
 from subfour.report.record import RunRecord
@@ -62,8 +62,7 @@ def look(record: RunRecord) -> NetworkLook:
         load_model(trained.model, read_tensors(record.path / WEIGHTS_FILE))  # the model file keeps codes, not what was rounded
         preprocessing, classes = trained.data.preprocessing, trained.data.classes
         data = load_images(record.config.data)
-        check_classes(classes, data.classes, record.config.data)
-        images = evaluation_split(data)
+        images = as_the_model_labels(evaluation_split(data), data.classes, classes, record.config.data)
         chosen = Subset(images, _evenly_spaced(len(images), MOST_IMAGES))
         if record.config.loading.unreadable == "skip":  # here and not in the loader: mistakes are found by their place
             chosen = Subset(chosen, _readable(chosen, preprocessing))

@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 
 import torch
 from torch import distributed as dist
@@ -18,6 +19,9 @@ from torch.nn.parallel import DistributedDataParallel
 from subfour import collective
 from subfour.train.interruption import WorkerLostError
 from subfour.train.whole_batch import WholeBatch
+
+PATIENCE = timedelta(hours=2)
+"""How long workers wait for one another: the main one may list and decode, or download, a large data set before the others."""
 
 
 def workers_started() -> int:
@@ -39,14 +43,14 @@ def connected(device: str) -> Iterator[None]:
     if workers_started() <= 1:
         yield
         return
-    from accelerate import PartialState  # noqa: PLC0415 (slow, and one process needs it not)
+    from accelerate import InitProcessGroupKwargs, PartialState  # noqa: PLC0415 (slow, and one process needs it not)
 
     on_gpus = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if not on_gpus and device not in ("auto", "cpu"):
         raise ValueError(f"device: {device!r} is not possible with several workers; use cuda (one GPU for each), cpu or auto")
     with noticing_lost_workers(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # of 1x1 convolutions, channels last
-        PartialState(cpu=not on_gpus)
+        PartialState(cpu=not on_gpus, **InitProcessGroupKwargs(timeout=PATIENCE).to_kwargs())
         yield
     dist.destroy_process_group()
 

@@ -105,7 +105,7 @@ def test_a_word_too_many_is_named():
         (["--profit.fractions", "1/0"], "--profit.fractions: Could not find valid parse for arguments: ['1/0']"),
         (["--profit.fractions", "4/3"], "profit.fractions: 4/3 must rise and lie between 0 and 1"),
         (["--schedule.momentum", "3"], "schedule.momentum: 3.0 is not possible; use a number between 0 and 1"),
-        (["--architecture.width", "0"], "width: 0.0 is not possible"),
+        (["--architecture.width", "0"], "architecture.width: 0.0 is not possible"),
         (["--schedule.sample-epochs", "0"], "schedule.sample_epochs: 0 leaves nothing to choose layers by"),
     ],
 )

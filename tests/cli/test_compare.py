@@ -130,3 +130,17 @@ def test_a_bad_study_is_refused_before_anything_runs(tmp_path: Path, text: str, 
         read_study(tmp_path / "study.toml", tmp_path / "out")
     assert error("compare", tmp_path / "study.toml")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_was_to_start_from_a_run_that_diverged_has_diverged_too(tmp_path: Path, photographs: Path):
+    """And does not stop the others; nor is it tried again."""
+    wild = "--schedule.float-lr 1e30 --schedule.max-steps 3 --padding zero"
+    rows = row("float", f"{FLOAT} {wild}", [0]) + row("w3a4", QUANTIZED, [0])
+    rows += row("w2a4", "--from {out}/w3a4/seed-{seed} --weight-bits 2 --activation-bits 4", [0]) + row("calm", FLOAT, [0])
+    study = write(tmp_path / "wild.toml", photographs, rows)
+    out = tmp_path / "out"
+    for _ in range(2):
+        table = json.loads(subfour("compare", study, "--out", out, "--json").out)
+        assert [(line["row"], line["diverged"]) for line in table] == [("float", 1), ("w3a4", 1), ("w2a4", 1), ("calm", 0)]
+    assert json.loads((out / "w3a4/seed-0/diverged.json").read_text()) == {"reason": f"its start diverged: {out}/float/seed-0"}
+    assert "its start diverged" in (out / "study.html").read_text()

@@ -61,7 +61,7 @@ def test_the_snap_phase_is_an_option():
     without = [phase["kind"] for phase in json.loads(printed("plan", "digits", "--no-snap", "--json"))]
     assert without == kinds[:-1]
     assert json.loads(printed("plan", "imagenet-mobilenet-v2", "--snap", "--json"))[-1]["kind"] == "snap"
-    assert "snap" not in printed("plan", "digits", "--schedule.snap-epochs", 0)
+    assert error("plan", "digits", "--schedule.snap-epochs", 0).startswith("schedule.snap_epochs: 0 leaves the snap phase out")
 
 
 def test_keeping_phases_repeats_no_other_width():

@@ -140,6 +140,44 @@ def test_data_that_changed_meanwhile_are_refused(tmp_path: Path, monkeypatch: py
     assert error("train", "--resume", run) == f"data: folder:{photos} is not what it was when {run} began; bring it back"
 
 
+@pytest.mark.parametrize("change", ["add", "remove", "rename"])
+def test_images_that_came_or_went_meanwhile_are_refused(unfinished_on_photos: tuple[Path, Path], change: str):
+    """The normalisation may stay what it was, the order of the images does not."""
+    photos, run = unfinished_on_photos
+    image = photos / "train" / "cat" / "1.png"
+    if change == "add":
+        shutil.copy(image, image.with_name("3.png"))
+    else:
+        (image.unlink if change == "remove" else lambda: image.rename(image.with_name("0a.png")))()
+    counts = {"add": "5 training images", "remove": "3 training images", "rename": "4 training images"}
+    same = " of other names or labels" if change == "rename" else ""
+    message = f"data: folder:{photos} has {counts[change]}, {run} began with 4{same}; bring them back, or start anew"
+    assert error("train", "--resume", run) == message
+
+
+def test_a_run_from_before_images_were_counted_goes_on(unfinished_on_photos: tuple[Path, Path]):
+    _, run = unfinished_on_photos
+    record = json.loads((run / "data.json").read_text())
+    del record["images"]
+    (run / "data.json").write_text(json.dumps(record))
+    printed("train", "--resume", run)
+
+
+@pytest.fixture
+def unfinished_on_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Four photographs that look all the same, and a run on them that has just begun."""
+    photos, run = tmp_path / "photos", tmp_path / "run"
+    write_folder(photos)
+    for file in photos.glob("*/*/*.png"):
+        shutil.copy(photos / "val" / "dog" / "0.png", file) if file.name != "0.png" or file.parent.name != "dog" else None
+    for file in photos.glob("train/dog/0.png"):
+        shutil.copy(photos / "val" / "dog" / "0.png", file)
+    with monkeypatch.context() as patch:
+        patch.setattr("subfour.cli.train._train", interrupt)
+        assert subfour("train", "digits", *ONE_STEP, *TEN_PHASES, "--data", f"folder:{photos}", "--out", run).code == 130
+    return photos, run
+
+
 def interrupt(*arguments: object) -> None:
     raise KeyboardInterrupt
 

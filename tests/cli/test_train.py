@@ -66,6 +66,9 @@ def test_what_does_not_apply_is_not_advised(here: Path, photographs: Path):
     text = printed("train", "digits", *SHORT, "--data", f"folder:{photographs}", "--no-snap")
     assert "PHOTOS" not in text
     assert "verify" not in text
+    assert "sensitivity" in text
+    text = printed("train", "digits", *SHORT, "--data", f"folder:{photographs}", "--no-snap", "--method", "none")
+    assert "sensitivity" not in text
 
 
 def test_json_is_the_result_and_progress_goes_to_standard_error(here: Path, photographs: Path):
@@ -107,7 +110,7 @@ def test_a_network_is_quantized_without_training_and_without_data(here: Path, ph
     network = ["--data", f"folder:{photographs}", "--model", "subfour/mobilenet_v1", "--loading.image-size", 64]
     printed("train", "digits", *ONE_STEP, *network, "--weight-bits", 32, "--activation-bits", 32, "--out", "float")
     words = ["train", "digits", *network, "--from", "float", "--start", "dfq", "--method", "data-free", "--quantizer", "affine"]
-    result = json.loads(printed(*words, *TEN_PHASES, "--out", "dfq", "--json"))
+    result = json.loads(printed(*words, *TEN_PHASES, "--no-snap", "--out", "dfq", "--json"))
     assert (widths(result), result["epochs"], result["method"]) == (["float", "A4W4"], 0, "data-free")
     assert not Path("dfq/metrics.jsonl").exists()
     evaluated = json.loads(printed("evaluate", "dfq", "--json"))

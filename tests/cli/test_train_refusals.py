@@ -105,4 +105,5 @@ def test_a_run_continues_a_finished_one_of_its_network_only(finished_run: Path, 
     damaged = shutil.copytree(finished_run, here / "damaged")
     (damaged / "weights.safetensors").write_bytes(b"junk")
     assert refused("--from", damaged).startswith(f"{damaged}/weights.safetensors: damaged or not a safetensors file")
+    assert refused("--from", finished_run, "--weights", "a.pth").startswith("weights: 'a.pth' is not read with --from")
     assert refused("--from", finished_run, "--model", "torchvision/mobilenet_v2").startswith("model: torchvision/mobilenet_v2")

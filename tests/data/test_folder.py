@@ -42,20 +42,24 @@ def test_hidden_files_and_folders_are_ignored(tmp_path: Path):
     write_folder(tmp_path)
     (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
     (tmp_path / "train" / "cat" / ".DS_Store").write_text("x")
+    (tmp_path / "train" / "cat" / "Thumbs.db").write_text("x")
+    (tmp_path / "train" / "desktop.ini").write_text("x")
     (tmp_path / "README.md").write_text("x")
+    (tmp_path / "train" / "README.md").write_text("x")
     data = load_images(f"folder:{tmp_path}")
     assert data.classes == ("cat", "dog")
     assert len(data.splits["train"]) == 4
 
 
-def test_the_exif_orientation_is_ignored(tmp_path: Path):
-    """As in ImageNet's training practice: pixels are taken as stored."""
+def test_a_photograph_taken_upright_is_read_upright(tmp_path: Path):
+    """Telephones store it sideways, and say so in its EXIF orientation."""
     write_folder(tmp_path)
     image = picture(width=12, height=10)
     exif = image.getexif()
-    exif[0x0112] = 6  # turned by 90 degrees
+    exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
     image.save(tmp_path / "train" / "cat" / "0.png", exif=exif)
-    assert load_images(f"folder:{tmp_path}").splits["train"].image(0).size == (12, 10)
+    read = load_images(f"folder:{tmp_path}").splits["train"].image(0)
+    assert np.array_equal(np.asarray(read), np.rot90(np.asarray(image), -1))
 
 
 @pytest.mark.parametrize("content", [b"", b"this is no image", None])
@@ -150,7 +154,7 @@ def test_an_empty_class_folder_is_named(tmp_path: Path):
         load_images(f"folder:{tmp_path}")
 
 
-@pytest.mark.parametrize("name", ["Thumbs.db", "more"])
+@pytest.mark.parametrize("name", ["film.mov", "more"])
 def test_what_is_no_image_in_a_class_folder_is_named(tmp_path: Path, name: str):
     """Before training starts, not hours into it; a nested folder would be missed silently."""
     write_folder(tmp_path)
@@ -164,4 +168,28 @@ def test_a_single_class_is_refused(tmp_path: Path):
     """There is nothing to learn."""
     write_folder(tmp_path, classes=("cat",))
     with pytest.raises(ValueError, match="classes: the data has only cat; training needs two or more"):
+        load_images(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("name", ["1.jpg", "1.PNG", "1.heic"])
+def test_an_image_beside_the_class_folders_is_refused(tmp_path: Path, name: str):
+    """It would be left out silently; and where there is nothing else, what is missing is said too."""
+    write_folder(tmp_path)
+    loose = tmp_path / "val" / name
+    loose.touch()
+    with pytest.raises(ValueError, match=re.escape(f"data: {loose} lies in no class; put it into a class folder")):
+        load_images(f"folder:{tmp_path}")
+    loose.unlink()
+    for split in ("train", "val"):
+        shutil.rmtree(tmp_path / split)
+        (tmp_path / split).mkdir()
+    with pytest.raises(ValueError, match=re.escape(f"data: {tmp_path / 'train'} has no class folders; make one for each class")):
+        load_images(f"folder:{tmp_path}")
+
+
+def test_a_photograph_that_has_to_be_converted_is_not_to_be_removed(tmp_path: Path):
+    write_folder(tmp_path)
+    photograph = tmp_path / "train" / "cat" / "IMG_1.HEIC"
+    photograph.touch()
+    with pytest.raises(ValueError, match=re.escape(f"data: {photograph} is of a format that is not read; convert it to JPEG")):
         load_images(f"folder:{tmp_path}")

@@ -193,3 +193,56 @@ def test_metadata_that_make_no_sense_are_as_good_as_none(tmp_path: Path, metadat
     table = parquet.read_table(tmp_path / "train.parquet").replace_schema_metadata({"huggingface": metadata})
     parquet.write_table(table, tmp_path / "train.parquet")
     assert load_images(f"parquet:{tmp_path}").classes == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()]
+)
+def test_labels_of_every_integer_type_are_read(tmp_path: Path, kind: pa.DataType):
+    """A missing one is -1, also where the type has no sign."""
+    file = tmp_path / "test.parquet"
+    write_parquet(file, (0, 1, None), features=typed_features())
+    table = parquet.read_table(file)
+    parquet.write_table(table.set_column(1, "label", table["label"].cast(kind)), file)
+    assert load_images(f"parquet:{file}").splits["test"].labels.tolist() == [0, 1, -1]
+
+
+def test_a_label_beyond_int64_is_named(tmp_path: Path):
+    file = tmp_path / "test.parquet"
+    write_parquet(file, (0, 1), features=typed_features())
+    labels = pa.array([0, 2**64 - 2], pa.uint64())
+    parquet.write_table(parquet.read_table(file).set_column(1, "label", labels), file)
+    with pytest.raises(ValueError, match=r"label: row 1 of test .+ has -2, but the 2 classes are"):
+        evaluation_split(load_images(f"parquet:{file}"))
+
+
+@pytest.mark.parametrize("suffix", ["", "-b4aaeceff1d90ecb"])
+def test_the_parts_of_a_split_follow_one_another(tmp_path: Path, suffix: str):
+    """As the hub names them, in the order of their numbers; one of them alone is a split too."""
+    for number, labels in enumerate([(0, 1), (1,), (0, 0)]):
+        write_parquet(tmp_path / f"train-0000{number}-of-00003{suffix}.parquet", labels, features=typed_features())
+    write_parquet(tmp_path / f"test-00000-of-00001{suffix}.parquet", (1, 0), features=typed_features())
+    train, held_out = training_splits(load_images(f"parquet:{tmp_path}"))
+    assert train.labels.tolist() == [0, 1, 1, 0, 0]
+    assert held_out.labels.tolist() == [1, 0]
+    assert np.array_equal(np.asarray(train.image(4)), np.asarray(picture(seed=1)))
+    (alone,) = tmp_path.glob("train-00001-*")
+    assert load_images(f"parquet:{alone}").splits["train"].labels.tolist() == [1]
+
+
+def test_a_split_with_a_missing_part_is_refused(tmp_path: Path):
+    """And one that is there twice."""
+    write_parquet(tmp_path / "train-00001-of-00002.parquet")
+    message = r"data: train in .+ is train-00001-of-00002.parquet; a split is one file, or all of train-NUMBER-of-COUNT"
+    with pytest.raises(ValueError, match=message):
+        load_images(f"parquet:{tmp_path}")
+    write_parquet(tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match="a split is one file"):
+        load_images(f"parquet:{tmp_path}")
+
+
+def test_parts_with_different_columns_are_refused(tmp_path: Path):
+    write_parquet(tmp_path / "train-00000-of-00002.parquet")
+    write_parquet(tmp_path / "train-00001-of-00002.parquet", label_column="labels")
+    with pytest.raises(ValueError, match=r"data: the files of train in .+ differ in their columns"):
+        load_images(f"parquet:{tmp_path}")

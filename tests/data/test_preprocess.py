@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as torchvision_functional
 
@@ -100,3 +100,32 @@ def test_more_than_8_bits_are_refused(dtype: type):
     """Pillow would clip at 255 and return a white image."""
     with pytest.raises(ValueError, match="has more than 8 bits a channel; save the image with 8 bits"):
         to_rgb(Image.fromarray(np.full((4, 4), 3000, dtype)))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_is_turned_once_however_it_is_stored(kind: str, orientation: int):
+    """Whoever hands it on in RGB and looks again finds it upright."""
+    image = picture(width=3, height=2).resize((48, 32), Image.Resampling.NEAREST)
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    image.save(buffer, kind, exif=exif)
+    buffer.seek(0)
+    with Image.open(buffer) as stored:
+        stored.load()
+        read = to_rgb(stored)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(buffer)).convert("RGB"))
+    assert read.size == ((48, 32) if orientation < 5 else (32, 48))
+    assert np.array_equal(np.asarray(read), expected)
+    assert np.array_equal(np.asarray(to_rgb(read)), expected)
+
+
+def test_exif_that_cannot_be_read_turns_nothing():
+    """Some of ImageNet's have such."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (12, 10)).save(buffer, "JPEG", exif=b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x09junk")
+    for exif in (buffer.getvalue(), buffer.getvalue().replace(b"MM\0\x2a", b"XXXX")):
+        with Image.open(io.BytesIO(exif)) as stored, warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert to_rgb(stored).size == (12, 10)

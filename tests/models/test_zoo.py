@@ -79,7 +79,7 @@ def test_a_change_a_network_cannot_make_is_an_error():
     """With the way out."""
     with pytest.raises(ValueError, match=r"width: 0.5 is not possible for timm/mobilenetv2_100; timm names each width"):
         build("timm/mobilenetv2_100", architecture=Architecture(width=0.5))
-    with pytest.raises(ValueError, match="width, dropout: torchvision/resnet18 keeps its own"):
+    with pytest.raises(ValueError, match=r"architecture.width, architecture.dropout: torchvision/resnet18 keeps its own"):
         build("torchvision/resnet18", architecture=Architecture(dropout=0.1))
 
 
@@ -106,7 +106,7 @@ def test_a_wrong_number_of_strides_is_an_error_with_the_right_one():
 @pytest.mark.parametrize("fields", [{"width": 0.0}, {"width": float("nan")}, {"strides": (0, 1)}, {"dropout": 1.0}])
 def test_an_impossible_architecture_is_an_error_that_names_the_field(fields: dict[str, Any]):
     """Before anything is built."""
-    with pytest.raises(ValueError, match=f"^{next(iter(fields))}: .* not possible"):
+    with pytest.raises(ValueError, match=rf"^architecture\.{next(iter(fields))}: .* not possible"):
         Architecture(**fields)
 
 

@@ -22,7 +22,6 @@ from subfour.quantizers import METHODS, Granularity, QuantizerName
 from tests.convert.stock_networks import NORMALIZATION, random_images
 from tests.profit.conftest import FinishedRun
 from tests.profit.quantized_networks import TINY, quantized, tiny
-from tests.profit.tiny_run import write_images
 
 RESULTS = Path(__file__).parents[2] / "results" / "models"
 
@@ -277,20 +276,3 @@ def test_a_network_that_is_not_snapped_is_its_model(file: Path):
     assert isinstance(read.network, SnappedNetwork)
     assert not read.network.training
     assert read.network.model is read.model
-
-
-def test_data_of_other_classes(file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    """More classes than the model has is an error; other names are a warning."""
-    trained = read_model(file)
-    write_images(tmp_path / "images")
-    assert evaluate_model(trained, f"folder:{tmp_path / 'images'}").images == 40
-    assert not caplog.records
-    (tmp_path / "images" / "val" / "7").rename(tmp_path / "images" / "val" / "7a")
-    (tmp_path / "images" / "train" / "7").rename(tmp_path / "images" / "train" / "7a")
-    assert evaluate_model(trained, f"folder:{tmp_path / 'images'}", split="train").images == 200
-    assert "class names differ, first '7' in the model and '7a' in the data" in caplog.text
-    for split in ("train", "val"):
-        (tmp_path / "images" / split / "8a").mkdir()
-        next((tmp_path / "images" / split / "8").iterdir()).rename(tmp_path / "images" / split / "8a" / "x.png")
-    with pytest.raises(ValueError, match="has 11 classes, the model knows 10"):
-        evaluate_model(trained, f"folder:{tmp_path / 'images'}")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.optim import SGD
 
 from subfour import collective
@@ -171,3 +172,11 @@ def test_workers_share_no_other_device(monkeypatch: pytest.MonkeyPatch):
     assert workers_started() == 2
     with pytest.raises(ValueError, match="device: 'mps' is not possible with several workers"), connected("mps"):
         pass
+
+
+def patience() -> float:
+    return float(dist.distributed_c10d._get_default_group()._get_backend(CPU).options._timeout.total_seconds())
+
+
+def test_workers_wait_for_one_that_lists_a_large_data_set():
+    assert in_workers(2, patience) == [2 * 60 * 60] * 2
