@@ -61,5 +61,5 @@ def test_wrong_arguments_are_named(folder: Path):
     file = folder / "model.onnx"
     assert error("predict", file) == "images: name one or more image files"
     assert error("predict", file, folder / "image.png", "--top", 0) == "top: 0 is not possible; use 1 or more"
-    assert error("predict", file, file) == f"image: {file} is no image that Pillow knows"
+    assert error("predict", file, file) == f"image: {file} is none of BMP, GIF, JPEG, JPEG2000, PNG, PPM, TIFF, WEBP"
     assert error("predict", folder / "image.png", folder / "image.png").startswith("model: ")
