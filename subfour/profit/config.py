@@ -73,7 +73,8 @@ class RunConfig:
     padding: Padding = "negative"
     """What convolutions fed by h-swish are padded with: -3/8, or 0."""
     snap: bool = False
-    """End with a snap phase: constants on grids where every integer executor gives the same codes. Float networks have none."""
+    """End with a snap phase: constants on grids where every integer executor gives the same codes. Float networks have
+    none, nor has what method data-free makes, which trains nothing."""
     refit_below_bits: int = 4
     """A new weight width below this sets the weight ranges anew; 0: never, they stay those of the width before (authors)."""
     teacher: str = "self"
@@ -134,8 +135,6 @@ class RunConfig:
     def _refuse_what_would_be_ignored(self) -> None:
         if self.profit.at_bits == FLOAT_BITS:
             raise ValueError("profit.at_bits: 32 is float, where nothing is frozen; name a width below it")
-        if self.snap and self.method == "data-free":
-            raise ValueError("snap: --method data-free trains nothing, so there is no snap phase; add --no-snap")
         if self.snap and not self.schedule.snap_epochs:
             raise ValueError("schedule.snap_epochs: 0 leaves the snap phase out; use 1 or more, or --no-snap")
         if self.skip_bits != FLOAT_BITS and self.method == "data-free":

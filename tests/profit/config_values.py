@@ -256,7 +256,13 @@ def configs(draw: st.DrawFn) -> RunConfig:
     if drawn["keep_phases"]:
         for name in ("weight_bits", "activation_bits"):
             drawn[name] = tuple(bits for bits in drawn[name] for _ in range(draw(st.integers(1, 3))))
-    drawn["profit.at_bits"] = draw(st.none() | st.sampled_from(drawn["weight_bits"]))
+    quantized = [bits for bits in drawn["weight_bits"] if bits != 32]
+    drawn["profit.at_bits"] = draw(st.sampled_from([None, *quantized]))
+    drawn["schedule.snap_epochs"] += drawn["snap"] and not drawn["schedule.snap_epochs"]
+    if drawn["teacher"] in ("self", "none"):
+        drawn["teacher_weights"] = "pretrained"
+    if drawn["method"] == "data-free":
+        drawn["skip_bits"] = 32
     if not METHODS[drawn["quantizer"]].per_channel:
         drawn["weight_granularity"] = "layer"
     if drawn["batchnorm"] == "fused" and drawn["method"] in ("dampening", "iterative-freezing"):
