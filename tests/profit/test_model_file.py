@@ -220,7 +220,7 @@ def test_a_file_that_is_not_of_its_model_is_a_value_error(file: Path):
     with pytest.raises(ValueError, match="model: 'subfour/tiny' is not known"):
         read_model(file)
     rewrite(file, config={})
-    with pytest.raises(ValueError, match="config: not a configuration"):
+    with pytest.raises(ValueError, match="recipe: missing from the configuration; restore it"):
         read_model(file)
 
 
