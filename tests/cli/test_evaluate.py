@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import error, printed, subfour
+from tests.cli.command import ONE_STEP, error, printed, subfour
 from tests.data.builders import encoded, picture, typed_features, write_folder, write_parquet
 
 
@@ -31,9 +31,10 @@ def test_the_table_says_what_was_evaluated_on_what(finished_run: Path):
     assert row.split()[-1] == "355"
 
 
-def test_it_says_whether_a_network_is_snapped(finished_run: Path):
+def test_it_says_whether_a_network_is_snapped(finished_run: Path, tmp_path: Path):
     assert json.loads(printed("evaluate", finished_run, "--json"))["snapped"] is True
-    unsnapped = Path(__file__).parents[2] / "results" / "models" / "digits-w4a4.safetensors"
+    unsnapped = tmp_path / "unsnapped"
+    subfour("train", "digits", *ONE_STEP, "--weight-bits", 4, "--activation-bits", 4, "--no-snap", "--out", unsnapped)
     assert json.loads(printed("evaluate", unsnapped, "--json"))["snapped"] is False
     assert printed("evaluate", unsnapped).splitlines()[0] == f"{unsnapped}: A4W4 on digits"
 
