@@ -1,7 +1,8 @@
-# make demo    train a 4-bit MobileNet on handwritten digits and write a page about it: a few minutes on 2 cores, below runs/
-# make test    everything CI checks: lint, types, architecture, spelling, tests
-# make lint    the same without the tests
-# make clean   remove the virtual environment and caches; runs/ stays
+# make demo      train a 4-bit MobileNet on handwritten digits and write a page about it: a few minutes on 2 cores, below runs/
+# make test      everything CI checks: lint, types, architecture, spelling, tests
+# make test-all  the slow tests too: campaigns of kills and damaged files, compiled kernels, every stock network's export
+# make lint      the same as `make test` without the tests
+# make clean     remove the virtual environment and caches; runs/ stays
 #
 # A bare machine needs git, pip and Python 3.11 or newer. On Linux PyPI's torch brings 5 GB of CUDA; PIP_ARGS goes to
 # `pip install`, for instance PIP_ARGS="--extra-index-url URL" with the URL of PyTorch's index of CPU builds.
@@ -11,13 +12,16 @@ PIP_ARGS ?=
 VENV     := .venv
 BIN      := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-all lint clean
 
 demo: $(VENV)/train-installed
 	run=runs/digits-$$(date +%Y%m%d-%H%M%S) && $(BIN)/subfour train digits --out $$run && $(BIN)/subfour report $$run
 
 # One thread per test process: the processes share the cores.
 test: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m "not slow"
+
+test-all: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
 
 lint: $(VENV)/dev-installed

@@ -24,7 +24,6 @@ def test_a_committed_model_is_small(file: Path):
     assert file.stat().st_size < LARGEST_BYTES
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not CIFAR10.exists(), reason="needs the CIFAR-10 files")
 @pytest.mark.parametrize("file", [file for file in MODELS if file.stem.startswith("cifar10")], ids=lambda file: file.stem)
 def test_a_committed_model_reaches_its_row(file: Path):

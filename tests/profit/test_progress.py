@@ -68,7 +68,6 @@ def test_a_run_killed_again_and_again_ends_bit_identical(finished: FinishedRun, 
     assert outcome(folder) == outcome(finished.folder)
 
 
-@pytest.mark.slow
 def test_a_run_killed_from_outside_ends_bit_identical(finished: FinishedRun, tmp_path: Path):
     """Wherever it happens to be after some epochs."""
     folder = tmp_path / "run"

@@ -86,9 +86,10 @@ def test_a_worker_that_dies_of_the_same_sigterm_is_no_error(monkeypatch: pytest.
 
 
 GROUP = """
-import os, signal, sys
+import os, signal, sys, warnings
 from torch.utils.data import DataLoader
 from subfour.train.interruption import Interruption, Terminated
+warnings.filterwarnings("ignore", "This DataLoader will create")  # on a machine with one core
 interruption = Interruption()
 with interruption.listening(), interruption.deferred():
     try:
