@@ -71,8 +71,8 @@ class ProfitRun:
         chosen_engine(session)  # what cannot be is refused before any work
         # The authors' 0.9997 remembers 0.67 epochs of 5,004 steps; without a decay, do the same at any number of steps.
         decay = self.config.average.decay
-        decay = max(1 - 1.5 / session.training.steps_per_epoch, 0.0) if decay is None else decay
-        self.average = WeightAverage(self.model, decay)
+        self.decay = max(1 - 1.5 / session.training.steps_per_epoch, 0.0) if decay is None else decay
+        self.average = WeightAverage(self.model, self.decay)
         self.teacher: Teacher | None = session.outside_teacher
         self.interruption = interruption or Interruption()
         self.examiner = Examiner(session, self.average, self.interruption)
@@ -119,6 +119,8 @@ class ProfitRun:
         if state.next_epoch == 0 and not state.underway.steps:
             self._enter(phase)
         set_bits(self.model, phase.weight_bits, phase.activation_bits)
+        # Nothing can compute batch-norm statistics for an average of snapped constants: what snapping trains is deployed.
+        self.average.decay = 0.0 if phase.kind == "snap" else self.decay
         frozen = set_trainable(self.model, phase, state.freeze_order, self.config.profit)
         training = PhaseTraining(self.progress, teacher=self._teacher_of(phase), examiner=self.examiner, observer=self.observer)
         self.observer.phase_begins(state.phase, phase, frozen, state.next_epoch)

@@ -21,7 +21,7 @@ class WeightAverage:
 
         Args:
             model: whose state is averaged; its tensors are read, never written.
-            decay: per step, between 0 and 1.
+            decay: per step, between 0 and 1; at 0 the average is the model's present state. May be changed later.
         """
         self.decay = decay
         self._source = dict(model.state_dict())

@@ -90,6 +90,16 @@ def test_the_snap_phase_starts_from_the_average_and_trains_no_weight(finished: F
     assert rates == pytest.approx([0.001, 0.0005], rel=0.01)
 
 
+def test_nothing_is_averaged_while_snapping(finished: FinishedRun):
+    """In no epoch: what snapping trains is what is evaluated and deployed. Before it, the average is another network."""
+    for checkpoint, moved in ((finished.copies[SNAP, 0], False), (finished.copies[SNAP - 1, 0], True)):
+        tensors = CheckpointStore(checkpoint / "checkpoints").load_newest().tensors
+        averaged, trained = part(tensors, "average"), part(tensors, "model")
+        assert any(not torch.equal(value, averaged[name]) for name, value in trained.items()) == moved
+    lines = [line for line in RunDirectory(finished.folder).metrics() if line["kind"] == "snap"]
+    assert len(lines) == 2 and all(line["raw"] == line["averaged"] for line in lines)
+
+
 def test_a_resumed_snap_phase_measures_nothing_again(finished: FinishedRun):
     """What was measured is in every checkpoint of the phase, and in the model file."""
     store = CheckpointStore(finished.copies[SNAP, 0] / "checkpoints")
