@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 
 import pytest
+import torch
 from hypothesis import settings
 
 # No deadline: the machine may be busy. Derandomized: the same commit gives the same verdict.
@@ -15,3 +16,9 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Compute with one thread, so that what is compared bit for bit was summed in one order."""
+    torch.set_num_threads(1)

@@ -97,7 +97,8 @@ def test_nothing_is_averaged_while_snapping(finished: FinishedRun):
         averaged, trained = part(tensors, "average"), part(tensors, "model")
         assert any(not torch.equal(value, averaged[name]) for name, value in trained.items()) == moved
     lines = [line for line in RunDirectory(finished.folder).metrics() if line["kind"] == "snap"]
-    assert len(lines) == 2 and all(line["raw"] == line["averaged"] for line in lines)
+    assert len(lines) == 2
+    assert all(line["raw"] == line["averaged"] for line in lines)
 
 
 def test_a_resumed_snap_phase_measures_nothing_again(finished: FinishedRun):
