@@ -35,8 +35,9 @@ from tests.convert.stock_networks import NAMES, TIMM_PATTERNS
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "subfour"
-DOCUMENTS = {
-    name: (ROOT / name).read_text() for name in ("README.md", "ARCHITECTURE.md", "PAPER.md", "CONTRIBUTING.md", "CHANGELOG.md")
+NAMES_OF_DOCUMENTS = ("README.md", "ARCHITECTURE.md", "PAPER.md", "CONTRIBUTING.md", "CHANGELOG.md")
+DOCUMENTS = {name: (ROOT / name).read_text() for name in NAMES_OF_DOCUMENTS} | {
+    f"docs/{file.name}": file.read_text() for file in sorted((ROOT / "docs").glob("*.md"))
 }
 README, PAPER, CONTRIBUTING = (DOCUMENTS[name] for name in ("README.md", "PAPER.md", "CONTRIBUTING.md"))
 
@@ -152,7 +153,7 @@ def test_a_command_in_a_document_parses(line: str, capsys: pytest.CaptureFixture
         assert config is None or build_phases(config)
     elif (
         words[0] in ("evaluate", "sensitivity", "verify", "predict", "benchmark")
-        or words[1:2] == ["runs/mine"]
+        or any(word.startswith("runs/") for word in words)
         or words[-1].endswith(".toml")
     ):
         parse(PLAIN_OPTIONS[words[0]], words[1:], prog="subfour")
@@ -179,8 +180,14 @@ def test_an_option_in_a_document_exists_and_takes_the_value_shown(name: str):
 def test_a_link_or_path_in_a_document_leads_somewhere(name: str):
     links = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", DOCUMENTS[name])
     paths = [span for span in spans(DOCUMENTS[name]) if span.split("/")[0] in FOLDERS and " " not in span]
-    relative = [link for link in links if "://" not in link]
-    assert [place for place in relative + paths if not (ROOT / place).exists()] == []
+    pictures = re.findall(r'<img src="([^"]+)"', DOCUMENTS[name])
+    beside = (ROOT / name).parent
+    assert [link for link in links + pictures if "://" not in link and not (beside / link).exists()] == []
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_the_readme_leads_to_every_document():
+    assert [name for name in DOCUMENTS if name != "README.md" and f"]({name})" not in README] == []
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
