@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from subfour.convert.skips import set_skip_bits, skip_quantizers
 from subfour.layers import quant_layers
+from subfour.modes import evaluation_mode
 from subfour.ops import FLOAT_BITS
 from subfour.quantizers import Quantizer
 from subfour.seeding import derive_seed
@@ -65,7 +66,7 @@ def calibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device
     """Set the range of every activation quantizer that has none, from what enters it.
 
     Args:
-        model: a converted model; its mode is restored.
+        model: a converted model; the modes of its modules are restored.
         batches: training images [N, 3, H, W], normalised, and labels, which are not used.
         device: where the model lies.
 
@@ -76,19 +77,17 @@ def calibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device
     widths = {name: quantizer.bits for name, (_, quantizer) in entrances.items()}
     collectors = {name: _Collector(name) for name, (_, quantizer) in entrances.items() if _uncalibrated(quantizer)}
     handles = [entrances[name][0].register_forward_pre_hook(collector) for name, collector in collectors.items()]
-    was_training = model.training
-    model.eval()
     for _, quantizer in entrances.values():
         quantizer.bits = FLOAT_BITS
     try:
-        for images, _ in batches:
-            model(images.to(device))
+        with evaluation_mode(model):
+            for images, _ in batches:
+                model(images.to(device))
     finally:
         for handle in handles:
             handle.remove()
         for name, (_, quantizer) in entrances.items():
             quantizer.bits = widths[name]
-        model.train(was_training)
     for name, collector in collectors.items():
         if not collector.samples:
             raise ValueError(f"{name}: the quantizer at its input was never reached in calibration; is the layer used?")

@@ -6,6 +6,7 @@ where it was, so that order and views remain functions of their place.
 
 import logging
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +24,12 @@ logger = logging.getLogger(__name__)
 
 MEMORY_BYTES = 2 * 1024**3
 """Largest split that is kept in memory, decoded: 700,000 images of 32x32 pixels, 14,000 of 224x224."""
+
+MOST_PROCESSES = 8
+"""That decode, unless more are asked for."""
+
+CHUNK = 100
+"""Images decoded in one go, where all are kept; so few are decoded in the process itself."""
 
 Place = tuple[int | str, ...]
 """A place in a run, such as (seed, phase, epoch): random views are a function of it."""
@@ -43,6 +50,12 @@ class Decoded:
     """Index of each other image -> why it could not be read."""
 
 
+def decoding_processes() -> int:
+    """Return one for each core of this process, at most `MOST_PROCESSES`; torchrun's workers on a machine share its cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1), MOST_PROCESSES)
+
+
 class BatchDecoder:
     """Decodes batches of images, ahead of use, in worker processes that live as long as this does.
 
@@ -50,14 +63,15 @@ class BatchDecoder:
     epoch would be slower still: a fork copies the page tables of a training process.
     """
 
-    def __init__(self, decode: Decode, workers: int, unreadable: Unreadable) -> None:
+    def __init__(self, decode: Decode, workers: int | None, unreadable: Unreadable) -> None:
         """Start nothing yet.
 
         Args:
             decode: makes one image's pixels; all images have one size.
-            workers: processes; 0 decodes in this one.
+            workers: processes; 0 decodes in this one, None asks `decoding_processes`.
             unreadable: whether an image that cannot be read is an error.
         """
+        workers = decoding_processes() if workers is None else workers
         self.errors: dict[int, str] = {}
         """Index of each image left out so far -> why."""
         self._requests: list[tuple[Place, list[int]]] = []
@@ -90,12 +104,13 @@ class BatchDecoder:
 class EvaluationPixels:
     """The images of a split as evaluation sees them, by batches."""
 
-    def __init__(self, split: Split, preprocessing: Preprocessing, workers: int, unreadable: Unreadable) -> None:
+    def __init__(self, split: Split, preprocessing: Preprocessing, workers: int | None, unreadable: Unreadable) -> None:
         """Decode everything, if it fits into `MEMORY_BYTES`.
 
         Raises:
             ValueError: see `BatchDecoder.batches`.
         """
+        workers = workers if len(split) > CHUNK else 0
         self._decoder: BatchDecoder | None = BatchDecoder(partial(_decode, split, preprocessing), workers, unreadable)
         self.errors = self._decoder.errors
         self._pixels: Tensor | None = None
@@ -103,7 +118,7 @@ class EvaluationPixels:
         if math.prod(shape) <= MEMORY_BYTES:
             self._pixels = torch.empty(shape, dtype=torch.uint8)
             self._readable = torch.zeros(len(split), dtype=torch.bool)
-            chunks = torch.split(torch.arange(len(split)), 500)
+            chunks = torch.split(torch.arange(len(split)), CHUNK)
             for indices, decoded in zip(chunks, self._decoder.batches((), chunks), strict=True):
                 self._pixels[indices[decoded.kept]] = decoded.pixels
                 self._readable[indices[decoded.kept]] = True

@@ -42,7 +42,7 @@ class TrainingLoader:
         batch_size: int,
         augment: Augmentation,
         seed: int,
-        workers: int = 0,
+        workers: int | None = None,
         max_steps: int | None = None,
         unreadable: Unreadable = "error",
     ) -> None:
@@ -54,7 +54,7 @@ class TrainingLoader:
             batch_size: images a step; a smaller split makes one batch of everything.
             augment: the kind of random views.
             seed: of the run.
-            workers: processes that decode, where images are not kept in memory; 0 decodes in this one.
+            workers: processes that decode; 0 decodes in this one, None takes one per core, at most 8.
             max_steps: end every epoch after so many steps.
             unreadable: whether an image that cannot be read is an error, or is left out of its batch.
 
@@ -121,7 +121,7 @@ class EvaluationLoader:
         preprocessing: Preprocessing,
         *,
         batch_size: int,
-        workers: int = 0,
+        workers: int | None = None,
         unreadable: Unreadable = "error",
         share: Share = WHOLE,
     ) -> None:
@@ -147,10 +147,10 @@ class EvaluationLoader:
                 yield normalize(decoded.pixels, self.preprocessing), self.split.labels[indices[decoded.kept]]
 
 
-def _check_counts(batch_size: int, workers: int) -> None:
+def _check_counts(batch_size: int, workers: int | None) -> None:
     if batch_size < 1:
         raise ValueError(f"batch_size: {batch_size} is not possible; use 1 or more")
-    if workers < 0:
+    if workers is not None and workers < 0:
         raise ValueError(f"workers: {workers} is not possible; use 0 (decode in this process) or more")
 
 

@@ -21,7 +21,7 @@ class LoadingConfig:
     augment: Augmentation = "resized-crop"
     """Training augmentation: padded random crop (with or without flip), ImageNet's random resized crop, or nothing."""
     workers: int | None = None
-    """Processes that decode images when they are not kept in memory; None: one per core, at most 8."""
+    """Processes that decode images; None: one per core, at most 8."""
     unreadable: Unreadable = "error"
     """An image that cannot be read ends the run, or is left out, named, and counted in result.json (skip)."""
 

@@ -1,7 +1,6 @@
 """From a configuration to what a run needs: images, the converted network, an outside teacher."""
 
 import logging
-import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,9 +38,6 @@ WEIGHTS_FILE = "weights.safetensors"
 
 TEACHER_FILE = "teacher.safetensors"
 """The float network at the end of its phase, when it teaches itself."""
-
-MOST_WORKERS = 8
-"""Decoding processes, unless more are asked for."""
 
 FEW_STEPS = 8
 """Of an epoch."""
@@ -106,15 +102,13 @@ def prepare_session(config: RunConfig) -> Session:
     )
     data = DataRecord(classes=images.classes, preprocessing=_preprocessing(config, training_images, float_model.preprocessing))
     loading, batch_size = config.loading, config.schedule.batch_size
-    cores = _usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of torchrun: workers on this machine
-    workers = min(max(cores, 1), MOST_WORKERS) if loading.workers is None else loading.workers
     training = TrainingLoader(
         training_images,
         data.preprocessing,
         batch_size=batch_size,
         augment=loading.augment,
         seed=config.seed,
-        workers=workers,
+        workers=loading.workers,
         max_steps=config.schedule.max_steps,
         unreadable=loading.unreadable,
     )
@@ -124,7 +118,7 @@ def prepare_session(config: RunConfig) -> Session:
         validation_images,
         data.preprocessing,
         batch_size=batch_size,
-        workers=workers,
+        workers=loading.workers,
         unreadable=loading.unreadable,
         share=(collective.rank(), collective.count()),
     )
@@ -192,11 +186,6 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device: {name!r} is not available here ({error}); use auto or cpu") from None
     return device
-
-
-def _usable_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def continued(config: RunConfig, from_run: str) -> RunConfig:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's name)
 
 from subfour import collective
+from subfour.modes import evaluation_mode
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +27,7 @@ class Accuracy:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device | None = None) -> Accuracy:
-    """Return accuracy in percent and mean loss, with the model in evaluation mode (its mode is restored).
+    """Return accuracy in percent and mean loss, with the model in evaluation mode (modes are restored).
 
     Args:
         model: images [N, 3, H, W] -> logits [N, classes].
@@ -36,22 +37,20 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device:
     Raises:
         ValueError: there is no image.
     """
-    was_training = model.training
-    model.eval()
     images_seen = first = five = 0
     loss = 0.0
-    for images, labels in batches:
-        if not len(labels):
-            continue
-        logits = model(images.to(device))
-        labels_there = labels.to(device)
-        ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices
-        hits = ranked == labels_there[:, None]
-        first += int(hits[:, 0].sum())
-        five += int(hits.any(dim=1).sum())
-        loss += F.cross_entropy(logits.double(), labels_there, reduction="sum").item()
-        images_seen += len(labels)
-    model.train(was_training)
+    with evaluation_mode(model):
+        for images, labels in batches:
+            if not len(labels):
+                continue
+            logits = model(images.to(device))
+            labels_there = labels.to(device)
+            ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices
+            hits = ranked == labels_there[:, None]
+            first += int(hits[:, 0].sum())
+            five += int(hits.any(dim=1).sum())
+            loss += F.cross_entropy(logits.double(), labels_there, reduction="sum").item()
+            images_seen += len(labels)
     of_first, of_five, of_loss, total = collective.totals(first, five, loss, images_seen)
     if not total:
         raise ValueError("batches: there is no image to evaluate on")
