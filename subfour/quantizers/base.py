@@ -21,7 +21,7 @@ SMALLEST_RANGE = 1e-40
 """Added to a range or step that the optimizer may bring to 0; changes none above 1e-33."""
 
 FITTED_BELOW_BITS = 4
-"""Widths at which weight ranges minimise the squared error and not follow max|w|."""
+"""Widths at which ranges start where the squared error is least, and not from max|w| or a percentile."""
 
 
 class Quantizer(nn.Module):

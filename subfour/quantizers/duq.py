@@ -12,7 +12,8 @@ Source: PROFIT, arXiv:2008.04693; the authors' quant_op/duq.py. With L levels ab
 
 so in the one form pre_scale = a / L, scale = c / L, offset = d. Softplus keeps a range positive whatever the optimizer
 does. Differs from the authors' code: the inverse of softplus does not overflow; calibration sees |x| and x + 3/8 where it
-should; below 4 bits the weight ranges are fitted anew (their 0.9 max|w| sets most 2-bit codes to 0).
+should; below 4 bits ranges start where the squared error is least (0.9 max|w| sets most 2-bit codes to 0, and the percentile
+spends few levels where most activations are), those of weights anew at each width.
 """
 
 import math
@@ -32,6 +33,9 @@ from subfour.quantizers.base import (
     positive_percentile,
     shared_dims,
 )
+
+FITTED_SAMPLES = 65_536
+"""Activations that ranges below 4 bits are fitted to, at most about."""
 
 WEIGHT_RANGE_SHARE = 0.9
 """Initial weight range over max|w| (authors' code)."""
@@ -73,8 +77,21 @@ class DuQ(Quantizer):
 
     @torch.no_grad()
     def initialize(self, samples: Tensor) -> None:
-        """Set both ranges to the 95th percentile of the positive part."""
-        self.set_ranges(positive_percentile(samples, self.domain))
+        """Set the ranges for the samples at the present width.
+
+        From 4 bits up a = c = the 95th percentile of the positive part (authors). Below, the pair with the least |x - Q(x)|^2.
+
+        Raises:
+            ValueError: nothing is positive.
+        """
+        percentile = positive_percentile(samples, self.domain)
+        if self.bits >= FITTED_BELOW_BITS:
+            self.set_ranges(percentile)
+        else:
+            kept = samples.flatten()[:: max(1, samples.numel() // FITTED_SAMPLES)] - self.offset
+            shape = self.input_range_raw.shape
+            input_range, output_range = _least_squares_ranges(kept, self.grid, kept.abs().amax(0, keepdim=True), (0,))
+            self.set_ranges(input_range.reshape(shape), output_range.reshape(shape))
 
     @torch.no_grad()
     def set_ranges(self, input_range: Tensor, output_range: Tensor | None = None) -> None:
@@ -136,14 +153,14 @@ class DuQWeight(DuQ):
             self.set_ranges(input_range.reshape(shape), output_range.reshape(shape))
 
 
-def _least_squares_ranges(weight: Tensor, grid: IntegerGrid, largest: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Return (a, c) with the least |w - Q(w)|^2 over `dims`: a from a grid of 100, c in closed form for each a."""
+def _least_squares_ranges(values: Tensor, grid: IntegerGrid, largest: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return (a, c) with the least |x - Q(x)|^2 over `dims`: a from a grid of 100, c in closed form for each a."""
     best_error, best_input, best_output = torch.full_like(largest, math.inf), largest, largest
     for share in torch.linspace(0.01, 1.0, 100):
         input_range = share * largest
-        codes = (weight * (grid.qmax / input_range)).clamp(grid.qmin, grid.qmax).round()
-        scale = (weight * codes).sum(dims, keepdim=True) / codes.square().sum(dims, keepdim=True)
-        error = (weight - scale * codes).square().sum(dims, keepdim=True)
+        codes = (values * (grid.qmax / input_range)).clamp(grid.qmin, grid.qmax).round()
+        scale = (values * codes).sum(dims, keepdim=True) / codes.square().sum(dims, keepdim=True)
+        error = (values - scale * codes).square().sum(dims, keepdim=True)
         better = error < best_error
         best_error = torch.where(better, error, best_error)
         best_input = torch.where(better, input_range, best_input)

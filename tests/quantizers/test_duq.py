@@ -4,10 +4,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's name)
 
 from subfour.quantizers import DuQ
+from subfour.quantizers.base import positive_percentile
 from subfour.quantizers.duq import DuQWeight, softplus_inverse
 from tests import oracles
 from tests.reference.duq import duq, softplus
@@ -177,6 +178,42 @@ def test_narrow_weights_start_at_the_least_squares_fit(bits: int):
 
     assert zeros(fitted) < 0.6 * zeros(authors)
     assert error(fitted) < 0.6 * error(authors)
+
+
+def activations(domain: str) -> Tensor:
+    values = 2 * torch.randn(5000, generator=torch.Generator().manual_seed(0))
+    return {"unsigned": F.relu, "hswish": F.hardswish, "signed": nn.Identity()}[domain](values)
+
+
+@pytest.mark.parametrize("domain", ["unsigned", "hswish", "signed"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_wide_activations_start_at_the_percentile(domain: str, bits: int):
+    """Both ranges, of what lies above the offset (or of the magnitudes)."""
+    ours, values = DuQ(domain), activations(domain)
+    ours.bits = bits
+    ours.initialize(values)
+    positive = values.abs() if domain == "signed" else values - ours.offset
+    expected = positive[positive > 0].quantile(0.95)
+    torch.testing.assert_close(ours.input_range, expected)
+    torch.testing.assert_close(ours.output_range, expected)
+
+
+@pytest.mark.parametrize("domain", ["unsigned", "hswish", "signed"])
+@pytest.mark.parametrize("bits", [2, 3])
+def test_narrow_activations_start_at_the_least_squares_fit(domain: str, bits: int):
+    """No pair of ranges near the fitted one has a lower error, and the authors' percentile has a higher one."""
+    ours, values = DuQ(domain), activations(domain)
+    ours.bits = bits
+    ours.initialize(values)
+    a, c = ours.input_range.detach(), ours.output_range.detach()
+
+    def error(a: Tensor, c: Tensor) -> float:
+        ours.set_ranges(a, c)
+        return (ours(values) - values).square().sum().item()
+
+    least, percentile = error(a, c), positive_percentile(values, domain)
+    assert all(least <= error(a * in_share, c * out_share) for in_share in (0.9, 1, 1.1) for out_share in (0.95, 1, 1.05))
+    assert least < error(percentile, percentile)
 
 
 def test_the_least_squares_fit_finds_an_exact_one():
