@@ -201,7 +201,7 @@ def test_wide_activations_start_at_the_percentile(domain: str, bits: int):
 @pytest.mark.parametrize("domain", ["unsigned", "hswish", "signed"])
 @pytest.mark.parametrize("bits", [2, 3])
 def test_narrow_activations_start_at_the_least_squares_fit(domain: str, bits: int):
-    """No pair of ranges near the fitted one has a lower error, nor has the authors' percentile, but for what lies between the points of the grid."""
+    """No pair of ranges near the fitted one has a lower error, nor has the percentile, up to the resolution of the grid."""
     ours, values = DuQ(domain), activations(domain)
     ours.bits = bits
     ours.initialize(values)
