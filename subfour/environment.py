@@ -76,3 +76,8 @@ def _git_state(tree: Path) -> dict[str, JSON] | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return {"commit": commit.removesuffix("-dirty"), "dirty": commit.endswith("-dirty")}
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from subfour import collective
 from subfour.cli.main import STARTED
+from subfour.environment import usable_cores
 from subfour.train.interruption import Terminated, WorkerLostError
 from subfour.train.parallel import workers_started
 
@@ -65,8 +66,7 @@ def start_workers(arguments: Sequence[str], workers: int) -> None:
     logging.disable(logging.ERROR)  # torchrun says in pages what we say in a line
     os.environ[STARTED] = str(workers)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a warning that all parameters are in use
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(cores // workers, 1)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(usable_cores() // workers, 1)))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from subfour.data.images import Split, Unreadable
 from subfour.data.preprocess import Preprocessing, evaluation_pixels
+from subfour.environment import usable_cores
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +53,7 @@ class Decoded:
 
 def decoding_processes() -> int:
     """Return one for each core of this process, at most `MOST_PROCESSES`; torchrun's workers on a machine share its cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1), MOST_PROCESSES)
+    return min(max(usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1), MOST_PROCESSES)
 
 
 class BatchDecoder:

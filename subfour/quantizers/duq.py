@@ -85,13 +85,15 @@ class DuQ(Quantizer):
             ValueError: nothing is positive.
         """
         percentile = positive_percentile(samples, self.domain)
-        if self.bits >= FITTED_BELOW_BITS:
-            self.set_ranges(percentile)
-        else:
-            kept = samples.flatten()[:: max(1, samples.numel() // FITTED_SAMPLES)] - self.offset
-            shape = self.input_range_raw.shape
-            input_range, output_range = _least_squares_ranges(kept, self.grid, kept.abs().amax(0, keepdim=True), (0,))
-            self.set_ranges(input_range.reshape(shape), output_range.reshape(shape))
+        kept = samples.flatten()[:: max(1, samples.numel() // FITTED_SAMPLES)] - self.offset
+        self._start(kept, kept.abs().amax(0, keepdim=True), (0,), wide=percentile)
+
+    def _start(self, values: Tensor, largest: Tensor, dims: tuple[int, ...], *, wide: Tensor) -> None:
+        """Set a = c = `wide` from 4 bits up; below, the least-squares fit of `values` over `dims`, a up to `largest`."""
+        shape = self.input_range_raw.shape
+        fitted = self.bits < FITTED_BELOW_BITS
+        ranges = _least_squares_ranges(values, self.grid, largest, dims) if fitted else (wide, wide)
+        self.set_ranges(*(found.reshape(shape) for found in ranges))
 
     @torch.no_grad()
     def set_ranges(self, input_range: Tensor, output_range: Tensor | None = None) -> None:
@@ -143,14 +145,10 @@ class DuQWeight(DuQ):
         From 4 bits up a = c = 0.9 max|w| (authors). Below, the pair with the least |w - Q(w)|^2 over a grid of a. A
         channel without a weight that is not 0 gets the largest range of all.
         """
-        shape, dims = self.input_range_raw.shape, shared_dims(samples, self.input_range_raw)
+        dims = shared_dims(samples, self.input_range_raw)
         largest = samples.abs().amax(dims, keepdim=True)
         largest = torch.where(largest > 0, largest, largest.max())
-        if self.bits >= FITTED_BELOW_BITS:
-            self.set_ranges((WEIGHT_RANGE_SHARE * largest).reshape(shape))
-        else:
-            input_range, output_range = _least_squares_ranges(samples, self.grid, largest, dims)
-            self.set_ranges(input_range.reshape(shape), output_range.reshape(shape))
+        self._start(samples, largest, dims, wide=WEIGHT_RANGE_SHARE * largest)
 
 
 def _least_squares_ranges(values: Tensor, grid: IntegerGrid, largest: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:

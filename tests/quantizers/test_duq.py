@@ -180,18 +180,21 @@ def test_narrow_weights_start_at_the_least_squares_fit(bits: int):
     assert error(fitted) < 0.6 * error(authors)
 
 
-def activations(domain: str) -> Tensor:
+def started(domain: str, bits: int) -> tuple[DuQ, Tensor]:
+    """Return a quantizer, and the activations of its domain that it was initialized with."""
     values = 2 * torch.randn(5000, generator=torch.Generator().manual_seed(0))
-    return {"unsigned": F.relu, "hswish": F.hardswish, "signed": nn.Identity()}[domain](values)
+    values = {"unsigned": F.relu, "hswish": F.hardswish, "signed": nn.Identity()}[domain](values)
+    made = DuQ(domain)
+    made.bits = bits
+    made.initialize(values)
+    return made, values
 
 
 @pytest.mark.parametrize("domain", ["unsigned", "hswish", "signed"])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_wide_activations_start_at_the_percentile(domain: str, bits: int):
     """Both ranges, of what lies above the offset (or of the magnitudes)."""
-    ours, values = DuQ(domain), activations(domain)
-    ours.bits = bits
-    ours.initialize(values)
+    ours, values = started(domain, bits)
     positive = values.abs() if domain == "signed" else values - ours.offset
     expected = positive[positive > 0].quantile(0.95)
     torch.testing.assert_close(ours.input_range, expected)
@@ -202,9 +205,7 @@ def test_wide_activations_start_at_the_percentile(domain: str, bits: int):
 @pytest.mark.parametrize("bits", [2, 3])
 def test_narrow_activations_start_at_the_least_squares_fit(domain: str, bits: int):
     """No pair of ranges near the fitted one has a lower error, nor has the percentile, up to the resolution of the grid."""
-    ours, values = DuQ(domain), activations(domain)
-    ours.bits = bits
-    ours.initialize(values)
+    ours, values = started(domain, bits)
     a, c = ours.input_range.detach(), ours.output_range.detach()
 
     def error(a: Tensor, c: Tensor) -> float:
