@@ -11,11 +11,13 @@ PYTHON   ?= python3
 PIP_ARGS ?=
 VENV     := .venv
 BIN      := $(VENV)/bin
+comma    := ,
 
 .PHONY: demo test test-all lint clean
 
 demo: $(VENV)/train-installed
 	run=runs/digits-$$(date +%Y%m%d-%H%M%S) && $(BIN)/subfour train digits --out $$run && $(BIN)/subfour report $$run
+	@echo "Before the commands above: source $(BIN)/activate"
 
 # One thread per test process: the processes share the cores.
 test: lint
@@ -43,7 +45,7 @@ define install
 endef
 
 $(VENV)/train-installed: pyproject.toml
-	$(call install,train)
+	$(call install,train$(comma)openvino)
 	@touch $@
 
 # The dev extra includes the train extra.

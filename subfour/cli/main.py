@@ -86,7 +86,7 @@ def _run(command: str, *arguments: str) -> None:
 def _in_one_line(error: Exception) -> str:
     """Return what an error says, and what to do about it where it does not know."""
     if isinstance(error, ModuleNotFoundError):
-        message = f"{error.name} is not installed; install what training needs with: pip install 'subfour[train]'"
+        message = f"{error.name} is not installed; install what training needs with: pip install '.[train]', in subfour's folder"
     elif isinstance(error, URLError):
         message = f"download: {error.reason}; check the connection, or give the weights as a file"
     elif isinstance(error, OSError) and error.strerror:

@@ -50,7 +50,7 @@ class Output:
     def __post_init__(self) -> None:
         """Check that TensorBoard is there before anything trains for it."""
         if self.tensorboard and find_spec("tensorboard") is None:
-            raise ValueError("tensorboard: it is not installed; install it with: pip install 'subfour[tensorboard]'")
+            raise ValueError("tensorboard: it is not installed; install it with: pip install tensorboard")
 
 
 @dataclass(frozen=True, kw_only=True)

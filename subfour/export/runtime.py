@@ -141,7 +141,7 @@ def run_openvino(content: bytes, threads: int) -> Run:
     try:
         import openvino  # noqa: PLC0415 (an extra)
     except ModuleNotFoundError:
-        raise ValueError("runtime: openvino is not installed; install it with: pip install 'subfour[openvino]'") from None
+        raise ValueError("runtime: openvino is not installed; install it with: pip install openvino") from None
     core = _only_core(openvino.Core)
     options = {**OPENVINO_OPTIONS, "INFERENCE_NUM_THREADS": threads}
     compiled = core.compile_model(core.read_model(content), "CPU", options)

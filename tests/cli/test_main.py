@@ -37,7 +37,7 @@ def test_an_unknown_command_suggests_the_near_one():
         (FloatingPointError("phase 1: the loss is nan"), "phase 1: the loss is nan"),
         (
             ModuleNotFoundError("No module named 'torch'", name="torch"),
-            "torch is not installed; install what training needs with: pip install 'subfour[train]'",
+            "torch is not installed; install what training needs with: pip install '.[train]', in subfour's folder",
         ),
     ],
 )

@@ -116,7 +116,7 @@ def test_a_runtime_that_is_not_installed_is_named(file: Path, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "openvino", None)
     missing: RuntimeName = "openvino"
     with pytest.raises(
-        ValueError, match=r"runtime: openvino is not installed; install it with: pip install 'subfour\[openvino\]'"
+        ValueError, match=r"runtime: openvino is not installed; install it with: pip install openvino"
     ):
         open_file(file, runtime=missing)
 
