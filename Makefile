@@ -17,7 +17,7 @@ comma    := ,
 
 demo: $(VENV)/train-installed
 	run=runs/digits-$$(date +%Y%m%d-%H%M%S) && $(BIN)/subfour train digits --out $$run && $(BIN)/subfour report $$run
-	@echo "Before the commands above: source $(BIN)/activate"
+	@echo "Before the commands above: source $(VENV)/bin/activate"
 
 # One thread per test process: the processes share the cores.
 test: lint

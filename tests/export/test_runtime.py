@@ -115,9 +115,7 @@ def test_a_file_for_firmware_is_refused_and_has_no_checksum(file: Path):
 def test_a_runtime_that_is_not_installed_is_named(file: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     missing: RuntimeName = "openvino"
-    with pytest.raises(
-        ValueError, match=r"runtime: openvino is not installed; install it with: pip install openvino"
-    ):
+    with pytest.raises(ValueError, match=r"runtime: openvino is not installed; install it with: pip install openvino"):
         open_file(file, runtime=missing)
 
 
