@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from subfour.export.graph import code_kind
+from subfour.export.graph import CODE_KIND
 from subfour.export.runtime import Arrays
 from subfour.integer.program import Add, Lookup, Quantize
 
@@ -46,8 +46,7 @@ def cut_apart(
         if isinstance(cut, Add):
             entering.append(helper.make_node("Identity", [f"{name}.fed"], [f"{name}.entered"]))
         else:
-            kind, shift = code_kind(cut.qmin, cut.qmax)
-            zero = numpy_helper.from_array(np.array(shift, kind), f"{name}.fed.zero")
+            zero = numpy_helper.from_array(np.array(-cut.qmin, CODE_KIND), f"{name}.fed.zero")
             graph.initializer.append(zero)
             entering.append(helper.make_node("QuantizeLinear", [f"{name}.fed", one.name, zero.name], [f"{name}.entered"]))
     nodes = [*entering, *graph.node]

@@ -1,7 +1,6 @@
 """Plain QDQ, for compilers of integer hardware: standard operators between QuantizeLinear and DequantizeLinear, true scales.
 
-    codes   Clip(value - offset) -> QuantizeLinear(step) -> DequantizeLinear(step): uint8, or int8 where they are signed;
-            uint8 with a zero point where an affine quantizer has codes such as -36..219
+    codes   Clip(value - offset) -> QuantizeLinear(step; zero point -qmin) -> DequantizeLinear(step): uint8
     layer   Conv(codes * step, DequantizeLinear(INT4 weight codes; multiplier / step), DequantizeLinear(int32 bias; multiplier))
     sum     both operands and the result in int16, a 64th of the step of the quantizer behind: the precision highway
 
@@ -9,11 +8,16 @@ An integer bias cannot hold the addend: it is rounded to accumulator units, and 
 to the network, not exact; `verify` counts how far. It was run in onnxruntime and OpenVINO only, never compiled for hardware.
 """
 
+from typing import Any
+
 import numpy as np
 
-from subfour.export.graph import CodeKind, code_kind
+from subfour.export.graph import CODE_KIND
 from subfour.export.writer import Writer, array, window
 from subfour.integer.program import Add, CodeSum, Dequantize, Gate, Layer, Lookup, Quantize
+
+SKIP_KIND = np.dtype(np.int16)
+"""What sums are stored as."""
 
 SKIP_STEPS = 64
 """int16 steps to a step of the quantizer that reads a sum: 1/128 of a code is lost, 512 codes fit."""
@@ -59,21 +63,21 @@ class QdqWriter(Writer):
         graph, name, step = self.graph, quantize.name, float(array(quantize.step).astype(np.float32))
         ends = [graph.scalar(end * step) for end in (quantize.qmin, quantize.qmax)]
         values = graph.node("Clip", [self.shifted(quantize), *ends], f"{name}.clipped")
-        real = self._round(values, name, step, code_kind(quantize.qmin, quantize.qmax))
+        real = self._round(values, name, step, zero=-quantize.qmin)
         if any(isinstance(consumer, CodeSum | Gate | Dequantize) for consumer in self.program.consumers(name)):
             graph.node("Mul", [real, graph.scalar(1 / step)], self.numbers(name))
 
     def round_pixels(self, lookup: Lookup, position: str) -> None:
         """Write rounding, and the codes as floats."""
-        self._round(position, lookup.name, 1.0, code_kind(lookup.qmin, lookup.qmax))
+        self._round(position, lookup.name, 1.0, zero=-lookup.qmin)
 
     def add(self, add: Add) -> None:
         """Write a sum in int16."""
         step = self._skip_step(add)
-        kind = CodeKind(np.dtype(np.int16), 0)
-        operands = [self._round(source, f"{add.name}.{side}", step, kind) for side, source in zip("ab", add.inputs, strict=True)]
+        sides = zip("ab", add.inputs, strict=True)
+        operands = [self._round(source, f"{add.name}.{side}", step, kind=SKIP_KIND) for side, source in sides]
         total = self.graph.node("Add", operands, f"{add.name}.sum")
-        rounded = self._round(total, f"{add.name}.code", step, kind)
+        rounded = self._round(total, f"{add.name}.code", step, kind=SKIP_KIND)
         self.graph.node("Identity", [rounded], add.name)
 
     def _skip_step(self, add: Add) -> float:
@@ -84,9 +88,9 @@ class QdqWriter(Writer):
         following = next(consumer for consumer in self.program.consumers(add.name) if isinstance(consumer, Add))
         return self._skip_step(following)
 
-    def _round(self, values: str, name: str, step: float, stored: CodeKind) -> str:
+    def _round(self, values: str, name: str, step: float, *, kind: "np.dtype[Any]" = CODE_KIND, zero: int = 0) -> str:
         """Write codes and what they stand for, and return the latter's name."""
-        graph, (kind, zero) = self.graph, stored
+        graph = self.graph
         constants = [graph.scalar(step), graph.constant(f"{kind}({zero})", kind.type(zero))]
         graph.node("QuantizeLinear", [values, *constants], name)
         return graph.node("DequantizeLinear", [name, *constants], self.codes(name))

@@ -26,7 +26,6 @@ from subfour.data.sources import load_images
 from subfour.export.comparison import Comparison, Extent, Verification
 from subfour.export.deployed import batches_of, deployed_program
 from subfour.export.formats import ONNX_WRITERS
-from subfour.export.graph import code_kind
 from subfour.export.parts import cut_apart, with_outputs
 from subfour.export.runtime import RUNTIMES, Arrays, Run, RuntimeName, read_file
 from subfour.integer import reference
@@ -72,7 +71,7 @@ def accumulators_of(layer: Layer, values: NDArray[Any]) -> NDArray[np.float64]:
 
 def codes_in(quantizer: Quantize | Lookup, stored: NDArray[Any]) -> NDArray[np.int64]:
     """Return the codes that a file's integers stand for: without their zero point."""
-    return stored.astype(np.int64) - code_kind(quantizer.qmin, quantizer.qmax).zero
+    return stored.astype(np.int64) + quantizer.qmin
 
 
 def _values(layer: Layer, accumulators: NDArray[Any]) -> NDArray[np.float64]:
@@ -270,7 +269,12 @@ def check_constants(model: onnx.ModelProto, expected: onnx.ModelProto, *, path: 
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for tensor in expected.graph.initializer:
         found = stored.get(tensor.name)
-        if found is None or not _alike(found, numpy_helper.to_array(tensor)):
+        if found is None:
+            raise ValueError(
+                f"run: it gives {tensor.name}, which the file has not; name the run that {path} was exported from, or export it "
+                "again if another version of subfour wrote it"
+            )
+        if not _alike(found, numpy_helper.to_array(tensor)):
             raise ValueError(f"run: it gives another {tensor.name} than the file has; name the run that {path} was exported from")
 
 

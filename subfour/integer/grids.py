@@ -42,9 +42,9 @@ LARGEST_CUT = 1 / 32
 8 bits: 3 in place of 3.84 would clip a fifth of the range, 5 makes 8-bit codes a third coarser."""
 
 LARGEST_STEP = 3 * 2.0**12
-"""OpenVINO 2026.4.1 computes signed codes behind a skip as round(n / m + 128) in float32. Where it takes the skip's factor into
-the ends of the quantizer's range, 128 may come out as 128 + 2^-16, and the sum is off by another 2^-17: three quarters of the
-margin at most, at every width and with every factor. With m = 14335 at 7 bits and m = 21843 at 4 bits it gives other codes
+"""OpenVINO 2026.4.1 computes signed codes behind a skip as round(n / m + qmax) in float32. Where it takes the skip's factor into
+the ends of the quantizer's range, qmax may come out a last bit larger, and the sum is off by another: two thirds of the margin
+at most, at every width and with every factor. With m = 26653 at 7 bits and m = 12349 at 8 it gives other codes
 (tests/export/test_ties.py)."""
 
 

@@ -69,14 +69,14 @@ def test_codes_next_to_ties_are_right_with_the_widest_step(bits: int, signed: bo
     assert np.array_equal(codes[0], np.floor((2 * values + step) / (2 * step)))
 
 
-def positions(sums: np.ndarray, step: int, factors: np.ndarray) -> np.ndarray:
-    """Return what OpenVINO 2026.4.1 rounds to signed codes of sums behind a skip, [factors, sums] in float32.
+def positions(sums: np.ndarray, step: int, factors: np.ndarray, zero: int) -> np.ndarray:
+    """Return what OpenVINO 2026.4.1 rounds to codes stored from 0 up, of sums behind a skip, [factors, sums] in float32.
 
-    It takes the skip's factor out of the sum and out of both ends of the range, -128 and 127 steps, and computes slope and
-    shift of the quantizer from these ends, which float32 has rounded. The shift may come out as 128 +- 2^-16.
+    It takes the skip's factor out of the sum and out of both ends of the range of uint8, and computes slope and shift of the
+    quantizer from these ends, which float32 has rounded. The shift may come out a last bit beside the zero point.
     """
     by = factors.astype(np.float32)[:, None]
-    low, high = np.float32(-128 * step) / by, np.float32(127 * step) / by
+    low, high = np.float32(-zero * step) / by, np.float32((255 - zero) * step) / by
     slope, shift = np.float32(255) / (high - low), -low * np.float32(255) / (high - low)
     return sums.astype(np.float32) / by * slope + shift
 
@@ -90,8 +90,8 @@ def nearest_to_ties(bits: int, step: int) -> np.ndarray:
 
 def largest_errors(bits: int, step: int) -> np.ndarray:
     """Return by how much of the margin to a tie, 1 / (2 step), the arithmetic of `positions` errs at worst, by factor."""
-    sums = nearest_to_ties(bits, step)
-    errors = np.abs(positions(sums, step, FACTORS).astype(np.float64) - (sums / step + 128)).max(axis=1)
+    sums, zero = nearest_to_ties(bits, step), 2 ** (bits - 1) - 1
+    errors = np.abs(positions(sums, step, FACTORS, zero).astype(np.float64) - (sums / step + zero)).max(axis=1)
     return errors * 2 * step
 
 
@@ -124,17 +124,17 @@ def other_codes(bits: int, step: int, factor: int) -> int:
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8])
-def test_behind_a_skip_the_widest_step_leaves_openvino_a_quarter_of_the_margin(bits: int):
+def test_behind_a_skip_the_widest_step_leaves_openvino_a_third_of_the_margin(bits: int):
     """Every factor by OpenVINO's arithmetic, and the worst one in OpenVINO itself. Fails with `LARGEST_STEP` of 2^14."""
     step = int(largest_step(bits)) - 1
     errors = largest_errors(bits, step)
-    assert errors.max() <= 3 / 4
+    assert errors.max() <= 2 / 3
     assert other_codes(bits, step, int(FACTORS[errors.argmax()])) == 0
 
 
-@pytest.mark.parametrize(("bits", "step", "factor"), [(4, 32767, 101), (4, 27123, 37), (4, 21843, 35), (7, 14335, 13673)])
+@pytest.mark.parametrize(("bits", "step", "factor"), [(7, 26653, 203), (7, 27057, 6001), (8, 12349, 733)])
 def test_behind_a_skip_wider_steps_than_allowed_get_other_codes(bits: int, step: int, factor: int):
     """Why there is a limit. An OpenVINO that passes this no more may be given wider steps."""
     assert step > LARGEST_STEP
-    assert largest_errors(bits, step)[factor - 1] == pytest.approx(1, abs=1e-6)  # onto the tie, which goes to the even code
+    assert largest_errors(bits, step)[factor - 1] > 1
     assert other_codes(bits, step, factor) > 0
