@@ -19,6 +19,9 @@ ENVIRONMENT_FILE = "environment.json"
 RECORDED_PACKAGES = ("subfour", "torch", "torchvision", "timm", "numpy", "pillow", "datasets", "scikit-learn", "safetensors")
 """Packages whose version can change what a run gives."""
 
+INSTRUCTION_SETS = ("avx512_vnni", "avx_vnni", "avx512bw", "avx2")
+"""Of x86, for integers, the widest first."""
+
 
 def environment() -> dict[str, JSON]:
     """Return the environment of this process, as plain values.
@@ -58,12 +61,15 @@ def _version(package: str) -> str | None:
 
 
 def _cpu_model() -> str:
+    """Return the processor's name, and on x86 which integer instructions it has: runtimes take other kernels with others."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
+    flags = {flag for line in lines if line.startswith("flags") for flag in line.split()}
+    sets = [name for name in INSTRUCTION_SETS if name in flags][:1]
+    return ", ".join([models[0] if models else platform.processor() or platform.machine(), *sets])
 
 
 def _git_state(tree: Path) -> dict[str, JSON] | None:

@@ -9,6 +9,7 @@ from onnx import TensorProto, numpy_helper
 from subfour.analysis.cost import model_bytes
 from subfour.export.formats import ONNX_WRITERS
 from subfour.export.portable import PortableWriter
+from subfour.export.record import FileFormat
 from subfour.export.runtime import RUNTIMES, RuntimeName
 from subfour.export.untrained import untrained_network
 from subfour.integer.build import build_program
@@ -66,6 +67,28 @@ def test_weights_are_stored_as_narrow_as_the_format_allows(bits: int, kind: int)
             assert tensor.data_type == kind
             assert len(tensor.raw_data) == ((codes.numel() + 1) // 2 if kind == TensorProto.INT4 else codes.numel())
             assert np.array_equal(numpy_helper.to_array(tensor).astype(np.int8), codes.detach().numpy().astype(np.int8))
+
+
+@pytest.mark.parametrize("file_format", ["onnx", "qdq"])
+def test_no_codes_are_int8_whose_kernels_halve_weights_without_vnni(file_format: FileFormat):
+    """On processors with VNNI no runtime shows the difference."""
+    model = model_of(TINY, snapped=True, file_format=file_format)
+    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    zeros = {kinds[node.input[2]] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    assert TensorProto.UINT8 in zeros
+    assert TensorProto.INT8 not in zeros
+
+
+@pytest.mark.parametrize("bits", [4, 7, 8])
+def test_layers_whose_products_in_pairs_exceed_16_bits_stay_in_float(bits: int):
+    """On processors with VNNI no runtime shows the difference."""
+    program = stock_programs(TINY, bits).built
+    made_by = {node.output[0]: node.op_type for node in PortableWriter(program).write(record_for(program)).graph.node}
+    in_float = {name for name, kind in made_by.items() if kind == "Identity"}
+    sources = {layer.inputs[0] for layer in program.operations if isinstance(layer, Layer)}
+    quantizers = [quantize for quantize in program.quantizers if quantize.name in sources]
+    assert in_float >= ({f"{quantize.name}.float" for quantize in quantizers if quantize.qmax == 255} if bits == 8 else set())
+    assert bool(in_float) == (bits == 8)
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
