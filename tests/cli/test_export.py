@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,31 @@ def test_wrong_options_are_named(finished_run: Path, tmp_path: Path):
     assert error("export", finished_run, "--out", missing / "a") == f"out: there is no folder {missing}; make it, or name another"
     assert error("export", finished_run, "--out", tmp_path).startswith(f"out: {tmp_path} is a folder; name a file")
     assert error("export", finished_run, "--out", "a", "--resolution", 0).startswith("image_size: 0 is not possible")
+
+
+def test_no_file_is_written_over_what_is_read_or_belongs_to_a_run(finished_run: Path, tmp_path: Path):
+    """A model file may be the only copy."""
+    file = Path(shutil.copy(finished_run / "model.safetensors", tmp_path / "mine.safetensors"))
+    before = file.read_bytes()
+    (tmp_path / "link.onnx").symlink_to(file)
+    for out in (file, tmp_path / ".." / tmp_path.name / file.name, tmp_path / "link.onnx"):
+        assert error("export", file, "--out", out).startswith(f"out: {out} is what is read, and would be lost; name another file")
+    assert file.read_bytes() == before
+    checkpoint = next((finished_run / "checkpoints").iterdir())
+    for out in (*(finished_run / name for name in ("config.json", "model.safetensors", "metrics.jsonl")), checkpoint):
+        held = out.read_bytes()
+        assert error("export", file, "--out", out).startswith(f"out: {out} belongs to a run, which would be damaged")
+        assert out.read_bytes() == held
+
+
+@pytest.mark.parametrize(
+    ("file_format", "name", "right"),
+    [("codes", "e.onnx", "e.npz"), ("onnx", "e.npz", "e.onnx"), ("qdq", "e.safetensors", "e.onnx")],
+)
+def test_a_name_that_contradicts_the_format_is_refused(finished_run: Path, here: Path, file_format: str, name: str, right: str):
+    expected = f"out: {name} is no name for the format {file_format}; use {right}, or another --format"
+    assert error("export", finished_run, "--out", name, "--format", file_format) == expected
+    assert not Path(name).exists()
 
 
 def test_verify_exits_0_where_a_snapped_file_is_exact(finished_run: Path, exported: Path):
