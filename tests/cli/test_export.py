@@ -26,6 +26,21 @@ def test_a_file_holds_what_its_run_says_of_it(finished_run: Path, exported: Path
     assert (record.network, record.weight_bits, record.activation_bits) == ("subfour/tiny_mobilenet_v3", 4, 4)
 
 
+def test_a_file_of_another_network_than_its_run_reported_has_no_accuracy(finished_run: Path, tmp_path: Path):
+    """A row without snapping is that of the file without, and no other size was evaluated."""
+    file = tmp_path / "model.onnx"
+    rows = json.loads((finished_run / "result.json").read_text())["rows"]
+    unsnapped = next(row for row in reversed(rows) if row["widths"] == "A4W4" and not row["snapped"])
+    printed("export", finished_run, "--out", file, "--no-snap")
+    assert read_file(file)[0].accuracy == {"widths": "A4W4", **unsnapped["averaged"]}
+    printed("export", finished_run, "--out", file, "--resolution", 40, "--no-snap")
+    assert read_file(file)[0].accuracy is None
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    (run / "result.json").write_text(json.dumps({"rows": rows[:-1]}))
+    printed("export", run, "--out", file)
+    assert read_file(file)[0].accuracy is None
+
+
 def test_json_has_the_bytes_of_the_file(finished_run: Path, tmp_path: Path):
     file = tmp_path / "model.onnx"
     result = json.loads(printed("export", finished_run, "--out", file, "--no-snap", "--json"))
