@@ -134,6 +134,7 @@ def test_verify_names_what_does_not_fit(finished_run: Path, exported: Path, tmp_
     assert error("verify", exported, "--run", finished_run, "--images", 0) == "images: 0 is not possible; use 1 or more"
     threads = "threads: -1 is not possible; use 1 or more, or 0 to leave it to the runtime"
     assert error("verify", exported, "--run", finished_run, "--threads", -1) == threads
+    assert error("verify", exported, "--run", finished_run, "--runtimes").startswith("runtimes: none is named; name one or more")
     assert error("predict", exported, exported, "--threads", -1) == threads
     write_folder(tmp_path / "more", classes=[f"class{number:02}" for number in range(11)], images=1)
     source = f"folder:{tmp_path / 'more'}"
@@ -151,3 +152,5 @@ def test_benchmark_prints_a_row_for_each_executor(exported: Path):
     assert headings.split() == ["executor", "batch", "ms", "over", "float", "images/s"]
     assert len(rows) == 6
     assert error("benchmark", exported, "--threads", 0) == "threads: 0 is not possible; use 1 or more"
+    assert error("benchmark", exported, "--batches").startswith("batches: none is named; name one or more, such as 1 16")
+    assert error("benchmark", exported, "--runtimes").startswith("runtimes: none is named; name one or more, such as onnxruntime")
