@@ -130,7 +130,8 @@ class RunConfig:
         if self.profit.at_bits is not None and self.profit.at_bits not in self.weight_bits:
             widths_shown = " ".join(map(str, self.weight_bits))
             raise ValueError(
-                f"profit.at_bits: {self.profit.at_bits} is not among weight_bits ({widths_shown}); name one of them, or add it to these"
+                f"profit.at_bits: {self.profit.at_bits} is not among weight_bits ({widths_shown}); "
+                "name one of them, or add it to these"
             )
         self._refuse_what_would_be_ignored()
 
