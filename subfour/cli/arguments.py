@@ -49,6 +49,16 @@ def parse(options: type[Parsed], arguments: Sequence[str], *, prog: str, default
     raise ValueError(f"option: there is no {first}; {hint}")
 
 
+def require_any(name: str, values: Sequence[object], *, such_as: str) -> None:
+    """Check that an option which takes several values has been given one.
+
+    Raises:
+        ValueError: it has none; without this check, nothing would be done for it.
+    """
+    if not values:
+        raise ValueError(f"{name}: none is named; name one or more, such as {such_as}, or leave the option out")
+
+
 def _unboxed(box: str) -> str:
     """Return what tyro says in the first section of a box, on one line, and how the option is written."""
     _title, *lines = (line.strip("│ ") for line in box.splitlines())

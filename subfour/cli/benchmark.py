@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from subfour.cli.arguments import Switch, parse
+from subfour.cli.arguments import Switch, parse, require_any
 from subfour.cli.console import make_console
 from subfour.cli.tables import print_table
 from subfour.export.benchmark import benchmark
@@ -36,6 +36,8 @@ class BenchmarkOptions:
 def run(arguments: Sequence[str]) -> None:
     """Print one row per executor and batch size."""
     options = parse(BenchmarkOptions, arguments, prog="subfour benchmark")
+    require_any("runtimes", options.runtimes, such_as=" ".join(RUNTIMES))
+    require_any("batches", options.batches, such_as="1 16")
     for name in ("batches", "threads", "repeats"):
         value = getattr(options, name)
         smallest = min(value) if isinstance(value, tuple) else value

@@ -22,7 +22,8 @@ from subfour.cli import train
 from subfour.cli.arguments import Switch, parse
 from subfour.cli.console import make_console
 from subfour.cli.display import duration
-from subfour.cli.study import Study, StudyRun, read_study, same_run
+from subfour.cli.outputs import check_folder
+from subfour.cli.study import DIVERGED_FILE, Study, StudyRun, read_study, same_run
 from subfour.cli.tables import print_table
 from subfour.profit.comparison import Outcome, compare_rows, points_lost
 from subfour.profit.config import RunConfig
@@ -37,9 +38,6 @@ TABLE_FILE = "table.csv"
 
 PAGE_FILE = "study.html"
 """Below --out: the page; its figure beside it in `study_figures`."""
-
-DIVERGED_FILE = "diverged.json"
-"""In a run directory: why its training stopped for good."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +58,7 @@ def run(arguments: Sequence[str]) -> None:
     """Train what is missing, write the page and print the table."""
     options = parse(CompareOptions, arguments, prog="subfour compare")
     out = options.out or Path("runs") / options.study.stem
+    check_folder("out", out)
     study = read_study(options.study, out)
     states = [_state(entry) for entry in study.runs]
     if options.dry_run:

@@ -12,6 +12,7 @@ from subfour.analysis.claims import claims
 from subfour.analysis.cost import Cost, Profile, network_cost
 from subfour.cli.arguments import Switch, parse
 from subfour.cli.console import make_console
+from subfour.cli.model_argument import check_model
 from subfour.cli.tables import print_table
 from subfour.ops import FLOAT_BITS, check_bits
 from subfour.profit.fields import BitWidth
@@ -51,6 +52,7 @@ def run(arguments: Sequence[str]) -> None:
         raise ValueError("model: name one, such as: subfour cost torchvision/mobilenet_v2; or ask for --claims")
     if options.resolution is not None and options.resolution < 1:
         raise ValueError(f"resolution: {options.resolution} is not possible; use 1 pixel or more, such as 224")
+    check_model(options.model)
     given = _paired(options.weight_bits, options.activation_bits)
     subject = read_subject(options.model, options.resolution)
     costs = [

@@ -10,11 +10,15 @@ import tyro
 
 from subfour.cli.arguments import Switch, parse
 from subfour.cli.console import make_console
+from subfour.cli.outputs import check_out
 from subfour.cli.tables import print_table
 from subfour.export.formats import export_model
 from subfour.export.record import FileFormat
 from subfour.profit.model_file import read_model
 from subfour.rundir import write_atomically
+
+SUFFIXES: dict[FileFormat, str] = {"onnx": ".onnx", "qonnx": ".onnx", "qdq": ".onnx", "codes": ".npz"}
+"""What files of each format are named; a name without any of these is the user's own affair."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +48,11 @@ def run(arguments: Sequence[str]) -> None:
     options = parse(ExportOptions, arguments, prog="subfour export")
     if options.snap and options.no_snap:
         raise ValueError("snap: --snap and --no-snap exclude each other; leave one out")
-    if options.out.is_dir():
-        raise ValueError(f"out: {options.out} is a folder; name a file, such as {options.out / 'model.onnx'}")
+    suffix = SUFFIXES[options.format]
+    check_out(options.out, [options.model], usual=f"model{suffix}")
+    if options.out.suffix in {*SUFFIXES.values(), ".safetensors"} - {suffix}:
+        right = options.out.with_suffix(suffix)
+        raise ValueError(f"out: {options.out} is no name for the format {options.format}; use {right}, or another --format")
     if not options.out.parent.is_dir():
         raise ValueError(f"out: there is no folder {options.out.parent}; make it, or name another")
     trained = read_model(options.model)

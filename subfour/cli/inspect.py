@@ -10,6 +10,7 @@ import tyro
 
 from subfour.cli.arguments import Switch, parse
 from subfour.cli.console import make_console
+from subfour.cli.model_argument import check_model
 from subfour.cli.tables import print_table
 from subfour.convert import Padding
 from subfour.ops import check_bits
@@ -70,6 +71,7 @@ def _layers(options: InspectOptions) -> list[dict[str, Any]]:
         for name in given:
             raise ValueError(f"{name}: {options.model} has its own, which cannot be changed here; leave the option out")
         return inspect_file(Path(options.model))
+    check_model(options.model)
     for name in ("weight_bits", "activation_bits"):
         check_bits(given.setdefault(name, USUAL_BITS), name)
     return inspect_network(options.model, **given)

@@ -14,6 +14,8 @@ from subfour.cli.tables import print_table
 from subfour.export.predict import predict
 from subfour.export.runtime import RuntimeName, open_file
 
+USUAL_CLASSES = 3
+
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions:
@@ -23,8 +25,8 @@ class PredictOptions:
     """Written by subfour export."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE...")]
     """Image files."""
-    top: int = 3
-    """Classes for each."""
+    top: int | None = None
+    """Classes for each; by default 3, or all where there are fewer."""
     runtime: RuntimeName = "onnxruntime"
     """What runs the file."""
     threads: int = 0
@@ -38,11 +40,15 @@ def run(arguments: Sequence[str]) -> None:
     options = parse(PredictOptions, arguments, prog="subfour predict")
     if not options.images:
         raise ValueError("images: name one or more image files")
-    if options.top < 1:
+    if options.top is not None and options.top < 1:
         raise ValueError(f"top: {options.top} is not possible; use 1 or more")
     if options.threads < 0:
         raise ValueError(f"threads: {options.threads} is not possible; use 1 or more, or 0 to leave it to the runtime")
-    guesses = predict(open_file(options.file, runtime=options.runtime, threads=options.threads), options.images, top=options.top)
+    deployed = open_file(options.file, runtime=options.runtime, threads=options.threads)
+    classes = len(deployed.record.classes)
+    if options.top is not None and options.top > classes:
+        raise ValueError(f"top: {options.top} is more than the {classes} classes of {options.file}; use {classes} or less")
+    guesses = predict(deployed, options.images, top=options.top or USUAL_CLASSES)
     if options.json:
         print(
             json.dumps({str(path): list(map(asdict, row)) for path, row in zip(options.images, guesses, strict=True)}, indent=2)

@@ -14,6 +14,9 @@ from subfour.recipes import RECIPES, load_recipe
 RecipeOptions = Annotated[RunConfig, tyro.conf.arg(name="")]
 """A configuration whose fields are options of the command itself."""
 
+SMALLEST_IMAGE = 8
+"""In pixels: the side of the smallest images of any source of ours, the digits as they are stored."""
+
 
 def split_recipe(arguments: Sequence[str], usage: str) -> tuple[RunConfig, list[str]]:
     """Return the recipe named first, and the options after it; where help is asked for instead, print it and exit.
@@ -38,9 +41,18 @@ def split_recipe(arguments: Sequence[str], usage: str) -> tuple[RunConfig, list[
 def resolved(config: RunConfig, recipe: RunConfig) -> RunConfig:
     """Return the configuration with what only the recipe knows: `keep_phases` repeats a lone 32 for each of its widths.
 
+    What nobody can mean is refused here, not in the configuration, which must be able to read what earlier runs were given.
+
     Raises:
-        ValueError: other weights than the recipe's are asked for, and those of an earlier run too.
+        ValueError: other weights than the recipe's are asked for, and those of an earlier run too; or a seed or an image size
+            that cannot be meant.
     """
+    if config.seed < 0:
+        raise ValueError(f"seed: {config.seed} is not possible; use 0 or more")
+    if config.loading.image_size is not None and config.loading.image_size < SMALLEST_IMAGE:
+        raise ValueError(
+            f"loading.image_size: {config.loading.image_size} is not possible; use {SMALLEST_IMAGE} pixels or more, such as 32"
+        )
     if config.from_run is not None and config.weights != recipe.weights:
         raise ValueError(f"weights: {config.weights!r} is not read with --from {config.from_run}, which has its own; give one")
     if not config.keep_phases:

@@ -9,6 +9,7 @@ import tyro
 
 from subfour.cli.arguments import parse
 from subfour.cli.console import make_console
+from subfour.cli.outputs import check_folder, check_out
 from subfour.report.page import write_report
 
 PAGE = "report.html"
@@ -33,8 +34,9 @@ def run(arguments: Sequence[str]) -> None:
     if not options.runs:
         raise ValueError("run: name at least one run directory, such as: subfour report runs/digits")
     out = options.out or options.runs[0] / PAGE
-    if out.is_dir():
-        raise ValueError(f"out: {out} is a folder; name a file, such as {out / PAGE}")
+    check_out(out, options.runs, usual=PAGE)
+    if options.figures is not None:
+        check_folder("figures", options.figures)
     exhibits = write_report(options.runs, out, options.figures)
     console = make_console()
     drawn = sum(bool(exhibit.svg) for exhibit in exhibits)

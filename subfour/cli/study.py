@@ -29,6 +29,9 @@ from subfour.recipes import load_recipe
 STUDY_KEYS = {"recipe", "options", "seconds_per_epoch", "float_rows", "row"}
 ROW_KEYS = {"name", "recipe", "options", "seeds", "float_rows"}
 
+DIVERGED_FILE = "diverged.json"
+"""In a run directory: why its training stopped for good."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RowOptions:
@@ -71,6 +74,9 @@ def read_study(file: Path, out: Path) -> Study:
     Raises:
         ValueError: the file, a key, an option or a recipe is not what it should be; names file and row.
     """
+    if not file.is_file():
+        found = f"{file} is a folder" if file.is_dir() else f"there is no file {file}"
+        raise ValueError(f"study: {found}; name a TOML file, such as benchmarks/study_cifar10.toml")
     try:
         text = tomllib.loads(file.read_text())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

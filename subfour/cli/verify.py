@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from subfour.cli.arguments import Switch, parse
+from subfour.cli.arguments import Switch, parse, require_any
 from subfour.cli.console import make_console
 from subfour.cli.tables import print_table
 from subfour.export.comparison import Comparison, Extent
@@ -45,6 +45,7 @@ class VerifyOptions:
 def run(arguments: Sequence[str]) -> None:
     """Print one row per executor."""
     options = parse(VerifyOptions, arguments, prog="subfour verify")
+    require_any("runtimes", options.runtimes, such_as=" ".join(RUNTIMES))
     for name in ("images", "batch_size"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise ValueError(f"{name}: {value} is not possible; use 1 or more")

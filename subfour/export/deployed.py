@@ -104,13 +104,18 @@ def record_of(
         weight_bits=trained.weight_bits,
         activation_bits=trained.activation_bits,
         snapping=None if snapping is None else snapping.to_json(),
-        accuracy=_accuracy(source),
+        accuracy=_accuracy(trained, source, snapped=snapping is not None)
+        if preprocessing == trained.data.preprocessing
+        else None,
     )
 
 
-def _accuracy(source: Path) -> dict[str, Any] | None:
-    """Return what a run reported of its final network."""
+def _accuracy(trained: TrainedModel, source: Path, *, snapped: bool) -> dict[str, Any] | None:
+    """Return what a run reported of this network: at its widths, and snapped or not; None where it reported nothing of it."""
     if not source.is_dir():
         return None
-    last = RunDirectory.open(source).read_json(RESULT_FILE)["rows"][-1]
-    return {"widths": last["widths"], **last["averaged"]}
+    widths = (trained.weight_bits, trained.activation_bits, snapped)
+    for row in reversed(RunDirectory.open(source).read_json(RESULT_FILE)["rows"]):
+        if (row["weight_bits"], row["activation_bits"], row.get("snapped", False)) == widths:
+            return {"widths": row["widths"], **row["averaged"]}
+    return None

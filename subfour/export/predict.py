@@ -42,6 +42,8 @@ def predict(deployed: Deployed, images: Sequence[Path], *, top: int = 5) -> list
 
 
 def _pixels(path: Path, deployed: Deployed) -> NDArray[np.uint8]:
+    if path.is_dir():
+        raise ValueError(f"image: {path} is a folder; name the image files in it")
     if not path.is_file():
         raise ValueError(f"image: there is no file {path}")
     try:

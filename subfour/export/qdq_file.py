@@ -14,7 +14,7 @@ import numpy as np
 
 from subfour.export.graph import CODE_KIND
 from subfour.export.writer import Writer, array, window
-from subfour.integer.program import Add, CodeSum, Dequantize, Gate, Layer, Lookup, Quantize
+from subfour.integer.program import Add, CodeSum, Dequantize, Gate, Layer, Lookup, Quantize, readers
 
 SKIP_KIND = np.dtype(np.int16)
 """What sums are stored as."""
@@ -41,9 +41,10 @@ class QdqWriter(Writer):
         """Write a convolution or a matrix product with its bias."""
         graph, name = self.graph, layer.name
         multiplier, addend = array(layer.multiplier), array(layer.addend)
-        silent = np.abs(addend) > LARGEST_BIAS * multiplier
+        silent = (multiplier == 0) | (np.abs(addend) > LARGEST_BIAS * multiplier)
         codes = np.where(silent.reshape(-1, *[1] * (layer.codes.ndim - 1)), 0, array(layer.codes))
         multiplier = np.where(silent, np.abs(addend) / LARGEST_BIAS, multiplier)
+        multiplier[multiplier == 0] = 1  # nothing but zeros comes out, whatever the scale
         source = self.quantizer_of(layer)
         step = float(source.step) if isinstance(source, Quantize) else 1.0
         weight = graph.weight(f"{name}.weight", codes, layer.weight_bits)
@@ -81,12 +82,19 @@ class QdqWriter(Writer):
         self.graph.node("Identity", [rounded], add.name)
 
     def _skip_step(self, add: Add) -> float:
-        """Return the int16 step of a sum: from the quantizer behind it, or behind the next sum."""
+        """Return the int16 step of a sum: from the quantizer behind it, through a nonlinearity too, or behind the next sum.
+
+        Raises:
+            ValueError: there is neither.
+        """
+        for quantize, _function in readers(self.program, add.name):
+            return float(quantize.step) / SKIP_STEPS
         for consumer in self.program.consumers(add.name):
-            if isinstance(consumer, Quantize):
-                return float(consumer.step) / SKIP_STEPS
-        following = next(consumer for consumer in self.program.consumers(add.name) if isinstance(consumer, Add))
-        return self._skip_step(following)
+            if isinstance(consumer, Add):
+                return self._skip_step(consumer)
+        raise ValueError(
+            f"format: qdq has no step for the sum {add.name}, which neither a quantizer nor another sum reads; use --format onnx"
+        )
 
     def _round(self, values: str, name: str, step: float, *, kind: "np.dtype[Any]" = CODE_KIND, zero: int = 0) -> str:
         """Write codes and what they stand for, and return the latter's name."""

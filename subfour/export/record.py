@@ -37,7 +37,8 @@ class Record:
     snapping: dict[str, Any] | None
     """What the network was snapped with (integer/measure.py); None if it was not."""
     accuracy: dict[str, Any] | None
-    """What the run reported on its validation images; None for a file exported from weights alone."""
+    """What the run reported of this very network, at its size and snapped or not, on its validation images; None where it
+    reported nothing of it, or for a file exported from a model file."""
 
     def to_json(self) -> str:
         """Return it as one line of JSON; in an ONNX file with room for the checksum of the file (seal.py)."""

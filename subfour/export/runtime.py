@@ -67,9 +67,13 @@ def read_file(path: Path) -> tuple[Record, bytes]:
     Raises:
         ValueError: the file is missing, damaged, no ONNX, not ours, not meant for runtimes, or not what its metadata say.
     """
+    if path.is_dir():
+        raise ValueError(f"model: {path} is a folder, not an exported file; if it is a run, make one with: {EXPORT}")
     if not path.is_file():
         raise ValueError(f"model: there is no file {path}")
     content = path.read_bytes()
+    if content[8:10] == b'{"':  # as safetensors begin, behind the size of their header
+        raise ValueError(f"model: {path} is a model file, not an exported one; export it with: subfour export {path} --out FILE")
     sealed = is_sealed(content)
     if sealed is False:
         raise ValueError(f"model: {path} is damaged: its content does not have the checksum in its metadata; export it again")

@@ -13,6 +13,7 @@ import difflib
 import logging
 import math
 import pickle
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,9 @@ FAMILIES = ["subfour", "torchvision", "timm"]
 OURS = {"mobilenet_v1": MobileNetV1, "tiny_mobilenet_v3": tiny_mobilenet_v3}
 
 TORCHVISION_MOBILENETS = ("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large")
+
+QUANTIZER = re.compile(r"\b(weight|activation|skip)_quantizer\.")
+"""In names of what subfour's own quantized networks hold beside weights."""
 
 CHECKPOINT_WRAPPERS = ("state_dict_ema", "state_dict", "model")
 """Entries of a training checkpoint that hold the weights; averaged weights are preferred, as in timm."""
@@ -112,7 +116,7 @@ def _build(name: str, num_classes: int, architecture: Architecture) -> nn.Module
     """Return the network with random weights and its own strides."""
     family, _, network = name.partition("/")
     if network not in _known_networks(family):
-        raise ValueError(_unknown(name))
+        raise ValueError(unknown_network(name))
     width = architecture.width
     dropout = {} if architecture.dropout is None else {"dropout": architecture.dropout}
     model: nn.Module
@@ -152,7 +156,7 @@ def _known_networks(family: str) -> Collection[str]:
     return ()
 
 
-def _unknown(name: str) -> str:
+def unknown_network(name: str) -> str:
     """Return the message for a name that is not known, with the nearest known ones."""
     family, _, network = name.rpartition("/")
     families = [family] if family in FAMILIES else FAMILIES
@@ -247,11 +251,15 @@ def _load(model: nn.Module, state: dict[str, Tensor], *, rehead: bool) -> None:
         "of another shape": [key for key in own if key in state and own[key].shape != state[key].shape],
     }
     if any(misfits.values()):
+        if any(QUANTIZER.search(key) for key in state):
+            raise ValueError(
+                "weights: they are of a quantized network, where a float one is to start; continue its run with --from RUN"
+            )
         listed = "; ".join(f"{what}: {_shortened(keys)}" for what, keys in misfits.items() if keys)
         raise ValueError(f"weights: they are of another network: {listed}")
     model.load_state_dict(state, strict=False)
 
 
-def _shortened(keys: list[str], shown: int = 5) -> str:
+def _shortened(keys: list[str], shown: int = 3) -> str:
     rest = f" and {len(keys) - shown} more" if len(keys) > shown else ""
     return ", ".join(keys[:shown]) + rest

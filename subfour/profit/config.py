@@ -129,7 +129,10 @@ class RunConfig:
         check_granularity(self.quantizer, self.weight_granularity)
         if self.profit.at_bits is not None and self.profit.at_bits not in self.weight_bits:
             widths_shown = " ".join(map(str, self.weight_bits))
-            raise ValueError(f"profit.at_bits: {self.profit.at_bits} is not among weight_bits ({widths_shown})")
+            raise ValueError(
+                f"profit.at_bits: {self.profit.at_bits} is not among weight_bits ({widths_shown}); "
+                "name one of them, or add it to these"
+            )
         self._refuse_what_would_be_ignored()
 
     def _refuse_what_would_be_ignored(self) -> None:

@@ -38,6 +38,9 @@ MODEL_FILE = "model.safetensors"
 
 FORMAT = "subfour model 1"
 
+EXPORTED_SUFFIXES = {".onnx", ".npz"}
+"""Of files that `subfour export` writes, and this module cannot read."""
+
 LARGEST_EXCESS = 16
 """A file that asks for a network so many times its own size is not built to see what does not fit."""
 
@@ -123,9 +126,16 @@ def read_model(path: Path) -> TrainedModel:
     try:
         tensors, record = unpack_tensors(path)
     except ValueError as error:
+        if path.suffix in EXPORTED_SUFFIXES:
+            raise ValueError(f"model: {path} is an exported file; give the run or the model file that it was made from") from None
         raise ValueError(f"model: {path} is {error}") from None
-    if record.get("format") != FORMAT:
-        raise ValueError(f"model: {path} was not written by subfour; its format is {record.get('format')!r}, not {FORMAT!r}")
+    if "format" not in record:
+        raise ValueError(
+            f"model: {path} holds plain weights, no model; give the run directory or its {MODEL_FILE}, or train from the weights "
+            f"of a float network with: subfour train RECIPE --weights {path}"
+        )
+    if record["format"] != FORMAT:
+        raise ValueError(f"model: {path} was not written by subfour; its format is {record['format']!r}, not {FORMAT!r}")
     try:
         return _rebuild(tensors, record)
     except (AttributeError, KeyError, TypeError, ValueError) as error:

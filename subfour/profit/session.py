@@ -180,6 +180,8 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("mps"):
         raise ValueError(f"device: {name} has no float64, in which accuracy and AIWQ are computed; use auto or cpu")
+    if name.partition(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"device: {name!r} is not possible; use auto, cpu or cuda")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -204,10 +206,14 @@ def continued(config: RunConfig, from_run: str) -> RunConfig:
     for name in ("model", "architecture", "padding", *quantization):
         if getattr(earlier, name) != getattr(config, name):
             raise ValueError(f"{name}: {getattr(config, name)} differs from {getattr(earlier, name)} in {from_run}; use the same")
+    example = f"--weight-bits {min(3, earlier.weight_bits[-1])} --activation-bits {min(3, earlier.activation_bits[-1])}"
     for name in ("weight_bits", "activation_bits"):
         reached, asked = getattr(earlier, name)[-1], getattr(config, name)[0]
         if asked > reached:
-            raise ValueError(f"{name}: {asked} is wider than the {reached} bits that {from_run} ended with; name narrower ones")
+            raise ValueError(
+                f"{name}: {asked} is wider than the {reached} bits that {from_run} ended with; "
+                f"name narrower ones, such as {example}"
+            )
     if config.teacher == "self" and not was_float and not (Path(from_run) / TEACHER_FILE).exists():
         raise ValueError(f"teacher: self is the float network, which {from_run} did not keep; use none, or another network")
     return replace(config, from_run=from_run, starting_weight_bits=earlier.weight_bits[-1], weights="none")

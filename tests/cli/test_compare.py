@@ -132,6 +132,15 @@ def test_a_bad_study_is_refused_before_anything_runs(tmp_path: Path, text: str, 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_study_that_is_no_file_is_refused(tmp_path: Path):
+    assert error("compare", tmp_path / "no.toml").startswith(f"study: there is no file {tmp_path / 'no.toml'}; name a TOML file")
+    assert error("compare", tmp_path).startswith(f"study: {tmp_path} is a folder; name a TOML file")
+
+
+def test_a_study_whose_folder_is_a_file_is_refused(study: Path):
+    assert error("compare", study, "--out", study).startswith(f"out: {study} is a file, and cannot hold others")
+
+
 def test_what_was_to_start_from_a_run_that_diverged_has_diverged_too(tmp_path: Path, photographs: Path):
     """And does not stop the others; nor is it tried again."""
     wild = "--schedule.float-lr 1e30 --schedule.max-steps 3 --padding zero"

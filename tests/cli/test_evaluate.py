@@ -85,7 +85,17 @@ def test_a_bad_model_is_named(finished_run: Path, interrupted: Path, tmp_path: P
     assert error("evaluate", interrupted) == (
         f"model: the run {interrupted} is not finished; finish it with: subfour train --resume {interrupted}"
     )
-    assert "was not written by subfour" in error("evaluate", finished_run / "weights.safetensors")
+    checkpoint = next((finished_run / "checkpoints").iterdir())
+    for weights in (finished_run / "weights.safetensors", finished_run / "teacher.safetensors", checkpoint):
+        message = error("evaluate", weights)
+        assert message.startswith(
+            f"model: {weights} holds plain weights, no model; give the run directory or its model.safetensors"
+        )
+        assert message.endswith(f"subfour train RECIPE --weights {weights}")
+    exported = tmp_path / "mine.onnx"
+    exported.write_bytes(b"\x08\x0a\x12\x07subfour")
+    for command in ("evaluate", "inspect", "cost"):
+        assert error(command, exported).startswith(f"model: {exported} is an exported file; give the run or the model file that")
     assert "is damaged or not a safetensors file" in error("evaluate", finished_run / "result.json")
     truncated = tmp_path / "model.safetensors"
     truncated.write_bytes((finished_run / "model.safetensors").read_bytes()[:5000])
@@ -93,7 +103,10 @@ def test_a_bad_model_is_named(finished_run: Path, interrupted: Path, tmp_path: P
 
 
 def test_a_device_that_is_not_there_is_refused(finished_run: Path):
-    assert error("evaluate", finished_run, "--device", "abacus").startswith("device: 'abacus' is not available here")
+    for device in ("abacus", "gpu"):
+        message = f"device: {device!r} is not possible; use auto, cpu or cuda"
+        assert error("evaluate", finished_run, "--device", device) == message
+    assert error("evaluate", finished_run, "--device", "cuda:x").startswith("device: 'cuda:x' is not available here")
 
 
 def test_a_batch_size_must_be_positive(finished_run: Path):

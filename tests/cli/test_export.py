@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,21 @@ def test_a_file_holds_what_its_run_says_of_it(finished_run: Path, exported: Path
     assert record.accuracy["top1"] == reported["rows"][-1]["averaged"]["top1"]
     assert record.classes == tuple(reported["classes"])
     assert (record.network, record.weight_bits, record.activation_bits) == ("subfour/tiny_mobilenet_v3", 4, 4)
+
+
+def test_a_file_of_another_network_than_its_run_reported_has_no_accuracy(finished_run: Path, tmp_path: Path):
+    """A row without snapping is that of the file without, and no other size was evaluated."""
+    file = tmp_path / "model.onnx"
+    rows = json.loads((finished_run / "result.json").read_text())["rows"]
+    unsnapped = next(row for row in reversed(rows) if row["widths"] == "A4W4" and not row["snapped"])
+    printed("export", finished_run, "--out", file, "--no-snap")
+    assert read_file(file)[0].accuracy == {"widths": "A4W4", **unsnapped["averaged"]}
+    printed("export", finished_run, "--out", file, "--resolution", 40, "--no-snap")
+    assert read_file(file)[0].accuracy is None
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    (run / "result.json").write_text(json.dumps({"rows": rows[:-1]}))
+    printed("export", run, "--out", file)
+    assert read_file(file)[0].accuracy is None
 
 
 def test_json_has_the_bytes_of_the_file(finished_run: Path, tmp_path: Path):
@@ -60,6 +76,31 @@ def test_wrong_options_are_named(finished_run: Path, tmp_path: Path):
     assert error("export", finished_run, "--out", "a", "--resolution", 0).startswith("image_size: 0 is not possible")
 
 
+def test_no_file_is_written_over_what_is_read_or_belongs_to_a_run(finished_run: Path, tmp_path: Path):
+    """A model file may be the only copy."""
+    file = Path(shutil.copy(finished_run / "model.safetensors", tmp_path / "mine.safetensors"))
+    before = file.read_bytes()
+    (tmp_path / "link.onnx").symlink_to(file)
+    for out in (file, tmp_path / ".." / tmp_path.name / file.name, tmp_path / "link.onnx"):
+        assert error("export", file, "--out", out).startswith(f"out: {out} is what is read, and would be lost; name another file")
+    assert file.read_bytes() == before
+    checkpoint = next((finished_run / "checkpoints").iterdir())
+    for out in (*(finished_run / name for name in ("config.json", "model.safetensors", "metrics.jsonl")), checkpoint):
+        held = out.read_bytes()
+        assert error("export", file, "--out", out).startswith(f"out: {out} belongs to a run, which would be damaged")
+        assert out.read_bytes() == held
+
+
+@pytest.mark.parametrize(
+    ("file_format", "name", "right"),
+    [("codes", "e.onnx", "e.npz"), ("onnx", "e.npz", "e.onnx"), ("qdq", "e.safetensors", "e.onnx")],
+)
+def test_a_name_that_contradicts_the_format_is_refused(finished_run: Path, here: Path, file_format: str, name: str, right: str):
+    expected = f"out: {name} is no name for the format {file_format}; use {right}, or another --format"
+    assert error("export", finished_run, "--out", name, "--format", file_format) == expected
+    assert not Path(name).exists()
+
+
 def test_verify_exits_0_where_a_snapped_file_is_exact(finished_run: Path, exported: Path):
     result = json.loads(printed("verify", exported, "--run", finished_run, "--images", 20, "--json"))
     assert (result["snapped"], result["exact"]) == (True, True)
@@ -93,6 +134,7 @@ def test_verify_names_what_does_not_fit(finished_run: Path, exported: Path, tmp_
     assert error("verify", exported, "--run", finished_run, "--images", 0) == "images: 0 is not possible; use 1 or more"
     threads = "threads: -1 is not possible; use 1 or more, or 0 to leave it to the runtime"
     assert error("verify", exported, "--run", finished_run, "--threads", -1) == threads
+    assert error("verify", exported, "--run", finished_run, "--runtimes").startswith("runtimes: none is named; name one or more")
     assert error("predict", exported, exported, "--threads", -1) == threads
     write_folder(tmp_path / "more", classes=[f"class{number:02}" for number in range(11)], images=1)
     source = f"folder:{tmp_path / 'more'}"
@@ -110,3 +152,5 @@ def test_benchmark_prints_a_row_for_each_executor(exported: Path):
     assert headings.split() == ["executor", "batch", "ms", "over", "float", "images/s"]
     assert len(rows) == 6
     assert error("benchmark", exported, "--threads", 0) == "threads: 0 is not possible; use 1 or more"
+    assert error("benchmark", exported, "--batches").startswith("batches: none is named; name one or more, such as 1 16")
+    assert error("benchmark", exported, "--runtimes").startswith("runtimes: none is named; name one or more, such as onnxruntime")

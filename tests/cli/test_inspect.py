@@ -74,5 +74,16 @@ def test_an_unknown_network_suggests_near_ones():
     assert "did you mean torchvision/mobilenet_v2" in error("inspect", "torchvision/mobilenetv2")
 
 
+@pytest.mark.parametrize("command", ["inspect", "cost"])
+def test_what_may_be_a_path_is_looked_for_as_one(command: str, here: Path):
+    for word in ("nowhere", "runs/nowhere"):
+        message = error(command, word)
+        assert message.startswith(f"model: {word!r} is not known; ")
+        assert message.endswith(f"; nor is there a run directory or a model file {word}")
+    assert "did you mean subfour/mobilenet_v1" in error(command, "mobilenet_v1")
+    Path("results").mkdir()
+    assert error(command, "results").startswith("results: not a run directory, it has no config.json")
+
+
 def test_a_layer_that_cannot_be_quantized_is_named():
     assert error("inspect", "torchvision/vit_b_16").startswith("class_token: VisionTransformer would stay float")

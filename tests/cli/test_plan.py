@@ -76,3 +76,9 @@ def test_a_plan_goes_nowhere(option: str):
 def test_the_plan_of_a_continued_run_starts_at_its_width(finished_run: Path):
     phases = json.loads(printed("plan", "digits", "--from", finished_run, "--weight-bits", 3, "--activation-bits", 3, "--json"))
     assert [(phase["activation_bits"], phase["weight_bits"]) for phase in phases] == [(3, 4)] * 3 + [(3, 3)] * 7
+
+
+def test_a_continued_run_without_widths_is_told_how_to_name_some(finished_run: Path):
+    message = error("plan", "digits", "--from", finished_run)
+    assert message.startswith(f"weight_bits: 8 is wider than the 4 bits that {finished_run} ended with; name narrower ones")
+    assert message.endswith("such as --weight-bits 3 --activation-bits 3")

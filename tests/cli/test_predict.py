@@ -63,3 +63,20 @@ def test_wrong_arguments_are_named(folder: Path):
     assert error("predict", file, folder / "image.png", "--top", 0) == "top: 0 is not possible; use 1 or more"
     assert error("predict", file, file) == f"image: {file} is none of BMP, GIF, JPEG, JPEG2000, PNG, PPM, TIFF, WEBP"
     assert error("predict", folder / "image.png", folder / "image.png").startswith("model: ")
+    assert (
+        error("predict", file, folder / "image.png", "--top", 99)
+        == f"top: 99 is more than the 10 classes of {file}; use 10 or less"
+    )
+    assert error("predict", folder, folder / "image.png").startswith(f"model: {folder} is a folder, not an exported file")
+    assert error("predict", file, folder) == f"image: {folder} is a folder; name the image files in it"
+
+
+def test_a_model_file_is_to_be_exported_first(folder: Path):
+    model = Path(__file__).parents[2] / "results" / "models" / "digits-w2a2.safetensors"
+    message = error("predict", model, folder / "image.png")
+    assert message == f"model: {model} is a model file, not an exported one; export it with: subfour export {model} --out FILE"
+
+
+def test_by_default_there_are_three_classes_for_each_image(folder: Path):
+    (guesses,) = json.loads(printed("predict", folder / "model.onnx", folder / "image.png", "--json")).values()
+    assert len(guesses) == 3

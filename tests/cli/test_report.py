@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pytest
+
 from tests.cli.command import error, printed
 
 
@@ -21,3 +23,16 @@ def test_mistakes_are_named(finished_run: Path, tmp_path: Path):
     assert error("report").startswith("run")
     assert error("report", tmp_path).startswith(f"{tmp_path}: not a run directory")
     assert error("report", finished_run, "--out", tmp_path).startswith(f"out: {tmp_path} is a folder; name a file")
+    file = tmp_path / "file"
+    file.touch()
+    assert error("report", finished_run, "--out", file / "x.html").startswith(f"out: {file} is a file, and cannot hold others")
+    assert error("report", finished_run, "--figures", file).startswith(f"figures: {file} is a file, and cannot hold others")
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "result.json", "model.safetensors", "checkpoints/new"])
+def test_no_page_is_written_over_what_a_run_holds(interrupted: Path, name: str):
+    """Nor where its result will be: a run with one is finished."""
+    out = interrupted / name
+    held = out.read_bytes() if out.exists() else None
+    assert error("report", interrupted, "--out", out).startswith(f"out: {out} belongs to a run, which would be damaged")
+    assert (out.read_bytes() if out.exists() else None) == held

@@ -38,7 +38,12 @@ def test_bad_data_are_refused(here: Path):
 def test_bad_weights_are_refused(here: Path, finished_run: Path, photographs: Path):
     resnet = ["--data", f"folder:{photographs}", "--model", "torchvision/resnet18", "--weights"]
     assert refused(*resnet, "nowhere.pth").startswith("weights: 'nowhere.pth' is no file")
-    assert refused(*resnet, finished_run / "weights.safetensors").startswith("weights: they are of another network: missing")
+    message = refused(*resnet, finished_run / "teacher.safetensors")
+    assert re.fullmatch(r"weights: they are of another network: missing: (\S+, ){2}\S+ and \d+ more; unexpected: .*", message)
+    for quantized in ("model.safetensors", "weights.safetensors"):
+        message = refused("--weights", finished_run / quantized)
+        assert message.startswith("weights: they are of a quantized network, ")
+        assert message.endswith("continue its run with --from RUN")
     Path("truncated.safetensors").write_bytes((finished_run / "weights.safetensors").read_bytes()[:5000])
     assert refused(*resnet, "truncated.safetensors").startswith("weights: 'truncated.safetensors' cannot be read")
     torch.save(resnet18(num_classes=7).state_dict(), "seven.pth")

@@ -50,6 +50,32 @@ def test_a_file_with_one_wrong_constant_is_found_out_and_its_layer_named():
         assert list(comparison.different_parts) == [behind, LAYER]
 
 
+def dead(program: Program, *, addend: float) -> Program:
+    """Return a program with a channel of multiplier 0 in one layer and in the last, as a batch norm's gain of 0 leaves it."""
+
+    def killed(layer: Layer) -> Layer:
+        constants = {"multiplier": layer.multiplier.detach().clone(), "addend": layer.addend.detach().clone()}
+        constants["multiplier"][1], constants["addend"][1] = 0, addend
+        return replace(layer, **constants)
+
+    names = {LAYER, program.output}
+    changed = (killed(layer) if isinstance(layer, Layer) and layer.name in names else layer for layer in program.operations)
+    return replace(program, operations=tuple(changed))
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_channel_of_multiplier_0_is_compared_by_its_value(runtime: str):
+    """Whose accumulators cannot be told: the same value is no difference, another one is."""
+    program, other = (dead(program_of(TINY, snapped=False), addend=addend) for addend in (0.3, 0.6))
+    content, wrong = (ONNX_WRITERS["onnx"](one).write(record_for(one)).SerializeToString() for one in (program, other))
+    comparison = verified(program, content).comparisons[runtime]
+    assert not {LAYER, program.output} & comparison.different_parts.keys()
+    assert comparison.exact_images == 2
+    comparison = verified(program, wrong).comparisons[runtime]
+    assert {LAYER, program.output} <= comparison.different_parts.keys()
+    assert comparison.exact_images == 0
+
+
 def test_torch_is_compared_by_its_logits_and_codes():
     program = program_of(TINY, snapped=True)
     verifier = verified(program, content_of(TINY, snapped=True))

@@ -90,5 +90,8 @@ def test_classes_are_told_apart_by_name(tmp_path: Path):
     (tmp_path / "val" / "wolf").rename(tmp_path / "val" / "newt")
     with pytest.raises(ValueError, match=f"data: {source} has a class 'newt', which the model does not know; give data of its"):
         evaluate_model(trained(NAMES), source)
+    strangers = trained(tuple(f"class {name}" for name in NAMES))  # by place neither, though nothing is shared
+    with pytest.raises(ValueError, match="which the model does not know"):
+        evaluate_model(strangers, source)
     shutil.rmtree(tmp_path / "val" / "newt")
     assert same(evaluate_model(trained(NAMES), source), evaluate_model(rearranged, source))

@@ -201,9 +201,9 @@ def test_a_file_of_another_kind_is_a_value_error(file: Path, content: bytes):
 
 
 def test_a_file_of_another_program_is_a_value_error(file: Path):
-    """Its format is named, and the one expected."""
+    """Its format is named, and the one expected; plain weights have none."""
     save_file({"weight": torch.ones(3)}, file)
-    with pytest.raises(ValueError, match="was not written by subfour; its format is None, not 'subfour model 1'"):
+    with pytest.raises(ValueError, match=r"holds plain weights, no model; give the run directory or its model\.safetensors"):
         read_model(file)
     save_file({"weight": torch.ones(3)}, file, {METADATA: json.dumps({"format": "subfour model 2"})})
     with pytest.raises(ValueError, match=f"its format is 'subfour model 2', not '{FORMAT}'"):

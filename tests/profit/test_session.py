@@ -93,7 +93,7 @@ def test_an_outside_teacher_is_frozen_and_has_its_own_weights(config: RunConfig,
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda config: replace(config, device="tpu"), "device: 'tpu' is not available here"),
+        (lambda config: replace(config, device="tpu"), "device: 'tpu' is not possible; use auto, cpu or cuda"),
         (lambda config: replace(config, device="mps"), "device: mps has no float64"),
         (lambda config: replace(config, model="subfour/tiny"), "model: 'subfour/tiny' is not known"),
         (lambda config: replace(config, weights="missing.pth"), "weights: 'missing.pth' is no file"),
