@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from subfour.quantizers import UNIQ, Quantizer
+from subfour.quantizers import Quantizer
 
 WELL_ABOVE = 0.25
 """Share of the way from chance to 100 % from which on a network has learned: 32.5 % of 10 classes, 25 % of 1,000. Below it,
@@ -61,7 +61,7 @@ def check_ranges(model: nn.Module) -> None:
             continue
         if not quantizer.has_ranges():
             raise CollapseError(f"the range of {name} is not finite; try a lower schedule.range-lr-scale or schedule.lr")
-        if isinstance(quantizer, UNIQ):  # it has no step, and refuses weights that are all the same by itself
+        if not quantizer.uniform:  # it has no step, and stops the training by itself where weights are all the same
             continue
         params = quantizer.params()
         for step in (params.pre_scale, params.scale):

@@ -86,6 +86,20 @@ class Quantizer(nn.Module):
         """
         raise NotImplementedError
 
+    def refit(self, values: Tensor) -> None:
+        """Set the ranges anew while training, in place, where they are not learned.
+
+        Args:
+            values: as `initialize` takes them.
+
+        Raises:
+            FloatingPointError: training has left no value that tells anything about a range, or one that is not finite.
+        """
+        try:
+            self.initialize(values)
+        except ValueError as error:
+            raise FloatingPointError(str(error)) from None
+
     def has_ranges(self) -> bool:
         """Return whether the ranges are set, for the present width where they belong to one."""
         # Ranges are created as NaN: a state that was calibrated is finite, one saved before calibration is not.

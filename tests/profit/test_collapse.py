@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from subfour.profit.collapse import ChanceGuard, CollapseError, check_parameters, check_ranges
-from subfour.profit.method import ProfitRun
-from subfour.quantizers import PACT, DuQ, DuQWeight, Quantizer
+from subfour.profit.method import FAILURE_FILE, ProfitRun
+from subfour.quantizers import METHODS, PACT, DuQ, DuQWeight, Quantizer, QuantizerName
 from subfour.rundir import RunDirectory
 from subfour.train.interruption import Interruption
 from tests.profit.conftest import FinishedRun
@@ -204,3 +204,18 @@ def test_the_guard_can_be_told_to_let_go(finished: FinishedRun, tmp_path: Path, 
     assert json.loads((tmp_path / "chance" / "result.json").read_text())["rows"]
     with pytest.raises(CollapseError, match="the loss is nan"):
         train(tmp_path / "nan", config, lambda run: Saboteur(run, 0, fill(float("nan"))))
+
+
+@pytest.mark.parametrize("quantizer", METHODS)
+@pytest.mark.parametrize(("weight_bits", "activation_bits"), [(32, 4), (4, 32)])
+def test_every_quantizer_collapses_alike_where_the_rate_is_too_high(
+    finished: FinishedRun, tmp_path: Path, quantizer: QuantizerName, weight_bits: int, activation_bits: int
+):
+    """Whether a range is learned or follows the values: the run says why, and can go on."""
+    schedule = replace(finished.config.schedule, float_epochs=1, stabilize_epochs=0, sample_epochs=0, max_steps=3, lr=1e30)
+    changes = {"quantizer": quantizer, "weight_bits": (weight_bits,), "activation_bits": (activation_bits,)}
+    config = replace(finished.config, schedule=schedule, method="none", teacher="none", snap=False, **changes)
+    with pytest.raises(CollapseError, match=rf"phase 2 of \d \(finetune A{activation_bits}W{weight_bits}\): .+ are kept$"):
+        train(tmp_path, config)
+    failure = RunDirectory(tmp_path).read_json(FAILURE_FILE)
+    assert (failure["phase"], failure["epoch"]) == (1, 0)

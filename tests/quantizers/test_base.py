@@ -157,3 +157,21 @@ def test_nothing_can_be_learned_from_nothing(name: str):
     quantizer.bits = 4
     with pytest.raises(ValueError, match=r"all zero|not a positive"):
         quantizer.initialize(torch.full((8,), quantizer.offset))
+
+
+@pytest.mark.parametrize("name", ["affine-signed", "affine-weight", "sawb", "uniq"])
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf"), 0.0])
+def test_a_range_that_follows_values_stops_training_where_it_has_none(name: str, wrong: float):
+    """Training has diverged, as with a loss that is not finite; calibration meets bad input. The range stays what it was."""
+    made = ALL[name]()
+    made.bits = 4
+    made.initialize(samples())
+    before = {entry: value.clone() for entry, value in made.state_dict().items()}
+    values = torch.zeros(8)
+    values[3] = wrong
+    with pytest.raises(ValueError, match="all zero|not finite"):
+        made.initialize(values)
+    if name != "affine-signed" or wrong != 0:  # one batch of zeros leaves a running mean
+        with pytest.raises(FloatingPointError, match="all zero|not finite"):
+            made(values)
+    assert all(torch.equal(value, before[entry]) for entry, value in made.state_dict().items())
