@@ -276,7 +276,7 @@ def test_a_run_that_stops_at_a_loss_that_is_not_finite_leaves_word_until_it_goes
             train(folder, wild)
         failure = RunDirectory(folder).read_json(FAILURE_FILE)
         assert (failure["phase"], failure["epoch"]) == (0, 0)
-        assert "try a lower schedule.lr" in failure["error"]
+        assert "try a lower schedule.float-lr" in failure["error"]
     RunDirectory(folder).write_json("config.json", finished.config.to_json())
     train(folder, finished.config)
     assert not (folder / FAILURE_FILE).exists()
