@@ -151,9 +151,10 @@ class ProfitRun:
             self.run.write_bytes(TEACHER_FILE, float_network(self.config, self.average))
         collective.wait_for_all()
         set_bits(self.model, phase.weight_bits, phase.activation_bits)
-        self.average.forget(missing_ranges(self.model))
         narrower = phase.weight_bits != (before.weight_bits if before else self.config.starting_weight_bits)
-        calibrate_weights(self.model, anew=narrower and phase.weight_bits < self.config.refit_below_bits)
+        anew = narrower and phase.weight_bits < self.config.refit_below_bits
+        self.average.forget(missing_ranges(self.model, anew=anew))
+        calibrate_weights(self.model, anew=anew)
         if needs_calibration(self.model):
             calibrate(
                 self.model, self.examiner.training_batches("calibrate", self.config.calibration_batches), self.session.device
