@@ -57,9 +57,9 @@ class DSQ(Quantizer):
 
     @property
     def offset(self) -> float:
-        """The lower end l; before it has a value, the least of the domain."""
+        """The lower end, whichever of l and u that is; before it has a value, the least of the domain."""
         expected = HSWISH_MINIMUM if self.domain == "hswish" else 0.0
-        return self.lower.item() if self.initialized else expected
+        return self._lowest.item() if self.initialized else expected
 
     @property
     def _lowest(self) -> Tensor:
