@@ -44,13 +44,17 @@ def calibrate_weights(model: nn.Module, *, anew: bool) -> None:
                 raise ValueError(f"{name}.weight: {error}; train or load weights that are not all zero") from None
 
 
-def missing_ranges(model: nn.Module) -> list[str]:
-    """Return the names, in the state dict, of the ranges that quantize and are not set for their width."""
+def missing_ranges(model: nn.Module, *, anew: bool) -> list[str]:
+    """Return the names, in the state dict, of the ranges that quantize and are about to be set.
+
+    They are those that are not set for their width; with `anew`, also those of all weights.
+    """
     quantizers = {name: module for name, module in model.named_modules() if isinstance(module, Quantizer)}
+    weights = {layer.weight_quantizer for layer in quant_layers(model).values()} if anew else set()
     return [
         f"{name}.{entry}"
         for name, quantizer in quantizers.items()
-        if quantizer.enabled and not quantizer.initialized
+        if quantizer.enabled and (quantizer in weights or not quantizer.initialized)
         for entry, value in quantizer.state_dict().items()
         if value.is_floating_point()
     ]

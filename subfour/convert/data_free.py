@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from subfour.convert.batchnorm import batchnorm_after
 from subfour.convert.graph import RANGE_KEEPING, SUMS, module_operation, operation_of, pools_globally, trace
 from subfour.layers import QuantConv2d, QuantLinear, quant_layers
+from subfour.modes import evaluation_mode
 from subfour.seeding import derive_seed
 
 SAMPLES = 4096
@@ -35,13 +36,16 @@ def set_ranges(model: nn.Module) -> None:
         model: converted, its weights at their width.
 
     Raises:
-        ValueError: nothing is known of what feeds a layer; names it.
+        ValueError: nothing is known of what feeds a layer, or it tells nothing about a range; names the layer.
     """
     samples = input_samples(model)
     for name, layer in quant_layers(model).items():
         quantizer = layer.activation_quantizer
         if quantizer.enabled and not quantizer.initialized:
-            quantizer.initialize(samples[name])
+            try:
+                quantizer.initialize(samples[name])
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
 
 
 @torch.no_grad()
@@ -49,13 +53,14 @@ def correct_biases(model: nn.Module) -> None:
     """Take what quantized weights add to each output channel's mean from its bias, or from the batch norm behind it, in place.
 
     Args:
-        model: converted, with weight ranges.
+        model: converted, with weight ranges; the modes of its modules are restored.
 
     Raises:
         ValueError: nothing is known of what feeds a layer, or it has neither bias nor batch norm; names it.
     """
     norms = batchnorm_after(model)
-    shifts = {name: _shift(layer, values) for (name, values), layer in _with_layers(model)}
+    with evaluation_mode(model):  # in training some quantizers follow the weights, or add noise to them
+        shifts = {name: _shift(layer, values) for (name, values), layer in _with_layers(model)}
     for name, shift in shifts.items():
         layer, norm = quant_layers(model)[name], norms.get(name)
         if norm is not None and norm.running_mean is not None:

@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 class SnappedNetwork(nn.Module):
     """Normalised images [N, 3, H, W] -> logits [N, classes], computed in codes.
 
-    Batch norm is folded, so its statistics stand still; scale, shift, ranges and weights train.
+    Batch norm is folded, so its statistics stand still; scale, shift, biases and ranges train. Weights could, but the
+    snap phase lets them stand still too.
     """
 
     def __init__(self, model: nn.Module, preprocessing: Preprocessing, snapping: Snapping) -> None:

@@ -58,6 +58,9 @@ from subfour.quantizers import HSWISH_MINIMUM
 HARD_SIGMOID_SLOPE, HARD_SIGMOID_SHIFT = 1 / 6, 3.0
 """hardsigmoid(v) = clip((v + 3) / 6, 0, 1)"""
 
+SMALLEST_STEP, LARGEST_STEP = 1e-30, 1e30
+"""Of a quantizer before it is snapped: between them a step, its inverse and their products with units are ordinary floats."""
+
 
 def snap(program: Program, snapping: Snapping) -> Program:
     """Return the snapped program, differentiable in the constants of the program given.
@@ -68,8 +71,22 @@ def snap(program: Program, snapping: Snapping) -> Program:
 
     Raises:
         ValueError: the network combines values in a way that has no integer form; the message names it.
+        FloatingPointError: training has left a constant that lies on no grid; names its layer or quantizer.
     """
+    _check_constants(program)
     return _Snapper(program, snapping).snapped()
+
+
+def _check_constants(program: Program) -> None:
+    """Raise unless layers have finite constants, and quantizers a step; see `snap`."""
+    for operation in program.operations:
+        if isinstance(operation, Layer):
+            finite = operation.multiplier.isfinite() & operation.addend.isfinite()
+            if not bool(finite.all()):
+                raise FloatingPointError(f"{operation.name}: its scale or shift is not finite, so it cannot be snapped")
+        elif isinstance(operation, Quantize) and not SMALLEST_STEP < float(operation.step.detach()) < LARGEST_STEP:
+            step = float(operation.step.detach())
+            raise FloatingPointError(f"{operation.name}: its step is {step:.3g}, so it cannot be snapped")
 
 
 def coarse_layers(snapped: Program, snapping: Snapping) -> list[str]:

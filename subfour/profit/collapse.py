@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from subfour.quantizers import UNIQ, Quantizer
+from subfour.quantizers import Quantizer
 
 WELL_ABOVE = 0.25
 """Share of the way from chance to 100 % from which on a network has learned: 32.5 % of 10 classes, 25 % of 1,000. Below it,
@@ -32,7 +32,10 @@ SMALLEST_STEP = 1e-30
 
 
 class CollapseError(FloatingPointError):
-    """The training can lead nowhere; the message says why, and what to change."""
+    """The training can lead nowhere; the message says why, and what to change.
+
+    What is raised as its base class says why, and `ProfitRun` adds what to change.
+    """
 
 
 def check_parameters(model: nn.Module, epoch: int) -> None:
@@ -43,15 +46,19 @@ def check_parameters(model: nn.Module, epoch: int) -> None:
         epoch: its number, for the message.
 
     Raises:
-        CollapseError: one is not; names it.
+        FloatingPointError: one is not; names it.
     """
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not bool(parameter.isfinite().all()):
-            raise CollapseError(f"{name} is not finite after epoch {epoch + 1}; try a lower schedule.lr")
+            raise FloatingPointError(f"{name} is not finite after epoch {epoch + 1}")
 
 
-def check_ranges(model: nn.Module) -> None:
+def check_ranges(model: nn.Module, *, rate: str) -> None:
     """Raise unless every quantizer that quantizes has a range.
+
+    Args:
+        model: after an epoch.
+        rate: the option that sets the learning rate, for the message.
 
     Raises:
         CollapseError: one has none left; names it.
@@ -60,14 +67,14 @@ def check_ranges(model: nn.Module) -> None:
         if not isinstance(quantizer, Quantizer) or not quantizer.enabled:
             continue
         if not quantizer.has_ranges():
-            raise CollapseError(f"the range of {name} is not finite; try a lower schedule.range-lr-scale or schedule.lr")
-        if isinstance(quantizer, UNIQ):  # it has no step, and refuses weights that are all the same by itself
+            raise CollapseError(f"the range of {name} is not finite; try a lower schedule.range-lr-scale or {rate}")
+        if not quantizer.uniform:  # it has no step, and stops the training by itself where weights are all the same
             continue
         params = quantizer.params()
         for step in (params.pre_scale, params.scale):
             # Of one channel it may be 0, as its weights may be; of a whole layer, nothing comes through any more.
             if not bool((torch.as_tensor(step) > SMALLEST_STEP).any()):
-                raise CollapseError(f"the range of {name} is at zero; try a lower schedule.range-lr-scale or schedule.lr")
+                raise CollapseError(f"the range of {name} is at zero; try a lower schedule.range-lr-scale or {rate}")
 
 
 class ChanceGuard:
@@ -90,8 +97,12 @@ class ChanceGuard:
         widths = (record["activation_bits"], record["weight_bits"])
         self.best[widths] = max(self.best.get(widths, 0.0), min(record["train_top1"], record["raw"]["top1"]))
 
-    def check(self, record: Mapping[str, Any]) -> None:
+    def check(self, record: Mapping[str, Any], *, rate: str) -> None:
         """Raise if the network of an epoch knows nothing any more.
+
+        Args:
+            record: of the epoch, as metrics.jsonl has it.
+            rate: the option that sets the learning rate, for the message.
 
         Raises:
             CollapseError: so it is.
@@ -102,7 +113,6 @@ class ChanceGuard:
         if trains_weights and record["epoch"] + 1 == record["epochs"]:
             reached = max(self.best.values(), default=0.0)
         if now <= self._above_chance(AT_CHANCE) and reached >= self._above_chance(WELL_ABOVE):
-            rate = "schedule.snap-lr" if record["kind"] == "snap" else "schedule.lr"
             raise CollapseError(
                 f"accuracy fell from {reached:.1f} % to chance, {now:.1f} %, in epoch {record['epoch'] + 1}; "
                 f"start again with a lower {rate} or one more width in between, or go on with --ignore-collapse"

@@ -27,7 +27,7 @@ from subfour.profit.sections import (
     ProfitConfig,
     ScheduleConfig,
 )
-from subfour.quantizers import Granularity, QuantizerName, check_granularity
+from subfour.quantizers import METHODS, Granularity, QuantizerName, check_granularity
 
 __all__ = [
     "AverageConfig",
@@ -142,6 +142,11 @@ class RunConfig:
             raise ValueError("schedule.snap_epochs: 0 leaves the snap phase out; use 1 or more, or --no-snap")
         if self.skip_bits != FLOAT_BITS and self.method == "data-free":
             raise ValueError(f"skip_bits: {self.skip_bits} needs ranges that --method data-free does not set; use 32")
+        if self.profit.covers != "weights" and METHODS[self.quantizer].follows_inputs:
+            raise ValueError(
+                f"profit.covers: {self.profit.covers} cannot stop the activation ranges of --quantizer {self.quantizer}, which "
+                "are not learned but follow their inputs; use weights, or another quantizer"
+            )
         if self.teacher in ("self", "none") and self.teacher_weights != "pretrained":
             raise ValueError(
                 f"teacher_weights: {self.teacher_weights!r} is not read with --teacher {self.teacher}; name the teacher's network"

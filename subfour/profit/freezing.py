@@ -73,6 +73,15 @@ def set_trainable(model: nn.Module, phase: Phase, freeze_order: Sequence[str], c
     return frozen
 
 
+def base_rate(phase: Phase, config: ScheduleConfig) -> tuple[float, str]:
+    """Return the base learning rate of a phase, and the option that sets it."""
+    if phase.kind == "float" and config.float_lr is not None:
+        return config.float_lr, "schedule.float-lr"
+    if phase.kind == "snap":
+        return config.snap_lr, "schedule.snap-lr"
+    return config.lr, "schedule.lr"
+
+
 def build_optimizer(model: nn.Module, phase: Phase, config: ScheduleConfig) -> SGD:
     """Return SGD over what trains, in three groups: weights, batch norm and biases, ranges.
 
@@ -83,11 +92,7 @@ def build_optimizer(model: nn.Module, phase: Phase, config: ScheduleConfig) -> S
     ranges: dict[int, bool] = {
         id(parameter): quantizer.decays_ranges for quantizer in _quantizers(model) for parameter in quantizer.parameters()
     }
-    rate = config.lr
-    if phase.kind == "float" and config.float_lr is not None:
-        rate = config.float_lr
-    elif phase.kind == "snap":
-        rate = config.snap_lr
+    rate, _ = base_rate(phase, config)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if not parameter.requires_grad:

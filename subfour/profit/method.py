@@ -17,7 +17,7 @@ from subfour.integer.network import measure_snapping, pixels_of
 from subfour.profit.collapse import ChanceGuard, CollapseError, check_parameters, check_ranges
 from subfour.profit.dampening import Dampening
 from subfour.profit.examination import Examiner
-from subfour.profit.freezing import freeze_order, set_trainable
+from subfour.profit.freezing import base_rate, freeze_order, set_trainable
 from subfour.profit.instability import InstabilityMeter
 from subfour.profit.iterative_freezing import IterativeFreezing
 from subfour.profit.networks import chosen_engine, evaluated_network
@@ -123,20 +123,23 @@ class ProfitRun:
         self.average.decay = 0.0 if phase.kind == "snap" else self.decay
         frozen = set_trainable(self.model, phase, state.freeze_order, self.config.profit)
         training = PhaseTraining(self.progress, teacher=self._teacher_of(phase), examiner=self.examiner, observer=self.observer)
+        _, rate = base_rate(phase, self.config.schedule)
         self.observer.phase_begins(state.phase, phase, frozen, state.next_epoch)
         for epoch in range(state.next_epoch, phase.epochs):
             record: dict[str, Any] = {"phase": state.phase, **phase.to_json(), "frozen_layers": len(frozen), "epoch": epoch}
             try:
                 record |= training.epoch(epoch)
-                record |= self._evaluated(phase, epoch)
+                record |= self._evaluated(phase, epoch, rate)
                 if self.collapse_guard:
-                    self.chance.check(record)
+                    self.chance.check(record, rate=rate)
             except Terminated:
                 training.save()
                 raise
             except FloatingPointError as error:
-                self.run.append_metrics(record | {"collapse": str(error)})
-                raise
+                advised = isinstance(error, CollapseError)
+                collapse = error if advised else CollapseError(f"{error}; try a lower {rate}")
+                self.run.append_metrics(record | {"collapse": str(collapse)})
+                raise collapse from None
             if self._reestimates(phase):  # in place, so what goes before it is kept
                 training.save()
             self._finish_epoch(phase, record, training)
@@ -148,9 +151,10 @@ class ProfitRun:
             self.run.write_bytes(TEACHER_FILE, float_network(self.config, self.average))
         collective.wait_for_all()
         set_bits(self.model, phase.weight_bits, phase.activation_bits)
-        self.average.forget(missing_ranges(self.model))
         narrower = phase.weight_bits != (before.weight_bits if before else self.config.starting_weight_bits)
-        calibrate_weights(self.model, anew=narrower and phase.weight_bits < self.config.refit_below_bits)
+        anew = narrower and phase.weight_bits < self.config.refit_below_bits
+        self.average.forget(missing_ranges(self.model, anew=anew))
+        calibrate_weights(self.model, anew=anew)
         if needs_calibration(self.model):
             calibrate(
                 self.model, self.examiner.training_batches("calibrate", self.config.calibration_batches), self.session.device
@@ -171,18 +175,23 @@ class ProfitRun:
         pixels = (pixels_of(images.to(self.session.device), preprocessing) for images, _ in batches)
         self.state.snapping = measure_snapping(self.model.eval(), preprocessing, pixels).to_json()
 
-    def _evaluated(self, phase: Phase, epoch: int) -> dict[str, Any]:
+    def _evaluated(self, phase: Phase, epoch: int, rate: str) -> dict[str, Any]:
         """Return the accuracy of both sets of weights after an epoch.
 
+        Args:
+            phase: the present one.
+            epoch: its number in the phase.
+            rate: the option that sets the learning rate, for messages.
+
         Raises:
-            CollapseError: a parameter, a range or the loss is beyond use.
+            FloatingPointError: a parameter, a range or the loss is beyond use.
         """
         check_parameters(self.model, epoch)
         if self.collapse_guard:
-            check_ranges(self.model)
+            check_ranges(self.model, rate=rate)
         raw, averaged = self.examiner.raw_and_averaged(evaluated_network(self.session, phase, self.state))
         if math.isnan(raw.loss):
-            raise CollapseError(f"validation gives nan after epoch {epoch + 1}; try a lower schedule.lr")
+            raise FloatingPointError(f"validation gives nan after epoch {epoch + 1}")
         return {"raw": asdict(raw), "averaged": asdict(averaged)}
 
     def _reestimates(self, phase: Phase) -> bool:

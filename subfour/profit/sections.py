@@ -57,7 +57,7 @@ class ScheduleConfig:
     momentum: float = 0.9
     """Nesterov momentum."""
     weight_decay: float = 4e-5
-    """L2 penalty of convolution and linear weights; batch norm, biases and ranges have none."""
+    """L2 penalty of convolution and linear weights; batch norm, biases and ranges other than PACT's clip have none."""
     warmup_epochs: float = 3.0
     """Linear warm-up from a tenth of the rate, in float and finetune phases."""
     final_lr_scale: float = 0.001

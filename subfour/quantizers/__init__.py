@@ -28,6 +28,8 @@ class Method(NamedTuple):
     """Takes `range_shape` where weights may have a range per channel."""
     per_channel: bool = False
     """Whether weights may have a range per output channel."""
+    follows_inputs: bool = False
+    """Whether activation ranges are not learned, but follow what arrives while training."""
 
 
 METHODS: dict[QuantizerName, Method] = {
@@ -36,8 +38,8 @@ METHODS: dict[QuantizerName, Method] = {
     "lsq": Method(LSQ, LSQWeight, per_channel=True),
     "lsq-plus": Method(LSQPlus, LSQPlusWeight, per_channel=True),
     "dsq": Method(DSQ, DSQWeight),
-    "affine": Method(Affine, AffineWeight),
-    "uniq": Method(Affine, UNIQ),
+    "affine": Method(Affine, AffineWeight, follows_inputs=True),
+    "uniq": Method(Affine, UNIQ, follows_inputs=True),
 }
 
 

@@ -24,6 +24,8 @@ from subfour.quantizers.base import SMALLEST_RANGE, Domain, Quantizer
 DECAY = 0.99
 """Of the running minimum and maximum, per training step."""
 
+NOT_FINITE = "samples: no range can be set from a value that is not finite"
+
 
 class Affine(Quantizer):
     """Affine quantization of activations."""
@@ -61,8 +63,15 @@ class Affine(Quantizer):
 
     @torch.no_grad()
     def _follow(self, values: Tensor) -> None:
-        """Move the range towards that of a batch, of all workers."""
-        minimum, below_maximum = collective.smallest(torch.stack([values.min(), -values.max()]))
+        """Move the range towards that of a batch, of all workers.
+
+        Raises:
+            FloatingPointError: a value is not finite.
+        """
+        ends = collective.smallest(torch.stack([values.min(), -values.max()]))
+        if not bool(ends.isfinite().all()):
+            raise FloatingPointError(NOT_FINITE)
+        minimum, below_maximum = ends
         self.minimum.lerp_(minimum.clamp(max=0), 1 - DECAY)
         self.maximum.lerp_((-below_maximum).clamp(min=0), 1 - DECAY)
 
@@ -71,12 +80,15 @@ class Affine(Quantizer):
         """Set the range to that of the samples.
 
         Raises:
-            ValueError: every value is 0.
+            ValueError: every value is 0, or one is not finite.
         """
         if not samples.any():
             raise ValueError("samples: no value to set a range from; are they all zero?")
-        self.minimum.copy_(samples.min().clamp(max=0))
-        self.maximum.copy_(samples.max().clamp(min=0))
+        minimum, maximum = samples.min().clamp(max=0), samples.max().clamp(min=0)
+        if not (minimum.isfinite() and maximum.isfinite()):
+            raise ValueError(NOT_FINITE)
+        self.minimum.copy_(minimum)
+        self.maximum.copy_(maximum)
         self.initialized = True
 
 
@@ -93,4 +105,4 @@ class AffineWeight(Affine):
         return IntegerGrid.signed(self.bits)
 
     def _follow(self, values: Tensor) -> None:
-        self.initialize(values)
+        self.refit(values)

@@ -18,10 +18,14 @@ HSWISH_MINIMUM = -0.375
 """Smallest value of h-swish, x * relu6(x + 3) / 6, reached at x = -1.5."""
 
 SMALLEST_RANGE = 1e-40
-"""Added to a range or step that the optimizer may bring to 0; changes none above 1e-33."""
+"""Added to a range or step that the optimizer may bring to 0; in float32 it changes none from 2^-108 (3.1e-33) up."""
 
 FITTED_BELOW_BITS = 4
 """Widths at which ranges start where the squared error is least, and not from max|w| or a percentile."""
+
+
+FITTED_SAMPLES = 65_536
+"""Activations that are enough to fit ranges to by search."""
 
 
 class Quantizer(nn.Module):
@@ -86,6 +90,20 @@ class Quantizer(nn.Module):
         """
         raise NotImplementedError
 
+    def refit(self, values: Tensor) -> None:
+        """Set the ranges anew while training, in place, where they are not learned.
+
+        Args:
+            values: as `initialize` takes them.
+
+        Raises:
+            FloatingPointError: training has left no value that tells anything about a range, or one that is not finite.
+        """
+        try:
+            self.initialize(values)
+        except ValueError as error:
+            raise FloatingPointError(str(error)) from None
+
     def has_ranges(self) -> bool:
         """Return whether the ranges are set, for the present width where they belong to one."""
         # Ranges are created as NaN: a state that was calibrated is finite, one saved before calibration is not.
@@ -134,6 +152,11 @@ def shared_dims(samples: Tensor, ranges: Tensor) -> tuple[int, ...]:
     return tuple(range(1 if ranges.numel() > 1 else 0, samples.dim()))
 
 
+def fitted_sample(samples: Tensor) -> Tensor:
+    """Return samples at equal distances, flat: all, or between `FITTED_SAMPLES` and twice as many."""
+    return samples.flatten()[:: max(1, samples.numel() // FITTED_SAMPLES)]
+
+
 def positive_percentile(samples: Tensor, domain: Domain, percent: float = 95.0) -> Tensor:
     """Return a percentile of the positive part of |x|, x - (-3/8) or x, whichever the domain asks for.
 
@@ -152,3 +175,14 @@ def positive_percentile(samples: Tensor, domain: Domain, percent: float = 95.0) 
     if positive.numel() == 0:
         raise ValueError(f"samples: no positive value to set a {domain} range from; are the inputs all zero?")
     return torch.quantile(positive.flatten().float(), percent / 100)
+
+
+def percentile_ends(samples: Tensor, domain: Domain) -> tuple[Tensor, Tensor]:
+    """Return the ends of a range: the domain's least value (the other end negated, if it has both signs) and the percentile.
+
+    Raises:
+        ValueError: nothing is positive.
+    """
+    reach = positive_percentile(samples, domain)
+    least = {"unsigned": 0.0, "hswish": HSWISH_MINIMUM, "signed": -reach.item()}[domain]
+    return torch.full_like(reach, least), reach + (HSWISH_MINIMUM if domain == "hswish" else 0.0)

@@ -25,7 +25,7 @@ from subfour.quantizers.base import (
     HSWISH_MINIMUM,
     Domain,
     Quantizer,
-    positive_percentile,
+    percentile_ends,
 )
 
 ALPHA_START = 0.2
@@ -57,9 +57,9 @@ class DSQ(Quantizer):
 
     @property
     def offset(self) -> float:
-        """The lower end l; before it has a value, the least of the domain."""
+        """The lower end, whichever of l and u that is; before it has a value, the least of the domain."""
         expected = HSWISH_MINIMUM if self.domain == "hswish" else 0.0
-        return self.lower.item() if self.initialized else expected
+        return self._lowest.item() if self.initialized else expected
 
     @property
     def _lowest(self) -> Tensor:
@@ -97,9 +97,7 @@ class DSQ(Quantizer):
     @torch.no_grad()
     def initialize(self, samples: Tensor) -> None:
         """Set both ends from the domain's least value and a percentile."""
-        reach = positive_percentile(samples, self.domain)
-        lower = {"unsigned": 0.0, "hswish": HSWISH_MINIMUM, "signed": -reach.item()}[self.domain]
-        self._set_ends(torch.full_like(reach, lower), reach + (HSWISH_MINIMUM if self.domain == "hswish" else 0.0))
+        self._set_ends(*percentile_ends(samples, self.domain))
 
     def _set_ends(self, lower: Tensor, upper: Tensor) -> None:
         self.lower.copy_(lower)

@@ -30,19 +30,17 @@ from subfour.quantizers.base import (
     SMALLEST_RANGE,
     Domain,
     Quantizer,
+    fitted_sample,
     positive_percentile,
     shared_dims,
 )
-
-FITTED_SAMPLES = 65_536
-"""Activations that ranges below 4 bits are fitted to, at most about."""
 
 WEIGHT_RANGE_SHARE = 0.9
 """Initial weight range over max|w| (authors' code)."""
 
 
 class DuQ(Quantizer):
-    """DuQ for activations: ranges from a percentile of what arrives."""
+    """DuQ for activations: ranges from a percentile of what arrives, below 4 bits from a least-squares fit to it."""
 
     def __init__(self, domain: Domain, range_shape: Sequence[int] = ()) -> None:
         """Make an uncalibrated quantizer.
@@ -79,19 +77,24 @@ class DuQ(Quantizer):
     def initialize(self, samples: Tensor) -> None:
         """Set the ranges for the samples at the present width.
 
-        From 4 bits up a = c = the 95th percentile of the positive part (authors). Below, the pair with the least |x - Q(x)|^2.
+        From 4 bits up a = c = the 95th percentile of the positive part (authors). Below, the pair with the least |x - Q(x)|^2
+        over a part of the samples.
 
         Raises:
             ValueError: nothing is positive.
         """
         percentile = positive_percentile(samples, self.domain)
-        kept = samples.flatten()[:: max(1, samples.numel() // FITTED_SAMPLES)] - self.offset
+        kept = fitted_sample(samples) - self.offset
+        # Not that of all samples: one far beyond the rest would leave hardly a range to try that fits the rest.
         self._start(kept, kept.abs().amax(0, keepdim=True), (0,), wide=percentile)
 
     def _start(self, values: Tensor, largest: Tensor, dims: tuple[int, ...], *, wide: Tensor) -> None:
-        """Set a = c = `wide` from 4 bits up; below, the least-squares fit of `values` over `dims`, a up to `largest`."""
+        """Set a = c = `wide` from 4 bits up; below, the least-squares fit of `values` over `dims`, a up to `largest`.
+
+        Where activations are so sparse that no value is positive there is nothing to fit, and it is `wide` too.
+        """
         shape = self.input_range_raw.shape
-        fitted = self.bits < FITTED_BELOW_BITS
+        fitted = self.bits < FITTED_BELOW_BITS and bool((values.abs() if self.domain == "signed" else values).gt(0).any())
         ranges = _least_squares_ranges(values, self.grid, largest, dims) if fitted else (wide, wide)
         self.set_ranges(*(found.reshape(shape) for found in ranges))
 

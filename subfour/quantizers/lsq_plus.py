@@ -17,11 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from subfour.ops import IntegerGrid, QuantParams, fake_quantize
-from subfour.quantizers.base import HSWISH_MINIMUM, SMALLEST_RANGE, Domain, shared_dims
+from subfour.quantizers.base import HSWISH_MINIMUM, SMALLEST_RANGE, Domain, fitted_sample, percentile_ends, shared_dims
 from subfour.quantizers.lsq import LSQ, LSQWeight, scale_gradient
-
-FITTED_SAMPLES = 65_536
-"""Samples that the start is fitted to, at most about."""
 
 ROUNDS = 10
 """Of codes and regression, from each start."""
@@ -66,6 +63,10 @@ class LSQPlus(LSQ):
         beta = None if self.beta is None else scale_gradient(self.beta, factor)
         return fake_quantize(values, self._shifted(scale_gradient(self.step, factor), beta))
 
+    def _spread(self, values: Tensor) -> Tensor:
+        """Return how far values reach above the least one that has a code."""
+        return values.max() - (0.0 if self.beta is None else values.min())
+
     @torch.no_grad()
     def initialize(self, samples: Tensor) -> None:
         """Set step and offset to the least squared error.
@@ -73,8 +74,12 @@ class LSQPlus(LSQ):
         Raises:
             ValueError: all samples are equal, or none is positive where there is no offset.
         """
-        kept = samples.flatten()[:: max(1, samples.numel() // FITTED_SAMPLES)]
-        step, beta = _least_squares(kept, self.grid.qmax, shifted=self.beta is not None)
+        kept = fitted_sample(samples)
+        if self._spread(kept) > 0 or not self._spread(samples) > 0:
+            step, beta = _least_squares(kept, self.grid.qmax, shifted=self.beta is not None)
+        else:  # so sparse that the kept ones are all alike
+            beta, upper = percentile_ends(samples, self.domain)
+            step = (upper - beta) / self.grid.qmax
         if self.beta is not None:
             self.beta.copy_(beta)
         self._set_step(step)

@@ -39,7 +39,8 @@ class SAWB(Quantizer):
     def quantized(self, values: Tensor) -> Tensor:
         """Quantize with the clip of these very weights."""
         if self.training:
-            self.initialize(values)
+            self._check_width()
+            self.refit(values)
         return super().quantized(values)
 
     @torch.no_grad()
@@ -49,8 +50,7 @@ class SAWB(Quantizer):
         Raises:
             ValueError: the width has no published coefficients, or the weights are all zero or not finite.
         """
-        if self.bits not in COEFFICIENTS:
-            raise ValueError(f"weight_bits: SAWB has no coefficients for {self.bits} bits; choose from {[*COEFFICIENTS]}")
+        self._check_width()
         c1, c2 = COEFFICIENTS[self.bits]
         magnitude = samples.abs().mean()
         alpha = torch.maximum(c1 * samples.square().mean().sqrt() + c2 * magnitude, magnitude)
@@ -58,3 +58,7 @@ class SAWB(Quantizer):
             raise ValueError(f"weight: SAWB's clip is {alpha:.3g} at {self.bits} bits; are all zero, or is one not finite?")
         self.alpha.copy_(alpha)
         self.initialized = True
+
+    def _check_width(self) -> None:
+        if self.bits not in COEFFICIENTS:
+            raise ValueError(f"weight_bits: SAWB has no coefficients for {self.bits} bits; choose from {[*COEFFICIENTS]}")

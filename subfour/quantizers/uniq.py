@@ -15,6 +15,7 @@ here all layers of a phase have it. Its activations are quantized uniformly: it 
 methods differ in the weights alone. AIWQ of its layers contains the noise.
 """
 
+import math
 from typing import ClassVar
 
 import torch
@@ -70,7 +71,7 @@ class UNIQ(Quantizer):
         """
         if not self.training:
             return self.values(self.codes(values))
-        self.initialize(values)
+        self.refit(values)
         half = 0.5 / self.grid.num_levels
         noise = (torch.rand_like(values) * 2 - 1) * half
         return self._normal((self._uniform(values) + noise).clamp(half, 1 - half))
@@ -88,11 +89,11 @@ class UNIQ(Quantizer):
         """Set the moments of the weights.
 
         Raises:
-            ValueError: all weights are equal.
+            ValueError: all weights are equal, or one is not finite.
         """
         std = samples.std(unbiased=False)
-        if not std > 0:
-            raise ValueError("samples: no two weights differ; are they all zero?")
+        if not 0 < std < math.inf:
+            raise ValueError(f"samples: the deviation of the weights is {std:.3g}; are they all zero, or is one not finite?")
         self.mean.copy_(samples.mean())
         self.std.copy_(std)
         self.initialized = True

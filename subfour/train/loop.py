@@ -101,7 +101,7 @@ def train_epoch(
         seed_step(step)
         loss, hits, count = _train_step(trainer, images, labels)
         if not math.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss} in epoch {epoch + 1}, step {step + 1}; try a lower schedule.lr")
+            raise FloatingPointError(f"the loss is {loss} in epoch {epoch + 1}, step {step + 1}")
         totals.loss += loss * count
         totals.hits += hits
         totals.images += count

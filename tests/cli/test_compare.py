@@ -77,8 +77,8 @@ def test_a_run_that_diverges_is_a_row_and_does_not_stop_the_others(tmp_path: Pat
     table = json.loads(subfour("compare", study, "--out", out, "--json").out)
     assert [(line["row"], line["seeds"], line["diverged"]) for line in table] == [("wild", 0, 1), ("float", 1, 0)]
     assert (table[0]["top1"], table[0]["widths"]) == (None, None)
-    assert "try a lower schedule.lr" in (out / "wild/seed-0/diverged.json").read_text()
-    assert "try a lower schedule.lr" in (out / "study.html").read_text()
+    assert "try a lower schedule.float-lr" in (out / "wild/seed-0/diverged.json").read_text()
+    assert "try a lower schedule.float-lr" in (out / "study.html").read_text()
     printed("compare", study, "--out", out)  # and is not tried again
 
 

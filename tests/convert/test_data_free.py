@@ -7,11 +7,12 @@ from subfour.convert.data_free import SAMPLES, correct_biases, input_samples, se
 from subfour.convert.equalize import equalize
 from subfour.convert.rewrite import convert
 from subfour.layers import quant_layers
+from subfour.quantizers import QuantizerName
 from tests.convert.stock_networks import NORMALIZATION, random_images, stock_network
 
 
-def converted(model: nn.Module, weight_bits: int = 3, activation_bits: int = 4) -> nn.Module:
-    convert(model, quantizer="affine", **NORMALIZATION)
+def converted(model: nn.Module, weight_bits: int = 3, activation_bits: int = 4, quantizer: QuantizerName = "affine") -> nn.Module:
+    convert(model, quantizer=quantizer, **NORMALIZATION)
     set_bits(model, weight_bits, activation_bits)
     calibrate_weights(model, anew=True)
     return model.eval()
@@ -77,3 +78,28 @@ def test_what_cannot_be_known_without_data_is_named():
 def test_every_layer_but_the_stem_is_sampled():
     model = converted(stock_network("torchvision/mobilenet_v2"))
     assert [*input_samples(model)] == [name for name, layer in quant_layers(model).items() if layer.kind != "stem"]
+
+
+def test_biases_are_corrected_by_what_is_deployed_also_in_training_mode():
+    """UNIQ adds noise to weights that train, which is none of what quantizing adds to the mean. The mode stays."""
+    corrected = []
+    for seed in (0, 1):
+        model = converted(two_layers(), quantizer="uniq").train()
+        before = model[3].weight_quantizer.mean.clone()
+        torch.manual_seed(seed)
+        correct_biases(model)
+        assert model.training
+        assert torch.equal(model[3].weight_quantizer.mean, before)
+        corrected.append(model[4].running_mean.clone())
+    assert torch.equal(*corrected)
+    assert corrected[0].any()
+
+
+def test_a_layer_whose_input_tells_nothing_of_a_range_is_named():
+    """Behind a batch norm that has switched off all of its channels."""
+    model = two_layers()
+    with torch.no_grad():
+        model[1].weight.zero_()
+        model[1].bias.zero_()
+    with pytest.raises(ValueError, match=r"^3: samples: no value to set a range from"):
+        set_ranges(converted(model))

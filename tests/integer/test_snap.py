@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import combinations
 from typing import TypeVar
 
@@ -225,3 +226,26 @@ def test_no_constant_leaves_the_graph_unasked(name: str):
     """Torch warns where a tensor that needs a gradient becomes a plain number."""
     programs = stock_programs(name)
     snap(build_program(programs.model, PREPROCESSING), programs.snapping)
+
+
+WRONG_STEPS = (float("nan"), float("inf"), 1e38, 0.0, 1e-40, -0.1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    [
+        *((Quantize, "step", value) for value in WRONG_STEPS),
+        *((Layer, field, value) for field in ("multiplier", "addend") for value in (float("nan"), float("inf"), -float("inf"))),
+    ],
+)
+@torch.no_grad()
+def test_a_constant_that_training_has_ruined_is_no_bad_input(kind: type[Layer | Quantize], field: str, value: float):
+    """On skip paths and elsewhere: named, and of the sort that a collapse is, whatever the arithmetic would make of it."""
+    programs = stock_programs(TINY)
+    built = build_program(programs.model, PREPROCESSING)
+    for operation in of_kind(built, kind):
+        constant = getattr(operation, field).clone()
+        constant.view(-1)[0] = value
+        ruined = [replace(each, **{field: constant}) if each is operation else each for each in built.operations]
+        with pytest.raises(FloatingPointError, match=f"^{operation.name}: its .+ cannot be snapped$"):
+            snap(Program(operations=tuple(ruined)), programs.snapping)

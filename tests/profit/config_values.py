@@ -265,6 +265,8 @@ def configs(draw: st.DrawFn) -> RunConfig:
         drawn["skip_bits"] = 32
     if not METHODS[drawn["quantizer"]].per_channel:
         drawn["weight_granularity"] = "layer"
+    if METHODS[drawn["quantizer"]].follows_inputs:
+        drawn["profit.covers"] = "weights"
     if drawn["batchnorm"] == "fused" and drawn["method"] in ("dampening", "iterative-freezing"):
         drawn["method"] = "profit"
     if drawn["quantizer"] != "duq" or drawn["batchnorm"] == "fused" or drawn["skip_bits"] != 32:

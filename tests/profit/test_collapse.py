@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from subfour.profit.collapse import ChanceGuard, CollapseError, check_parameters, check_ranges
-from subfour.profit.method import ProfitRun
-from subfour.quantizers import PACT, DuQ, DuQWeight, Quantizer
+from subfour.profit.method import FAILURE_FILE, ProfitRun
+from subfour.quantizers import METHODS, PACT, DuQ, DuQWeight, Quantizer, QuantizerName
 from subfour.rundir import RunDirectory
 from subfour.train.interruption import Interruption
 from tests.profit.conftest import FinishedRun
@@ -29,7 +29,7 @@ def verdicts(*records: dict[str, Any], classes: int = 10) -> list[bool]:
     guard, found = ChanceGuard(torch.arange(10 * classes) % classes, classes), []
     for entry in records:
         try:
-            guard.check(entry)
+            guard.check(entry, rate="schedule.lr")
             found.append(False)
         except CollapseError:
             found.append(True)
@@ -69,9 +69,7 @@ def test_chance_is_the_share_of_the_commonest_class():
     assert guard.chance == 60
     guard.remember(record(90, 90))
     with pytest.raises(CollapseError, match=r"fell from 90.0 % to chance, 60.0 %, in epoch 1; .+ a lower schedule.lr"):
-        guard.check(record(60, 60))
-    with pytest.raises(CollapseError, match=r"a lower schedule.snap-lr"):
-        guard.check(record(60, 60, "snap"))
+        guard.check(record(60, 60), rate="schedule.lr")
 
 
 def test_no_real_run_is_stopped(finished: FinishedRun):
@@ -80,7 +78,7 @@ def test_no_real_run_is_stopped(finished: FinishedRun):
     assert len(metrics) == finished.result["epochs"]
     guard = ChanceGuard(torch.arange(40) % 10, 10)
     for entry in metrics:
-        guard.check(entry)
+        guard.check(entry, rate="schedule.lr")
         guard.remember(entry)
 
 
@@ -113,25 +111,25 @@ def set_nan(quantizer: Any) -> None:
 )
 def test_a_range_at_zero_or_not_finite_is_named(make: Callable[[], Quantizer], spoil: Callable[[Quantizer], None], message: str):
     model = calibrated(make())
-    check_ranges(model)
+    check_ranges(model, rate="schedule.lr")
     spoil(model["layer"])
-    with pytest.raises(CollapseError, match=f"{message}; try a lower schedule.range-lr-scale"):
-        check_ranges(model)
+    with pytest.raises(CollapseError, match=f"{message}; try a lower schedule.range-lr-scale or schedule.snap-lr"):
+        check_ranges(model, rate="schedule.snap-lr")
     model["layer"].bits = 32
-    check_ranges(model)  # it does not quantize
+    check_ranges(model, rate="schedule.lr")  # it does not quantize
 
 
 def test_one_dead_channel_is_no_collapse():
     """Weight decay empties some of every MobileNet."""
     model = calibrated(DuQWeight((3, 1)))
     model["layer"].output_range_raw.data[0] = -1e4
-    check_ranges(model)
+    check_ranges(model, rate="schedule.lr")
 
 
 def test_a_parameter_that_is_not_finite_is_named_unless_it_rests():
     model = nn.Linear(2, 2)
     model.weight.data[0, 0] = float("inf")
-    with pytest.raises(CollapseError, match=r"weight is not finite after epoch 3; try a lower schedule.lr"):
+    with pytest.raises(FloatingPointError, match=r"weight is not finite after epoch 3"):
         check_parameters(model, 2)
     model.weight.requires_grad_(False)
     check_parameters(model, 2)
@@ -170,7 +168,7 @@ def pretend_it_was_good(run: ProfitRun) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (fill(float("nan")), "the loss is nan in epoch 2, step 2; try a lower schedule.lr"),
+        (fill(float("nan")), "the loss is nan in epoch 2, step 2; try a lower schedule.float-lr"),
         (pretend_it_was_good, r"accuracy fell from 90.0 % to chance, 1\d\.\d %, in epoch 2"),
     ],
 )
@@ -204,3 +202,42 @@ def test_the_guard_can_be_told_to_let_go(finished: FinishedRun, tmp_path: Path, 
     assert json.loads((tmp_path / "chance" / "result.json").read_text())["rows"]
     with pytest.raises(CollapseError, match="the loss is nan"):
         train(tmp_path / "nan", config, lambda run: Saboteur(run, 0, fill(float("nan"))))
+
+
+@pytest.mark.parametrize("quantizer", METHODS)
+@pytest.mark.parametrize(("weight_bits", "activation_bits"), [(32, 4), (4, 32)])
+def test_every_quantizer_collapses_alike_where_the_rate_is_too_high(
+    finished: FinishedRun, tmp_path: Path, quantizer: QuantizerName, weight_bits: int, activation_bits: int
+):
+    """Whether a range is learned or follows the values: the run says why, and can go on."""
+    schedule = replace(finished.config.schedule, float_epochs=1, stabilize_epochs=0, sample_epochs=0, max_steps=3, lr=1e30)
+    changes = {"quantizer": quantizer, "weight_bits": (weight_bits,), "activation_bits": (activation_bits,)}
+    config = replace(finished.config, schedule=schedule, method="none", teacher="none", snap=False, **changes)
+    with pytest.raises(
+        CollapseError,
+        match=rf"phase 2 of \d \(finetune A{activation_bits}W{weight_bits}\): .+ try a lower schedule.lr; .+ are kept$",
+    ):
+        train(tmp_path, config)
+    failure = RunDirectory(tmp_path).read_json(FAILURE_FILE)
+    assert (failure["phase"], failure["epoch"]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "where", "option"),
+    [
+        ({"float_lr": 1e30}, "float A32W32", "schedule.float-lr"),
+        ({"float_lr": None, "lr": 1e30}, "float A32W32", "schedule.lr"),
+        ({"lr": 1e30}, "finetune A4W32", "schedule.lr"),
+        ({"snap_lr": 1e30}, "snap A4W4", "schedule.snap-lr"),
+    ],
+)
+def test_the_advice_names_the_option_that_acts(
+    finished: FinishedRun, tmp_path: Path, changes: dict[str, float | None], where: str, option: str
+):
+    """In metrics.jsonl as in the message."""
+    epochs = {"float_epochs": 1, "finetune_epochs": 1, "stabilize_epochs": 0, "sample_epochs": 0, "max_steps": 3}
+    schedule = replace(finished.config.schedule, **epochs, **changes)
+    config = replace(finished.config, schedule=schedule, weight_bits=(4,), activation_bits=(4,), method="none", teacher="none")
+    with pytest.raises(CollapseError, match=rf"\({where}\): .+; try a lower ([a-z-.]+ or )?{option}; the epochs before"):
+        train(tmp_path, config)
+    assert RunDirectory(tmp_path).metrics()[-1]["collapse"].endswith(option)

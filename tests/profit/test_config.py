@@ -244,6 +244,14 @@ def test_a_configuration_from_before_engines_and_sampling_intervals_is_read_as_i
         ({"weight_bits": (32, 8), "profit": ProfitConfig(at_bits=32)}, "profit.at_bits: 32 is float, where nothing is frozen"),
         ({"snap": True, "schedule": ScheduleConfig(snap_epochs=0)}, "schedule.snap_epochs: 0 leaves the snap phase out"),
         ({"skip_bits": 8, "method": "data-free"}, "skip_bits: 8 needs ranges that --method data-free does not set; use 32"),
+        *(
+            (
+                {"quantizer": name, "profit": ProfitConfig(covers=covers)},
+                f"profit.covers: {re.escape(covers)} cannot stop the .+ {name}",
+            )
+            for name in ("affine", "uniq")
+            for covers in ("weights+ranges", "weights+ranges+batchnorm")
+        ),
         ({"teacher": "none", "teacher_weights": "a.pth"}, "teacher_weights: 'a.pth' is not read with --teacher none"),
         ({"teacher": "self", "teacher_weights": "a.pth"}, "teacher_weights: 'a.pth' is not read with --teacher self"),
     ],

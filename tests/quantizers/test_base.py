@@ -26,6 +26,7 @@ from subfour.quantizers import (
     Quantizer,
     positive_percentile,
 )
+from subfour.quantizers.base import FITTED_SAMPLES, SMALLEST_RANGE, fitted_sample, percentile_ends
 
 DOMAINS: tuple[Domain, ...] = ("unsigned", "hswish", "signed")
 
@@ -157,3 +158,51 @@ def test_nothing_can_be_learned_from_nothing(name: str):
     quantizer.bits = 4
     with pytest.raises(ValueError, match=r"all zero|not a positive"):
         quantizer.initialize(torch.full((8,), quantizer.offset))
+
+
+@pytest.mark.parametrize("name", ["affine-signed", "affine-weight", "sawb", "uniq"])
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf"), 0.0])
+def test_a_range_that_follows_values_stops_training_where_it_has_none(name: str, wrong: float):
+    """Training has diverged, as with a loss that is not finite; calibration meets bad input. The range stays what it was."""
+    made = ALL[name]()
+    made.bits = 4
+    made.initialize(samples())
+    before = {entry: value.clone() for entry, value in made.state_dict().items()}
+    values = torch.zeros(8)
+    values[3] = wrong
+    with pytest.raises(ValueError, match=r"all zero|not finite"):
+        made.initialize(values)
+    if name != "affine-signed" or wrong != 0:  # one batch of zeros leaves a running mean
+        with pytest.raises(FloatingPointError, match=r"all zero|not finite"):
+            made(values)
+    assert all(torch.equal(value, before[entry]) for entry, value in made.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["duq-unsigned", "duq-signed", "lsq-plus-unsigned", "lsq-plus-hswish", "lsq-plus-signed"])
+@pytest.mark.parametrize("bits", [2, 4])
+def test_samples_too_sparse_to_be_fitted_start_at_the_percentile(name: str, bits: int):
+    """Five values of a million, which the part that is fitted leaves out."""
+    sparse = torch.zeros(1_000_000)
+    sparse[1::200_001] = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert not fitted_sample(sparse).any()
+    made = ALL[name]()
+    made.bits = bits
+    made.initialize(sparse)
+    least, largest = made.values(torch.tensor([float(made.grid.qmin), float(made.grid.qmax)])).tolist()
+    assert (least, largest) == pytest.approx([end.item() for end in percentile_ends(sparse, made.domain)])
+
+
+@pytest.mark.parametrize("size", [1, 65_535, 131_071, 131_072, 300_000])
+def test_a_fitted_sample_has_equal_distances_and_enough_values(size: int):
+    kept = fitted_sample(torch.arange(size).reshape(1, -1))
+    assert len(kept) >= min(size, FITTED_SAMPLES)
+    assert len(kept) < 2 * FITTED_SAMPLES
+    assert len(kept.diff().unique()) <= 1
+
+
+def test_the_smallest_range_changes_nothing_from_its_bound_up():
+    """Half the distance of floats there is above it, half of that below."""
+    bound = torch.tensor(2.0**-108)
+    assert bound + SMALLEST_RANGE == bound
+    below = torch.nextafter(bound, torch.tensor(0.0))
+    assert below + SMALLEST_RANGE != below

@@ -99,3 +99,8 @@ def test_the_optimizer_may_bring_the_ends_together():
     outputs.sum().backward()
     for tensor in (outputs, inputs.grad, ours.lower.grad, ours.upper.grad, ours.alpha_raw.grad):
         assert tensor.isfinite().all()
+
+
+def test_the_border_is_code_0_also_where_training_has_crossed_the_ends():
+    ours = quantizer(4, 0.5, -0.25, 0.2)
+    assert ours.offset == ours.values(torch.tensor(0.0)).item() == -0.25

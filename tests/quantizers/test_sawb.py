@@ -62,6 +62,10 @@ def test_a_width_without_coefficients_is_refused(bits: int):
     """None were published for 6 and 7 bits."""
     with pytest.raises(ValueError, match=f"SAWB has no coefficients for {bits} bits; choose from"):
         fit(bits, WEIGHTS)
+    trains = fit(8, WEIGHTS)
+    trains.bits = bits
+    with pytest.raises(ValueError, match=f"SAWB has no coefficients for {bits} bits; choose from"):
+        trains(WEIGHTS)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 8])

@@ -153,9 +153,9 @@ def test_what_does_not_require_a_gradient_stays():
 
 
 def test_a_loss_that_is_not_finite_ends_the_run():
-    """And says where, and what to try."""
+    """And says where."""
     model = linear_model()
     with torch.no_grad():
         model.bias.fill_(float("inf"))
-    with pytest.raises(FloatingPointError, match=r"the loss is nan in epoch 3, step 1; try a lower schedule.lr"):
+    with pytest.raises(FloatingPointError, match=r"the loss is nan in epoch 3, step 1$"):
         Watch(trainer_of(model)).run(epoch=2)
