@@ -16,12 +16,12 @@ from subfour.integer.build import build_program
 from subfour.integer.program import IMAGE, Layer, Lookup
 from tests.convert.stock_networks import NAMES as ALL_NAMES
 from tests.export.files import content_of, model_of, program_of, record_for, verified
-from tests.integer.programs import NAMES, PREPROCESSING, random_pixels, stock_programs
+from tests.integer.programs import NAMES, NETWORKS, PREPROCESSING, random_pixels, stock_programs
 
 TINY = "subfour/tiny_mobilenet_v3"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_a_snapped_network_has_the_reference_s_codes_in_every_runtime(name: str):
     program = program_of(name, snapped=True)
     verifier = verified(program, content_of(name, snapped=True))
@@ -33,7 +33,7 @@ def test_a_snapped_network_has_the_reference_s_codes_in_every_runtime(name: str)
         assert comparison.parts > len(program.quantizers)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_that_is_not_snapped_has_the_reference_s_accumulators_layer_by_layer(name: str):
     """A code may round the other way where float32 and float64 differ; an accumulator may not."""
     program = program_of(name, snapped=False)

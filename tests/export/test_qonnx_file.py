@@ -14,7 +14,7 @@ from tests.integer.programs import random_pixels
 TINY = "subfour/tiny_mobilenet_v3"
 
 
-@pytest.mark.parametrize("name", [TINY, "torchvision/mobilenet_v2"])
+@pytest.mark.parametrize("name", [TINY, pytest.param("torchvision/mobilenet_v2", marks=pytest.mark.slow)])
 def test_qonnx_s_own_executor_gives_the_reference_s_codes(name: str):
     program = program_of(name, snapped=True)
     model = ModelWrapper(model_of(name, snapped=True, file_format="qonnx")).transform(InferShapes())

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -30,11 +31,17 @@ NAMES = (
 )
 """ReLU, ReLU6 and h-swish; hard-sigmoid and sigmoid gates; skips; pooling before and behind the last convolution."""
 
-WIDTHS = (
-    *((name, 4) for name in NAMES),
+FEW = ("torchvision/mobilenet_v2", "torchvision/mobilenet_v3_small", "subfour/tiny_mobilenet_v3")
+"""Those that are tested each time; the others are slow."""
+
+NETWORKS = [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in NAMES]
+"""All of them, as parameters of a test."""
+
+WIDTHS = [
+    *(pytest.param(name, 4, marks=() if name in FEW else pytest.mark.slow) for name in NAMES),
     *((name, 2) for name in ("subfour/tiny_mobilenet_v3", "torchvision/mobilenet_v2")),
     *(("subfour/tiny_mobilenet_v3", 6), ("torchvision/mobilenet_v2", 8)),
-)
+]
 """All of them at 4 bits, and one with and one without h-swish at the ends of what can be snapped; h-swish at 8 bits cannot."""
 
 

@@ -9,7 +9,7 @@ from subfour.integer.bounds import EXACT, accumulator_reach, bounds
 from subfour.integer.execute import accumulate, execute
 from subfour.integer.measure import Snapping
 from subfour.integer.program import IMAGE, Add, CodeSum, Layer, Lookup, Program, Quantize
-from tests.integer.programs import NAMES, random_pixels, stock_programs
+from tests.integer.programs import NETWORKS, random_pixels, stock_programs
 
 
 def one_layer(codes: torch.Tensor, *, multiplier: float = 1.0, addend: float = 0.0) -> Program:
@@ -29,7 +29,7 @@ def one_layer(codes: torch.Tensor, *, multiplier: float = 1.0, addend: float = 0
     return Program(operations=(lookup, layer, replace(layer, name="logits")), snapped=True)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NETWORKS)
 @torch.no_grad()
 def test_no_accumulator_and_no_sum_leaves_its_bound(name: str):
     """On images that calibration did not see."""

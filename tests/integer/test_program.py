@@ -1,7 +1,7 @@
 import pytest
 
 from subfour.integer.program import IMAGE, Add, Program, readers
-from tests.integer.programs import NAMES, Programs, stock_programs
+from tests.integer.programs import NETWORKS, Programs, stock_programs
 
 
 def every_program(name: str) -> list[Program]:
@@ -9,7 +9,7 @@ def every_program(name: str) -> list[Program]:
     return [programs.built, programs.snapped, programs.settled]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_a_value_is_made_once_and_before_it_is_read(name: str):
     """Operations are in the order they are computed, and nothing is computed for nobody."""
     for program in every_program(name):

@@ -13,7 +13,7 @@ from subfour.integer.measure import Snapping
 from subfour.integer.program import IMAGE, Activate, Layer, Lookup, Operation, Program, Quantize, readers
 from subfour.integer.settle import DEAD_MULTIPLIER, settle, unclear_channels
 from tests.integer.programs import (
-    NAMES,
+    NETWORKS,
     WIDTHS,
     codes_of,
     computed,
@@ -113,7 +113,7 @@ def noisy_layers() -> object:
     return through
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_settling_moves_addends_by_less_than_two_accumulators(name: str):
     """And changes nothing else of a layer that is alive, but the last bits of a few multipliers."""
     programs = stock_programs(name)

@@ -25,7 +25,7 @@ from subfour.integer.program import (
 )
 from subfour.integer.snap import _Snapper, coarse_layers, snap
 from subfour.quantizers import QuantizerName
-from tests.integer.programs import NAMES, PREPROCESSING, codes_of, normed, random_pixels, stock_programs
+from tests.integer.programs import FEW, NETWORKS, PREPROCESSING, codes_of, normed, random_pixels, stock_programs
 from tests.profit.quantized_networks import TINY, quantized
 
 Kind = TypeVar("Kind")
@@ -35,7 +35,7 @@ def of_kind(program: Program, kind: type[Kind]) -> list[Kind]:
     return [operation for operation in program.operations if isinstance(operation, kind)]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_no_code_depends_on_real_numbers_but_behind_a_curve(name: str):
     """Sums and products are of codes; steps are odd integers, but behind h-swish and sigmoid, which read one layer each."""
     program = stock_programs(name).snapped
@@ -61,7 +61,7 @@ def test_no_code_depends_on_real_numbers_but_behind_a_curve(name: str):
     assert all(float(dequantize.factor) % 1 == 0 for dequantize in of_kind(program, Dequantize))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NETWORKS)
 @torch.no_grad()
 def test_every_integer_is_exact_in_float32(name: str):
     """Accumulators, their products with multipliers, sums on skip paths: below 2^24, on images calibration did not see."""
@@ -93,7 +93,7 @@ def with_given_codes(program: Program, given: dict[str, Tensor], pixels: Tensor)
 
 
 @pytest.mark.parametrize(
-    ("name", "quantizer"), [*((name, "duq") for name in NAMES), (TINY, "pact-sawb"), ("torchvision/mobilenet_v2", "pact-sawb")]
+    ("name", "quantizer"), [*((name, "duq") for name in FEW), (TINY, "pact-sawb"), ("torchvision/mobilenet_v2", "pact-sawb")]
 )
 def test_a_snapped_block_computes_what_the_block_computed(name: str, quantizer: QuantizerName):
     """Given the same codes, few of its codes differ, and by one; behind pools, values by the two steps and that of a code."""
@@ -142,7 +142,7 @@ def test_a_snapped_network_answers_as_it_did(name: str, quantizer: QuantizerName
     assert torch.corrcoef(torch.stack([before.flatten(), after.flatten()]))[0, 1] > 0.95
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_rounding_kills_no_channel_at_four_bits(name: str):
     """Every multiplier keeps a bit or more."""
     programs = stock_programs(name)
@@ -221,7 +221,7 @@ def test_the_constants_train_through_their_rounding():
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_no_constant_leaves_the_graph_unasked(name: str):
     """Torch warns where a tensor that needs a gradient becomes a plain number."""
     programs = stock_programs(name)
