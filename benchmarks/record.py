@@ -87,7 +87,7 @@ def table() -> str:
         runs.setdefault(row["name"], []).append(row)
     if not runs:
         return "No rows yet."
-    lines = ["| run | float top-1 % | widths | top-1 % | points lost | size MB | minutes |", "|---|---|---|---|---|---|---|"]
+    lines = ["| run | float top-1 % | widths | top-1 % | points lost | weights MB | minutes |", "|---|---|---|---|---|---|---|"]
     for name, rows in runs.items():
         last, reference = rows[-1], float_top1(rows, runs)
         lost = f"{float(reference) - float(last['top1']):.2f}" if reference else ""

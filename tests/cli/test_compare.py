@@ -141,6 +141,7 @@ def test_a_study_whose_folder_is_a_file_is_refused(study: Path):
     assert error("compare", study, "--out", study).startswith(f"out: {study} is a file, and cannot hold others")
 
 
+@pytest.mark.slow
 def test_what_was_to_start_from_a_run_that_diverged_has_diverged_too(tmp_path: Path, photographs: Path):
     """And does not stop the others; nor is it tried again."""
     wild = "--schedule.float-lr 1e30 --schedule.max-steps 3 --padding zero"

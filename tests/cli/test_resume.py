@@ -46,6 +46,7 @@ def test_it_goes_on_where_it_was_and_ends_as_if_never_interrupted(unfinished: Pa
     assert [place.keys() - {"resumed"} for place in places[0]["resumed"]] == [places[1].keys()]
 
 
+@pytest.mark.slow
 def test_the_keyboard_and_kill_9_can_do_no_harm(uninterrupted: Path, tmp_path: Path):
     """SIGINT in the third epoch or later, SIGKILL after that, then to the end; as users do it."""
     run = tmp_path / "run"

@@ -99,7 +99,7 @@ def test_runs_without_a_name_get_one_each(here: Path, photographs: Path):
         ("--padding zero --no-snap", ["float", "A4W32", "A4W4"]),
         ("--teacher none", ["float", "A4W32", "A4W4", "A4W4 snapped"]),
         ("--schedule.batch-size 5000", ["float", "A4W32", "A4W4", "A4W4 snapped"]),
-        ("--model timm/mobilenetv3_small_050", ["float", "A4W32", "A4W4", "A4W4 snapped"]),
+        pytest.param("--model timm/mobilenetv3_small_050", ["float", "A4W32", "A4W4", "A4W4 snapped"], marks=pytest.mark.slow),
     ],
 )
 def test_variants_of_a_recipe_train_to_the_end(options: str, expected: list[str], here: Path, photographs: Path):

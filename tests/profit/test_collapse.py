@@ -169,7 +169,7 @@ def pretend_it_was_good(run: ProfitRun) -> None:
     ("spoil", "message"),
     [
         (fill(float("nan")), "the loss is nan in epoch 2, step 2; try a lower schedule.float-lr"),
-        (pretend_it_was_good, r"accuracy fell from 90.0 % to chance, 1\d\.\d %, in epoch 2"),
+        pytest.param(pretend_it_was_good, r"accuracy fell from 90.0 % to chance, 1\d\.\d %, in epoch 2", marks=pytest.mark.slow),
     ],
 )
 def test_a_collapse_keeps_the_last_good_checkpoint_and_says_why(

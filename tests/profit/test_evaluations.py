@@ -4,12 +4,15 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from subfour.rundir import RunDirectory
 from tests.profit.conftest import FinishedRun
 from tests.profit.test_interruption import TERM, TermWhileEvaluating, newest, terminated
 from tests.profit.tiny_run import FIRST_FROZEN, SAMPLING, Killer, outcome, train
 
 
+@pytest.mark.slow
 def test_a_run_that_looks_twice_an_epoch_and_is_stopped_ends_bit_identical(finished: FinishedRun, tmp_path: Path):
     """It may begin to after it was stopped. A look is between two steps, in the phases after sampling; each is there once."""
     folder = tmp_path / "run"

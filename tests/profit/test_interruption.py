@@ -70,6 +70,7 @@ def terminated(folder: Path, config: RunConfig, watch: Callable[[ProfitRun], Sil
         train(folder, config, watch, interruption)
 
 
+@pytest.mark.slow
 def test_a_run_told_to_end_in_every_kind_of_phase_ends_bit_identical(finished: FinishedRun, tmp_path: Path):
     """Each time the checkpoint is of the present step, and metrics.jsonl waits for the epoch's end."""
     folder, phases = tmp_path / "run", build_phases(finished.config)
