@@ -85,12 +85,15 @@ class PortableWriter(Writer):
         unscaled = graph.node("Cast", [name], f"{name}.unscaled", to=TensorProto.FLOAT)
         if zero:
             unscaled = graph.node("Sub", [unscaled, graph.scalar(float(zero))], f"{name}.centred")
-        layers = [operation for operation in self.program.operations if isinstance(operation, Layer)]
-        weights = [layer.codes.abs().max() for layer in layers if self.quantizer_of(layer) is quantizer]
-        if all(2 * largest * float(weight) <= LARGEST_PAIR for weight in weights):
+        if 2 * largest * self._largest_weight(quantizer) <= LARGEST_PAIR:
             graph.node("Mul", [unscaled, graph.scalar(1.0)], self.codes(name))
         else:
             graph.node("Identity", [unscaled], self.codes(name))
+
+    def _largest_weight(self, quantizer: Quantize | Lookup) -> float:
+        """Return the largest magnitude of a weight code of the layers that a quantizer feeds, 0 where there is none."""
+        layers = [operation for operation in self.program.operations if isinstance(operation, Layer)]
+        return max((float(layer.codes.abs().max()) for layer in layers if self.quantizer_of(layer) is quantizer), default=0.0)
 
     def _code(self, stored: int) -> str:
         return self.graph.constant(f"{CODE_KIND}({stored})", CODE_KIND.type(stored))

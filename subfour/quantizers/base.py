@@ -23,7 +23,6 @@ SMALLEST_RANGE = 1e-40
 FITTED_BELOW_BITS = 4
 """Widths at which ranges start where the squared error is least, and not from max|w| or a percentile."""
 
-
 FITTED_SAMPLES = 65_536
 """Activations that are enough to fit ranges to by search."""
 

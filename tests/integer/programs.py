@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import Any
 
 import pytest
 import torch
@@ -34,11 +35,17 @@ NAMES = (
 FEW = ("torchvision/mobilenet_v2", "torchvision/mobilenet_v3_small", "subfour/tiny_mobilenet_v3")
 """Those that are tested each time; the others are slow."""
 
-NETWORKS = [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in NAMES]
+
+def often_or_seldom(name: str, *others: object) -> Any:
+    """Return parameters of a test, which is slow unless its network is one of the few."""
+    return pytest.param(name, *others, marks=() if name in FEW else pytest.mark.slow)
+
+
+NETWORKS = [often_or_seldom(name) for name in NAMES]
 """All of them, as parameters of a test."""
 
 WIDTHS = [
-    *(pytest.param(name, 4, marks=() if name in FEW else pytest.mark.slow) for name in NAMES),
+    *(often_or_seldom(name, 4) for name in NAMES),
     *((name, 2) for name in ("subfour/tiny_mobilenet_v3", "torchvision/mobilenet_v2")),
     *(("subfour/tiny_mobilenet_v3", 6), ("torchvision/mobilenet_v2", 8)),
 ]
