@@ -28,6 +28,11 @@ JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON
 """What `json` can write. Reading gives lists and dicts."""
 
 
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is a run directory."""
+    return (folder / "config.json").is_file()
+
+
 class RunDirectory:
     """A folder that holds one run; made by `create` or `open`."""
 
@@ -68,7 +73,7 @@ class RunDirectory:
         """
         if file := next((place for place in (self.path, *self.path.parents) if place.is_file()), None):
             raise ValueError(f"--out {self.path}: {file} is a file; choose another --out")
-        if not self._is_run():
+        if not is_run(self.path):
             return
         differences = list(_differences(self.read_json("config.json"), json.loads(json.dumps(config))))
         if differences:
@@ -92,12 +97,9 @@ class RunDirectory:
             ValueError: the path is not a run directory.
         """
         run = cls(path, writes=writes)
-        if not run._is_run():
+        if not is_run(run.path):
             raise ValueError(f"{path}: not a run directory, it has no config.json; give the --out of a `subfour train`")
         return run
-
-    def _is_run(self) -> bool:
-        return (self.path / "config.json").is_file()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -145,7 +147,7 @@ class RunDirectory:
         except OSError as error:
             reason = error.strerror or str(error)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                reason += f"; free some space, and {f'go on with --resume {self.path}' if self._is_run() else 'start again'}"
+                reason += f"; free some space, and {f'go on with --resume {self.path}' if is_run(self.path) else 'start again'}"
             raise OSError(error.errno, reason, str(file)) from error
 
     def read_json(self, name: str) -> Any:

@@ -31,7 +31,7 @@ from subfour.profit.result import RESULT_FILE
 from subfour.report.record import read_record
 from subfour.report.study import StudyRow
 from subfour.report.study_page import write_study_page
-from subfour.rundir import RunDirectory, write_atomically
+from subfour.rundir import RunDirectory, is_run, write_atomically
 
 TABLE_FILE = "table.csv"
 """Below --out: one line per row of the study."""
@@ -86,7 +86,7 @@ def _state(entry: StudyRun) -> str:
     Raises:
         ValueError: its directory holds another run.
     """
-    if not (entry.path / "config.json").exists():
+    if not is_run(entry.path):
         return "new"
     there = RunConfig.from_json(RunDirectory.open(entry.path).read_json("config.json"))
     if not same_run(entry.config, there):

@@ -9,6 +9,7 @@ from subfour.profit.method import FAILURE_FILE
 from subfour.profit.model_file import MODEL_FILE
 from subfour.profit.result import RESULT_FILE, SENSITIVITY_FILE
 from subfour.profit.session import DATA_FILE, TEACHER_FILE, WEIGHTS_FILE
+from subfour.rundir import is_run
 
 RUN_FILES = {
     *("config.json", "plan.json", "metrics.jsonl", ".lock"),
@@ -38,8 +39,8 @@ def check_out(out: Path, inputs: Sequence[Path], *, usual: str) -> None:
     place = out.resolve()
     if any(place == path.resolve() for path in inputs):
         raise ValueError(f"out: {out} is what is read, and would be lost; name another file, such as {out.with_name(usual)}")
-    inside = place.name in RUN_FILES and _is_run(place.parent)
-    if inside or any(folder.name in RUN_FOLDERS and _is_run(folder.parent) for folder in place.parents):
+    inside = place.name in RUN_FILES and is_run(place.parent)
+    if inside or any(folder.name in RUN_FOLDERS and is_run(folder.parent) for folder in place.parents):
         raise ValueError(f"out: {out} belongs to a run, which would be damaged; name another file, such as {usual}")
 
 
@@ -55,7 +56,3 @@ def check_folder(name: str, folder: Path) -> None:
     """
     if file := next((place for place in (folder, *folder.parents) if place.is_file()), None):
         raise ValueError(f"{name}: {file} is a file, and cannot hold others; name a folder that is none, or a new one")
-
-
-def _is_run(folder: Path) -> bool:
-    return (folder / "config.json").is_file()
