@@ -109,6 +109,7 @@ def _record(model: str, cost: Cost) -> dict[str, Any]:
         "macs": cost.macs,
         "gbops": cost.bops / 1e9,
         "size_mb": cost.bytes / 1e6,
+        "peak_activation_mb": cost.peak_activation_bytes / 1e6,
         "layers": [
             {
                 "name": layer.name,

@@ -8,6 +8,7 @@ from typing import Literal
 
 from subfour.analysis.activations import QuantizerSample
 from subfour.profit.collapse import AT_CHANCE, WELL_ABOVE
+from subfour.profit.freezing import base_rate
 from subfour.report.record import RunRecord
 
 CLIPPED_NEGATIVE = 0.01
@@ -52,16 +53,16 @@ def diagnose(record: RunRecord, samples: Sequence[QuantizerSample]) -> list[Find
 
 def loss_not_finite(record: RunRecord) -> Iterator[Finding]:
     """The run stopped at a loss or a weight that is not finite, or logged one."""
-    fix = "Try a lower schedule.lr, or schedule.float-lr if it was the float phase."
     if record.failure is not None:
-        phase, epoch = record.failure["phase"] + 1, record.failure["epoch"] + 1
-        words = f"In phase {phase}, epoch {epoch}: {record.failure['error']}."
-        yield Finding("error", "A value is not finite", words, f"{fix} The epochs before it are kept.")
+        phase, epoch = record.failure["phase"], record.failure["epoch"]
+        words = f"In phase {phase + 1}, epoch {epoch + 1}: {record.failure['error']}."
+        yield Finding("error", "A value is not finite", words, f"{_lower_rate(record, phase)} The epochs before it are kept.")
         return
     for record_of_epoch in record.metrics:
         if not math.isfinite(record_of_epoch["train_loss"]) or not math.isfinite(record_of_epoch["raw"]["loss"]):
-            words = f"The loss is not finite in phase {record_of_epoch['phase'] + 1}, epoch {record_of_epoch['epoch'] + 1}."
-            yield Finding("error", "A value is not finite", words, fix)
+            phase = record_of_epoch["phase"]
+            words = f"The loss is not finite in phase {phase + 1}, epoch {record_of_epoch['epoch'] + 1}."
+            yield Finding("error", "A value is not finite", words, _lower_rate(record, phase))
             return
 
 
@@ -198,6 +199,11 @@ RUN_RULES: tuple[RunRule, ...] = (
 )
 
 SAMPLE_RULES: tuple[SampleRule, ...] = (signed_input_clipped, all_in_one_bin, range_misses_values, padding_mismatch)
+
+
+def _lower_rate(record: RunRecord, phase: int) -> str:
+    _, rate = base_rate(record.phases[phase], record.config.schedule)
+    return f"Try a lower {rate}."
 
 
 def _range_ends(record: RunRecord) -> Iterator[tuple[str, float, float]]:

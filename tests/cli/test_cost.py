@@ -10,10 +10,21 @@ V2 = "torchvision/mobilenet_v2"
 
 def test_json_has_the_promised_fields_and_the_sums_of_its_layers():
     cost = json.loads(printed("cost", V2, "--json"))
-    assert list(cost) == ["model", "weight_bits", "activation_bits", "profile", "macs", "gbops", "size_mb", "layers"]
+    assert list(cost) == [
+        "model",
+        "weight_bits",
+        "activation_bits",
+        "profile",
+        "macs",
+        "gbops",
+        "size_mb",
+        "peak_activation_mb",
+        "layers",
+    ]
     assert (cost["model"], cost["weight_bits"], cost["activation_bits"], cost["profile"]) == (V2, 4, 4, "ours")
     assert sum(layer["macs"] for layer in cost["layers"]) == cost["macs"] == 300_774_272
     assert sum(layer["gbops"] for layer in cost["layers"]) == pytest.approx(cost["gbops"])
+    assert max(layer["activation_mb"] for layer in cost["layers"]) == cost["peak_activation_mb"]
     assert (f"{cost['gbops']:.4g}", f"{cost['size_mb']:.4g}") == ("9.49", "1.875")
 
 

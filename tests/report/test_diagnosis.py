@@ -104,6 +104,14 @@ def test_a_rule_about_a_run_finds_its_fault_and_only_that(rule: diagnosis.RunRul
     assert list(rule(record())) == []
 
 
+@pytest.mark.parametrize(("phase", "rate"), [(0, "schedule.float-lr"), (1, "schedule.lr"), (-1, "schedule.snap-lr")])
+def test_a_value_that_is_not_finite_points_at_the_rate_of_its_phase(phase: int, rate: str):
+    config = replace(CONFIG, schedule=replace(CONFIG.schedule, float_lr=0.1))
+    failure = {"phase": phase, "epoch": 0, "error": "the loss is nan"}
+    (finding,) = diagnosis.loss_not_finite(record(config=config, failure=failure))
+    assert f"lower {rate}." in finding.fix
+
+
 @pytest.mark.parametrize(
     ("classes", "before", "after", "collapsed"),
     [(2, 90.0, 70.0, False), (2, 90.0, 50.5, True), (2, 60.0, 50.0, False), (3, 95.0, 60.0, False), (3, 95.0, 34.0, True)],
