@@ -55,14 +55,16 @@ class RunDirectory:
             records: other JSON files, by name. They are written before config.json, which makes the folder a run.
 
         Raises:
-            ValueError: see `require_free`.
+            ValueError: see `require_free` and `locked`.
         """
         run = cls(path)
         run.require_free(config)
         path.mkdir(parents=True, exist_ok=True)
-        for name, data in (records or {}).items():
-            run.write_json(name, data)
-        run.write_json("config.json", config)
+        with run.locked():  # two may begin at once
+            run.require_free(config)
+            for name, data in (records or {}).items():
+                run.write_json(name, data)
+            run.write_json("config.json", config)
         return run
 
     def require_free(self, config: Mapping[str, JSON]) -> None:

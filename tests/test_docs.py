@@ -171,7 +171,7 @@ def test_an_option_in_a_document_exists_and_takes_the_value_shown(name: str):
     for span in spans(DOCUMENTS[name]):
         if span.startswith("--"):
             words = shlex.split(span)
-            assert re.sub(r"(--|\.)no-", r"\1", words[0]) in {*RUN_OPTIONS, *OTHER_OPTIONS}, span
+            assert re.sub(r"(--|\.)no-", r"\1", words[0]) in {*RUN_OPTIONS, *OTHER_OPTIONS, "--path"}, span
             if len(words) > 1:
                 parse_training(["digits", *words])
 

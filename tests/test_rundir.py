@@ -109,7 +109,7 @@ def test_a_failed_write_leaves_the_old_content_and_nothing_else(run: RunDirector
         with pytest.raises(OSError, match="No space"):
             run.write_json("config.json", {"seed": 1})
     assert run.read_json("config.json") == CONFIG
-    assert [file.name for file in run.path.iterdir()] == ["config.json"]
+    assert {file.name for file in run.path.iterdir()} == {"config.json", ".lock"}
 
 
 def test_write_atomically_respects_the_umask(tmp_path: Path):
@@ -193,3 +193,27 @@ def test_a_full_disk_is_named_with_the_file_and_what_to_do(
     with pytest.raises(OSError, match="No space left on device; free some space, and go on with --resume") as caught:
         write(run)
     assert Path(caught.value.filename).parent == run.path
+
+
+def test_two_processes_cannot_begin_in_one_folder_at_once(tmp_path: Path):
+    """The second one is refused, and the records of the first are whole."""
+    code = """
+import sys
+from pathlib import Path
+from subfour.rundir import RunDirectory
+path = Path(sys.argv[1])
+path.mkdir()
+with RunDirectory(path).locked():
+    print("locked", flush=True)
+    sys.stdin.readline()
+"""
+    path = tmp_path / "run"
+    command = [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(ValueError, match="another process trains into it"):
+            RunDirectory.create(path, CONFIG, {"plan.json": []})
+        assert [file.name for file in path.iterdir()] == [".lock"]
+        other.communicate("\n")
+    RunDirectory.create(path, CONFIG, {"plan.json": []})

@@ -39,7 +39,10 @@ def split_recipe(arguments: Sequence[str], usage: str) -> tuple[RunConfig, list[
 
 
 def resolved(config: RunConfig, recipe: RunConfig) -> RunConfig:
-    """Return the configuration with what only the recipe knows: `keep_phases` repeats a lone 32 for each of its widths.
+    """Return the configuration with what only the recipe knows.
+
+    `keep_phases` repeats a lone 32 for each of the recipe's widths. The recipe's image size, which nobody asked for, gives way to
+    that of a run that goes on.
 
     What nobody can mean is refused here, not in the configuration, which must be able to read what earlier runs were given.
 
@@ -55,6 +58,8 @@ def resolved(config: RunConfig, recipe: RunConfig) -> RunConfig:
         )
     if config.from_run is not None and config.weights != recipe.weights:
         raise ValueError(f"weights: {config.weights!r} is not read with --from {config.from_run}, which has its own; give one")
+    if config.from_run is not None and config.loading.image_size == recipe.loading.image_size:
+        config = replace(config, loading=replace(config.loading, image_size=None))
     if not config.keep_phases:
         return config
 

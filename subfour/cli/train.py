@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -107,21 +107,26 @@ def _begin(arguments: Sequence[str]) -> None:
         config = continued(config, config.from_run)
     build_phases(config)
     if options.launch.starts_others:
-        out = options.out or _free_directory(config.recipe)
-        RunDirectory(out).require_free(config.to_json())
-        with _resumable(out):
-            start_workers([*arguments, "--out", str(out)], options.launch.workers)
+        if options.out is not None:
+            RunDirectory(options.out).require_free(config.to_json())
+        out = options.out or _new_directory(config.recipe)
+        try:
+            with _resumable(out):
+                start_workers([*arguments, "--out", str(out)], options.launch.workers)
+        finally:
+            with suppress(OSError):  # not empty: a run
+                out.rmdir()
         return
     with connected(config.device):
-        out = Path(collective.from_main(str(options.out or _free_directory(config.recipe))))
-        if collective.is_main():
-            RunDirectory(out).require_free(config.to_json())
+        if options.out is not None and collective.is_main():
+            RunDirectory(options.out).require_free(config.to_json())
         session = _prepare(config, options.output)  # before the folder is made: a start that fails leaves nothing behind
         records: dict[str, JSON] = {
             ENVIRONMENT_FILE: environment(),
             "plan.json": [phase.to_json() for phase in build_phases(config)],
             DATA_FILE: {**session.data.to_json(), IMAGES: images_record(session)},
         }
+        out = options.out or Path(collective.from_main(str(_new_directory(config.recipe)) if collective.is_main() else ""))
         with collective.main_first():
             directory = RunDirectory.create(out, config.to_json(), records) if collective.is_main() else _opened(out)
         _train(session, directory, options)
@@ -230,11 +235,15 @@ def _show(result: dict[str, Any], directory: RunDirectory, console: Console, out
         print_summary(console, result, directory.path)
 
 
-def _free_directory(recipe: str) -> Path:
-    """Return the first of runs/RECIPE, runs/RECIPE-2, ... that does not exist."""
+def _new_directory(recipe: str) -> Path:
+    """Make the first of runs/RECIPE, runs/RECIPE-2, ... that does not exist."""
     name, number = Path("runs") / recipe, 1
     path = name
-    while path.exists():
-        number += 1
-        path = name.with_name(f"{name.name}-{number}")
-    return path
+    while True:
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            path = name.with_name(f"{name.name}-{number}")
+        else:
+            return path

@@ -83,7 +83,8 @@ def quantize_skips(
     """
     for name, reader in readers.items():
         block = model.get_submodule(name)
-        block.add_module(NAME, SkipQuantizer(make(domains[reader]), bits))
+        device = next(model.get_submodule(reader).parameters()).device
+        block.add_module(NAME, SkipQuantizer(make(domains[reader]), bits).to(device))
         block.register_forward_pre_hook(_quantize_input)
 
 

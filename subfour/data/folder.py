@@ -5,6 +5,7 @@ of links. What is neither a file nor a link to one (a pipe, a device) is refused
 """
 
 import hashlib
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from torch import Tensor
 from subfour.data.images import HELD_OUT, TRAINING, ImageData, Split
 from subfour.data.index import FileNames, FolderIndex, folder_times, index_file, pack, read_index, write_index
 from subfour.data.opening import FORMATS, open_image
+
+logger = logging.getLogger(__name__)
 
 CONVERTIBLE = {".heic", ".heif", ".avif"}
 """Endings of photographs that telephones take and Pillow, by itself, does not read everywhere."""
@@ -51,7 +54,8 @@ def load_folder(path: str) -> ImageData:
     """Return the images of a folder with `train`, `val` (or `validation`) or `test`, and in each one folder per class.
 
     Classes are the folders' names, sorted. Hidden files and folders are ignored, what Windows puts into folders too; beside
-    class folders also files that are no images. The names are kept for the next start; see `index.py`.
+    class folders also files that are no images. A `test` without class folders beside a `val` is left out. The names are kept
+    for the next start; see `index.py`.
 
     Raises:
         ValueError: the path, a split's folder or a class is missing; a class folder is empty or holds something that is no image;
@@ -60,7 +64,12 @@ def load_folder(path: str) -> ImageData:
     root = Path(path).expanduser()
     if not root.is_dir():
         raise ValueError(f"data: there is no folder {root}; give the folder that holds train/ and val/")
-    found = {name: _class_folders(root / name) for name in (TRAINING, *HELD_OUT) if (root / name).is_dir()}
+    present = [name for name in (TRAINING, *HELD_OUT) if (root / name).is_dir()]
+    for name in [name for name in HELD_OUT if name in present][1:]:
+        if not any(entry.is_dir() for entry in _visible(root / name)):
+            present.remove(name)
+            logger.warning("data: %s has no class folders, and is left out", root / name)
+    found = {name: _class_folders(root / name) for name in present}
     if not found:
         raise ValueError(f"data: {root} holds neither train/ nor val/ (validation/, test/); put the class folders under these")
     first, *others = found

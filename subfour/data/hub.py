@@ -1,5 +1,6 @@
 """Images of a data set on the Hugging Face hub, or of a local folder that `datasets` can read."""
 
+import logging
 from pathlib import Path
 
 from subfour.data.arrow import table_images
@@ -14,6 +15,7 @@ def load_hub(name: str) -> ImageData:
     """
     import datasets  # noqa: PLC0415 (slow to import, and only this source needs it)
 
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else each of its retries is told of
     try:
         splits = datasets.load_dataset(name)
     except Exception as error:  # the network, the hub, a builder and a file may each fail in their own way

@@ -1,16 +1,20 @@
 """What every source of images gives: class names and splits of labelled images, opened one at a time."""
 
 import hashlib
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from subfour.data.opening import pixels_limited
 from subfour.data.preprocess import to_rgb
+
+logger = logging.getLogger(__name__)
 
 Unreadable = Literal["error", "skip"]
 """What an image that cannot be read does: it ends everything, or is left out and named."""
@@ -94,6 +98,10 @@ class Relabelled(Split):
         """Return where the image is found."""
         return self.split.where(index)
 
+    def digest(self) -> str:
+        """Return a digest of these labels and of what the images' own split says."""
+        return hashlib.sha256(self.labels.numpy().tobytes() + self.split.digest().encode()).hexdigest()
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageData:
@@ -154,4 +162,30 @@ def _split(data: ImageData, name: str) -> Split:
             f"label: {split.where(index)} has {int(split.labels[index])}, but the {len(data.classes)} classes are "
             f"0..{len(data.classes) - 1}; correct the label or use a labelled split"
         )
+    return split
+
+
+def as_the_model_labels(split: Split, classes: tuple[str, ...], known: tuple[str, ...], source: str) -> Split:
+    """Return a split with the model's label of each class name; by place, where one of the two only numbers its classes.
+
+    Args:
+        split: of the data.
+        classes: the data's.
+        known: the model's.
+        source: where the data are from, for messages.
+
+    Raises:
+        ValueError: the data have a class that the model does not know, or more classes than it.
+    """
+    if classes == known:
+        return split
+    if set(classes) <= set(known):
+        return Relabelled(split, torch.tensor([known.index(name) for name in classes])[split.labels])
+    if not any(names == tuple(map(str, range(len(names)))) for names in (classes, known)):
+        strange = next(name for name in classes if name not in known)
+        raise ValueError(f"data: {source} has a class {strange!r}, which the model does not know; give data of its classes")
+    if len(classes) > len(known):
+        raise ValueError(f"data: {source} has {len(classes)} classes, the model knows {len(known)}; give data of its classes")
+    different = next((ours, theirs) for ours, theirs in zip(known, classes, strict=False) if ours != theirs)
+    logger.warning("data: class names differ, first %r in the model and %r in the data; are they in the same order?", *different)
     return split

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import nn
 
-from subfour.data.images import evaluation_split
+from subfour.data.images import as_the_model_labels, evaluation_split
 from subfour.data.preprocess import Preprocessing, normalize
 from subfour.data.sources import load_images
 from subfour.export.comparison import Comparison, Extent, Verification
@@ -34,7 +34,7 @@ from subfour.integer.execute import accumulate, execute
 from subfour.integer.lower import lower
 from subfour.integer.measure import Snapping
 from subfour.integer.program import IMAGE, Add, CodeSum, Layer, Lookup, Program, Quantize
-from subfour.profit.model_file import TrainedModel, as_the_model_labels
+from subfour.profit.model_file import TrainedModel
 
 LAYER_IMAGES = 4
 """Images of the comparison layer by layer."""

@@ -17,7 +17,7 @@ from subfour.convert.rewrite import BatchNorm
 from subfour.models.zoo import Architecture
 from subfour.ops import FLOAT_BITS, check_bits
 from subfour.profit.fields import BitWidth, check_fields
-from subfour.profit.plain import from_plain, to_plain
+from subfour.profit.plain import from_plain, to_plain, without_later
 from subfour.profit.sections import (
     AverageConfig,
     DistillConfig,
@@ -27,7 +27,7 @@ from subfour.profit.sections import (
     ProfitConfig,
     ScheduleConfig,
 )
-from subfour.quantizers import METHODS, Granularity, QuantizerName, check_granularity
+from subfour.quantizers import METHODS, Granularity, QuantizerName, check_granularity, check_weight_bits
 
 __all__ = [
     "AverageConfig",
@@ -87,7 +87,7 @@ class RunConfig:
     """Continue from the final weights of this run directory, at other widths."""
     starting_weight_bits: Annotated[BitWidth, tyro.conf.Suppress] = FLOAT_BITS
     """Weight width of the run that this one continues."""
-    engine: Literal["auto", "plain", "folded", "compiled"] = "auto"
+    engine: Annotated[Literal["auto", "plain", "folded", "compiled"], tyro.conf.arg(aliases=("--path",))] = "auto"
     """How training steps are computed: as the quantizers say (plain), on codes (folded), the faster of these two (auto), or
     on codes with kernels that are compiled here (compiled)."""
     seed: int = 0
@@ -127,6 +127,7 @@ class RunConfig:
                 f"engine: {self.engine} is possible with --quantizer duq, --batchnorm unfused and --skip-bits 32 only; use auto"
             )
         check_granularity(self.quantizer, self.weight_granularity)
+        check_weight_bits(self.quantizer, self.weight_bits)
         if self.profit.at_bits is not None and self.profit.at_bits not in self.weight_bits:
             widths_shown = " ".join(map(str, self.weight_bits))
             raise ValueError(
@@ -142,6 +143,11 @@ class RunConfig:
             raise ValueError("schedule.snap_epochs: 0 leaves the snap phase out; use 1 or more, or --no-snap")
         if self.skip_bits != FLOAT_BITS and self.method == "data-free":
             raise ValueError(f"skip_bits: {self.skip_bits} needs ranges that --method data-free does not set; use 32")
+        if self.skip_bits < self.activation_bits[-1]:
+            raise ValueError(
+                f"skip_bits: {self.skip_bits} is below {self.activation_bits[-1]}, the last of activation_bits, and skips are "
+                "never narrower; use as many bits or more"
+            )
         if self.profit.covers != "weights" and METHODS[self.quantizer].follows_inputs:
             raise ValueError(
                 f"profit.covers: {self.profit.covers} cannot stop the activation ranges of --quantizer {self.quantizer}, which "
@@ -157,6 +163,7 @@ class RunConfig:
         """SHA-256 of all that decides a weight: what a checkpoint remembers."""
         values = self.to_json()
         del values["engine"], values["schedule"]["evaluations"]  # engines compute the same; looking more often changes nothing
+        values = without_later(values)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     @property

@@ -6,7 +6,6 @@ trained model's values, bit for bit. (UNIQ's codes are the numbers of its bins: 
 resolved configuration, the widths, class names and preprocessing, so the file stands alone.
 """
 
-import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from subfour.convert.calibrate import set_bits
 from subfour.convert.policy import LayerRule
-from subfour.data.images import Relabelled, Split, evaluation_split
+from subfour.data.images import as_the_model_labels, evaluation_split
 from subfour.data.loader import EvaluationLoader
 from subfour.data.sources import load_images
 from subfour.integer.measure import Snapping
@@ -30,8 +29,6 @@ from subfour.profit.state import load_model
 from subfour.profit.tensor_file import pack_tensors, unpack_tensors
 from subfour.rundir import RunDirectory
 from subfour.train.evaluation import Accuracy, evaluate
-
-logger = logging.getLogger(__name__)
 
 MODEL_FILE = "model.safetensors"
 """Name in a run directory."""
@@ -195,27 +192,3 @@ def evaluate_model(
     loader = EvaluationLoader(labelled, trained.data.preprocessing, batch_size=batch_size, unreadable=unreadable)
     place = choose_device(device)
     return evaluate(trained.network.to(place), loader, place)
-
-
-def as_the_model_labels(split: Split, classes: tuple[str, ...], known: tuple[str, ...], source: str) -> Split:
-    """Return a split with the model's label of each class name; by place, where one of the two only numbers its classes.
-
-    Args:
-        split: of the data.
-        classes: the data's.
-        known: the model's.
-        source: where the data are from, for messages.
-
-    Raises:
-        ValueError: the data have a class that the model does not know, or more classes than it.
-    """
-    if set(classes) <= set(known):
-        return Relabelled(split, torch.tensor([known.index(name) for name in classes])[split.labels])
-    if not any(names == tuple(map(str, range(len(names)))) for names in (classes, known)):
-        strange = next(name for name in classes if name not in known)
-        raise ValueError(f"data: {source} has a class {strange!r}, which the model does not know; give data of its classes")
-    if len(classes) > len(known):
-        raise ValueError(f"data: {source} has {len(classes)} classes, the model knows {len(known)}; give data of its classes")
-    different = next((ours, theirs) for ours, theirs in zip(known, classes, strict=False) if ours != theirs)
-    logger.warning("data: class names differ, first %r in the model and %r in the data; are they in the same order?", *different)
-    return split

@@ -32,6 +32,9 @@ BEFORE: dict[str, Any] = {
 """Fields that came later, with what runs did before there were any: model files and run directories without them are read."""
 
 
+_NEVER = object()
+
+
 def to_plain(value: Any) -> Any:
     """Return dicts, lists and what JSON has; a fraction becomes text."""
     if dataclasses.is_dataclass(value):
@@ -63,6 +66,17 @@ def from_plain(kind: type[Part], data: object, section: str = "") -> Part:
             )
     values = {name: data[name] if name in data else _before(section + name) for name in fields}
     return kind(**{name: _value(field, values[name], section + name) for name, field in fields.items()})
+
+
+def without_later(values: Mapping[str, Any], section: str = "") -> dict[str, Any]:
+    """Return plain values without the fields that came later and say what runs did before: the same for runs of both times.
+
+    Args:
+        values: from `to_plain`.
+        section: what stands before the names of its fields.
+    """
+    kept = {name: value for name, value in values.items() if BEFORE.get(section + name, _NEVER) != value}
+    return {name: without_later(value, f"{name}.") if isinstance(value, dict) else value for name, value in kept.items()}
 
 
 def _before(name: str) -> Any:

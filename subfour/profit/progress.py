@@ -67,13 +67,13 @@ class Progress:
     def _taken_up(self, checkpoint: Checkpoint) -> RunState:
         """Load a checkpoint and return its state; `restore` has what belongs to a phase."""
         state, session = RunState.from_json(checkpoint.state), self.session
+        if state.config != session.config.digest:
+            raise ValueError(f"config: {self.run.path / 'config.json'} is not what it was when the run began; bring it back")
         load_model(session.model, part(checkpoint.tensors, "model"))
         self.average.load(part(checkpoint.tensors, "average"))
         self._momentum = part(checkpoint.tensors, "momentum")
         self._previous_weights = part(checkpoint.tensors, "previous")
         self.step_method.load_state(part(checkpoint.tensors, "method"))
-        if state.config != session.config.digest:
-            raise ValueError(f"config: {self.run.path / 'config.json'} is not what it was when the run began; bring it back")
         _resume_workers(state)
         session.precision.load_state(state.loss_scale)
         return state

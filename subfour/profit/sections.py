@@ -17,7 +17,8 @@ class LoadingConfig:
     """How images are read and augmented."""
 
     image_size: int | None = None
-    """Side of the square the network sees, pixels; None: the weights' own record, else the model's usual size."""
+    """Side of the square the network sees, pixels; None: the weights' own record, else the model's usual size. A run that goes
+    on from another keeps its size where no other than the recipe's is named."""
     augment: Augmentation = "resized-crop"
     """Training augmentation: padded random crop (with or without flip), ImageNet's random resized crop, or nothing."""
     workers: int | None = None

@@ -12,7 +12,7 @@ from subfour import collective
 from subfour.convert.equalize import equalize, replace_relu6
 from subfour.convert.policy import LayerRule, make_policy
 from subfour.convert.rewrite import convert
-from subfour.data.images import Split, training_splits
+from subfour.data.images import Split, as_the_model_labels, training_splits
 from subfour.data.loader import EvaluationLoader, TrainingLoader
 from subfour.data.preprocess import Preprocessing
 from subfour.data.sources import load_images
@@ -94,13 +94,16 @@ def prepare_session(config: RunConfig) -> Session:
     """
     device = choose_device(config.device)
     precision = Precision(config.parallel.precision, device)
+    earlier = None if config.from_run is None else _data_of(config.from_run)
     images = load_images(config.data)
-    training_images, validation_images = training_splits(images)
-    torch.manual_seed(derive_seed(config.seed, "weights"))
-    float_model = build_model(
-        config.model, num_classes=len(images.classes), weights=config.weights, architecture=config.architecture
+    classes = images.classes if earlier is None else earlier.classes
+    training_images, validation_images = (
+        as_the_model_labels(split, images.classes, classes, config.data) for split in training_splits(images)
     )
-    data = DataRecord(classes=images.classes, preprocessing=_preprocessing(config, training_images, float_model.preprocessing))
+    torch.manual_seed(derive_seed(config.seed, "weights"))
+    float_model = build_model(config.model, num_classes=len(classes), weights=config.weights, architecture=config.architecture)
+    known = float_model.preprocessing if earlier is None else earlier.preprocessing
+    data = DataRecord(classes=classes, preprocessing=_preprocessing(config, training_images, known))
     loading, batch_size = config.loading, config.schedule.batch_size
     training = TrainingLoader(
         training_images,
@@ -241,7 +244,19 @@ def _continue_from(run: str, config: RunConfig, model: nn.Module, preprocessing:
 
 
 def _config_of(run: str) -> RunConfig:
-    return RunConfig.from_json(RunDirectory.open(Path(run)).read_json("config.json"))
+    return RunConfig.from_json(_opened(run).read_json("config.json"))
+
+
+def _data_of(run: str) -> DataRecord:
+    return DataRecord.from_json(_opened(run).read_json(DATA_FILE))
+
+
+def _opened(run: str) -> RunDirectory:
+    """Return the run that another one continues; a relative path is one from the present folder, when resumed too."""
+    try:
+        return RunDirectory.open(Path(run))
+    except ValueError as error:
+        raise ValueError(f"from: {error}; seen from {Path.cwd()}") from None
 
 
 def _ended_float(config: RunConfig) -> bool:
@@ -260,9 +275,7 @@ def _warn_of_few_steps(training: TrainingLoader) -> None:
 
 
 def _preprocessing(config: RunConfig, training_images: Split, record: Preprocessing | None) -> Preprocessing:
-    """Take preprocessing from the earlier run or the weights' record, else from the data; a size asked for wins."""
-    if config.from_run is not None:
-        record = DataRecord.from_json(RunDirectory.open(Path(config.from_run)).read_json(DATA_FILE)).preprocessing
+    """Take preprocessing from what is known of the weights, else from the data; a size asked for wins."""
     size = config.loading.image_size
     if record is None:
         return data_preprocessing(training_images, image_size=size or USUAL_IMAGE_SIZE, unreadable=config.loading.unreadable)

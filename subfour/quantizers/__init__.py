@@ -1,8 +1,9 @@
 """One paper per file; `METHODS` names the pairs of activation and weight quantizer a run can choose."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Literal, NamedTuple
 
+from subfour.ops import FLOAT_BITS
 from subfour.quantizers.affine import Affine, AffineWeight
 from subfour.quantizers.base import HSWISH_MINIMUM, Domain, Quantizer, positive_percentile
 from subfour.quantizers.dsq import DSQ, DSQWeight
@@ -11,7 +12,7 @@ from subfour.quantizers.image import ImageQuantizer
 from subfour.quantizers.lsq import LSQ, LSQWeight
 from subfour.quantizers.lsq_plus import LSQPlus, LSQPlusWeight
 from subfour.quantizers.pact import PACT
-from subfour.quantizers.sawb import SAWB
+from subfour.quantizers.sawb import COEFFICIENTS, SAWB
 from subfour.quantizers.uniq import UNIQ
 
 QuantizerName = Literal["duq", "pact-sawb", "lsq", "lsq-plus", "dsq", "affine", "uniq"]
@@ -30,11 +31,13 @@ class Method(NamedTuple):
     """Whether weights may have a range per output channel."""
     follows_inputs: bool = False
     """Whether activation ranges are not learned, but follow what arrives while training."""
+    weight_bits: Collection[int] = range(2, 9)
+    """Widths that weights may have, beside float."""
 
 
 METHODS: dict[QuantizerName, Method] = {
     "duq": Method(DuQ, DuQWeight, per_channel=True),
-    "pact-sawb": Method(PACT, SAWB),
+    "pact-sawb": Method(PACT, SAWB, weight_bits=COEFFICIENTS),
     "lsq": Method(LSQ, LSQWeight, per_channel=True),
     "lsq-plus": Method(LSQPlus, LSQPlusWeight, per_channel=True),
     "dsq": Method(DSQ, DSQWeight),
@@ -52,6 +55,20 @@ def check_granularity(quantizer: QuantizerName, granularity: Granularity) -> Non
     if granularity == "channel" and not METHODS[quantizer].per_channel:
         able = " or ".join(name for name, method in METHODS.items() if method.per_channel)
         raise ValueError(f"weight_granularity: {quantizer} has no ranges per channel; use layer, or --quantizer {able}")
+
+
+def check_weight_bits(quantizer: QuantizerName, widths: Iterable[int]) -> None:
+    """Raise unless the method can quantize weights to each of the widths; 32 is float.
+
+    Raises:
+        ValueError: it has no equation for one of them.
+    """
+    able = METHODS[quantizer].weight_bits
+    if strange := [bits for bits in widths if bits != FLOAT_BITS and bits not in able]:
+        raise ValueError(
+            f"weight_bits: {quantizer} knows nothing of {strange[0]} bits; "
+            f"choose from {', '.join(map(str, able))}, or another --quantizer"
+        )
 
 
 __all__ = [
@@ -77,6 +94,7 @@ __all__ = [
     "Quantizer",
     "QuantizerName",
     "check_granularity",
+    "check_weight_bits",
     "positive_percentile",
     "stacked_params",
 ]

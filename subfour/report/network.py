@@ -9,12 +9,12 @@ import logging
 from dataclasses import dataclass
 
 from subfour.analysis.activations import Mistake, QuantizerSample, probe
-from subfour.data.images import Split, Subset, evaluation_split
+from subfour.data.images import Split, Subset, as_the_model_labels, evaluation_split
 from subfour.data.loader import EvaluationLoader
 from subfour.data.preprocess import Preprocessing, evaluation_pixels
 from subfour.data.sources import load_images
 from subfour.data.thumbnail import thumbnail
-from subfour.profit.model_file import as_the_model_labels, read_model
+from subfour.profit.model_file import read_model
 from subfour.profit.session import WEIGHTS_FILE
 from subfour.profit.state import load_model, read_tensors
 from subfour.report.record import RunRecord

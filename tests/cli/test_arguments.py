@@ -1,10 +1,13 @@
 import dataclasses
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from subfour.cli.recipe_arguments import resolved
+from subfour.cli.train import _new_directory
 from subfour.profit.config import RunConfig
 from subfour.recipes import RECIPES, load_recipe
 from tests.cli.command import error, printed
@@ -35,8 +38,8 @@ def shown(value: object) -> str:
 def entries(text: str) -> dict[str, str]:
     """Return the text of a help by option, without frames and line breaks."""
     plain = re.sub(r"\s+", " ", re.sub(r"[│╭╮╰╯─]", " ", text))
-    parts = re.split(r"(?<!,) (?=--[a-z])", plain)  # not between the two names of a switch
-    return {part.split()[0].rstrip(","): part for part in parts if part.startswith("--")}
+    parts = re.split(r"(?<!,) (?=--[a-z])", plain)  # not between two names of an option
+    return {name: part for part in parts for name in re.findall(r"(?:^|, )(--[a-z.-]+)", part)}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -147,3 +150,20 @@ def test_default_options_are_those_of_the_configuration():
     assert len(list(options(RunConfig()))) == len(RunConfig().to_json().keys() - SUPPRESSED) + sum(
         len(value) - 1 for value in RunConfig().to_json().values() if isinstance(value, dict)
     )
+
+
+def test_a_run_that_goes_on_keeps_its_image_size_unless_another_is_asked_for():
+    """The recipe's own was meant for other images."""
+    recipe = load_recipe("digits")
+    assert resolved(recipe, recipe) == recipe
+    going_on = replace(recipe, from_run="runs/mine")
+    assert resolved(going_on, recipe).loading.image_size is None
+    larger = replace(going_on, loading=replace(recipe.loading, image_size=48))
+    assert resolved(larger, recipe).loading.image_size == 48
+
+
+def test_runs_without_a_name_get_folders_of_their_own(here: Path):
+    """Made at once, so that two that begin together do not meet."""
+    made = [_new_directory("digits") for _ in range(3)]
+    assert made == [Path("runs/digits"), Path("runs/digits-2"), Path("runs/digits-3")]
+    assert all((here / folder).is_dir() for folder in made)

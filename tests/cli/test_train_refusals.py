@@ -105,7 +105,7 @@ def test_an_occupied_directory_is_refused(finished_run: Path, here: Path):
 
 
 def test_a_run_continues_a_finished_one_of_its_network_only(finished_run: Path, interrupted: Path, here: Path):
-    assert refused("--from", "nowhere").startswith("nowhere: not a run directory")
+    assert refused("--from", "nowhere").startswith("from: nowhere: not a run directory")
     assert refused("--from", interrupted).startswith(f"from: {interrupted} is not finished; finish it with: subfour train")
     damaged = shutil.copytree(finished_run, here / "damaged")
     (damaged / "weights.safetensors").write_bytes(b"junk")

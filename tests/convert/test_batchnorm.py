@@ -4,8 +4,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's name)
 
 from subfour.convert.batchnorm import batchnorm_after
+from subfour.convert.rewrite import convert
 from subfour.layers import QuantConv2d, quant_layers
-from tests.convert.stock_networks import random_images, stock_network
+from tests.convert.stock_networks import NORMALIZATION, random_images, stock_network
 from tests.profit.quantized_networks import TINY, quantized, tiny
 
 
@@ -77,3 +78,25 @@ def test_every_convolution_with_a_batch_norm_is_fused_and_no_other():
     fused = {name for name, layer in quant_layers(model).items() if layer.fused_batchnorm}
     assert fused == set(batchnorm_after(model))
     assert {quant_layers(model)[name].kind for name in quant_layers(model).keys() - fused} == {"se", "linear"}
+
+
+class DefinedInAnotherOrder(nn.Module):
+    """Two convolutions and their batch norms, defined kind by kind."""
+
+    def __init__(self) -> None:
+        """Make them."""
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3)
+        self.norm_of_first, self.norm_of_second = nn.BatchNorm2d(4), nn.BatchNorm2d(5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features [N, 5, H - 4, W - 4]."""
+        features: Tensor = self.norm_of_second(self.second(self.norm_of_first(self.first(images)).relu()))
+        return features
+
+
+def test_a_batch_norm_belongs_to_the_convolution_it_reads():
+    """Whatever the order of definition."""
+    model = DefinedInAnotherOrder()
+    convert(model, **NORMALIZATION)
+    assert batchnorm_after(model) == {"first": model.norm_of_first, "second": model.norm_of_second}

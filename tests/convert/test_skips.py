@@ -102,3 +102,11 @@ def test_a_skip_that_begins_at_no_module_is_an_error_that_names_it():
     """Not a silently float skip."""
     with pytest.raises(ValueError, match="skip_bits: the sum in the model is not that of a residual block"):
         find_skips(TopLevelSum())
+
+
+def test_skip_quantizers_lie_where_the_network_lies():
+    """It is converted on its device."""
+    model = stock_network("subfour/tiny_mobilenet_v3").to("meta")
+    convert(model, skip_bits=8, **NORMALIZATION)
+    tensors = [*model.parameters(), *model.buffers()]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}

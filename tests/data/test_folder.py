@@ -37,6 +37,18 @@ def test_splits_keep_their_folders_names(tmp_path: Path, names: tuple[str, ...])
     assert len(evaluation_split(data)) == 4
 
 
+def test_a_test_split_without_classes_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Loose images of a competition, that nobody may evaluate on; where nothing else is held out they are an error."""
+    write_folder(tmp_path)
+    (tmp_path / "test").mkdir()
+    picture().save(tmp_path / "test" / "0001.png")
+    assert tuple(load_images(f"folder:{tmp_path}").splits) == ("train", "val")
+    assert f"data: {tmp_path / 'test'} has no class folders, and is left out" in caplog.text
+    shutil.rmtree(tmp_path / "val")
+    with pytest.raises(ValueError, match=r"0001\.png lies in no class"):
+        load_images(f"folder:{tmp_path}")
+
+
 def test_hidden_files_and_folders_are_ignored(tmp_path: Path):
     """What file managers and notebooks leave behind is no class and no image."""
     write_folder(tmp_path)

@@ -47,7 +47,7 @@ def test_profit_digits_learns_and_leaves_a_run(
 
     listed = set(re.findall(r"^\| `([\w./]+)`", RUN_DIRECTORY, re.MULTILINE))
     left = {entry.name + "/" * entry.is_dir() for entry in (tmp_path / "run").iterdir()}
-    of_commands = {"plan.json", "tensorboard/", ".lock", "report.html", "diverged.json"}
+    of_commands = {"plan.json", "tensorboard/", "report.html", "diverged.json"}
     assert listed - left == {*of_commands, "failure.json"}
     assert left <= listed
 

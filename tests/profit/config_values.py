@@ -183,7 +183,7 @@ FIELDS: dict[str, Values] = {
     "quantizer": choice(*METHODS),
     "weight_granularity": choice("layer", "channel"),
     "batchnorm": choice("unfused", "fused"),
-    "skip_bits": one_of_widths(*WIDTHS),
+    "skip_bits": one_of_widths(32, 8, 7, 6, 5, 4),
     "method": choice("profit", "none", "dampening", "iterative-freezing", "random-order", "reversed-order", "data-free"),
     "padding": choice("negative", "zero"),
     "snap": switch,
@@ -237,7 +237,7 @@ FIELDS: dict[str, Values] = {
     "parallel.accumulate": whole(1),
     "parallel.sync_batchnorm": switch,
 }
-"""Each field by its dotted name; `at_bits` beside the widths that a configuration has by default."""
+"""Each field by its dotted name; `skip_bits` and `at_bits` beside the widths that a configuration has by default."""
 
 
 def dotted(values: dict[str, Any], section: str = "") -> Iterator[str]:
@@ -253,6 +253,9 @@ def dotted(values: dict[str, Any], section: str = "") -> Iterator[str]:
 def configs(draw: st.DrawFn) -> RunConfig:
     """Draw a configuration with a value of its own in every field, and these in accord."""
     drawn = {name: draw(values.allowed) for name, values in FIELDS.items()}
+    able = {32, *METHODS[drawn["quantizer"]].weight_bits}
+    drawn["weight_bits"] = tuple(bits for bits in drawn["weight_bits"] if bits in able) or (4,)
+    drawn["skip_bits"] = max(drawn["skip_bits"], drawn["activation_bits"][-1])
     if drawn["keep_phases"]:
         for name in ("weight_bits", "activation_bits"):
             drawn[name] = tuple(bits for bits in drawn[name] for _ in range(draw(st.integers(1, 3))))

@@ -17,6 +17,7 @@ from subfour.profit.config import (
     RunConfig,
     ScheduleConfig,
 )
+from subfour.profit.plain import without_later
 from subfour.recipes import RECIPES, load_recipe
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -243,6 +244,12 @@ def test_a_configuration_from_before_engines_and_sampling_intervals_is_read_as_i
     [
         ({"weight_bits": (32, 8), "profit": ProfitConfig(at_bits=32)}, "profit.at_bits: 32 is float, where nothing is frozen"),
         ({"snap": True, "schedule": ScheduleConfig(snap_epochs=0)}, "schedule.snap_epochs: 0 leaves the snap phase out"),
+        (
+            {"quantizer": "pact-sawb", "weight_bits": (8, 6, 4)},
+            "weight_bits: pact-sawb knows nothing of 6 bits; choose from 2, 3,",
+        ),
+        ({"skip_bits": 8, "activation_bits": (32,)}, "skip_bits: 8 is below 32, the last of activation_bits"),
+        ({"skip_bits": 3, "activation_bits": (8, 4)}, "skip_bits: 3 is below 4, the last of activation_bits"),
         ({"skip_bits": 8, "method": "data-free"}, "skip_bits: 8 needs ranges that --method data-free does not set; use 32"),
         *(
             (
@@ -259,3 +266,12 @@ def test_a_configuration_from_before_engines_and_sampling_intervals_is_read_as_i
 def test_what_would_be_ignored_is_refused(changes: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=f"^{message}"):
         RunConfig(**changes)
+
+
+def test_a_digest_knows_nothing_of_fields_that_came_later():
+    """Where they say what runs did before: an unfinished run of then goes on now."""
+    values = {"seed": 0, "start": "none", "profit": {"sample_every": 1, "decay": 0.9}, "oscillation": {"dampening": 0.5}}
+    kept = {"seed": 0, "profit": {"decay": 0.9}, "oscillation": {"dampening": 0.5}}
+    assert without_later(values) == kept
+    digests = {RunConfig().digest, RunConfig(start="dfq").digest, RunConfig(profit=ProfitConfig(sample_every=2)).digest}
+    assert len(digests) == 3

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -173,6 +174,39 @@ def test_a_float_run_is_continued_by_any_quantizer_of_its_padding(config: RunCon
     for quantizer in ("duq", "lsq-plus", "dsq"):
         with pytest.raises(ValueError, match=f"quantizer: {quantizer} pads h-swish outputs in another way than lsq"):
             prepare_session(continued(replace(asked, quantizer=quantizer), str(tmp_path / "run")))
+
+
+def float_run(config: RunConfig, folder: Path, classes: tuple[str, ...]) -> RunConfig:
+    """Return the configuration of a quantized run that continues a float one of these classes."""
+    floating = replace(config, weight_bits=(32,), activation_bits=(32,))
+    session = prepare_session(floating)
+    RunDirectory.create(folder, floating.to_json(), {"data.json": replace(session.data, classes=classes).to_json()})
+    save_file({name: value.contiguous() for name, value in session.model.state_dict().items()}, folder / WEIGHTS_FILE)
+    return continued(replace(config, weight_bits=(4,), activation_bits=(4,), snap=False), str(folder))
+
+
+def test_a_continued_run_keeps_the_meaning_of_its_classes(config: RunConfig, tmp_path: Path):
+    """By name: its teacher knows them in the order of the earlier run."""
+    reversed_names = tuple("9876543210")
+    session = prepare_session(float_run(config, tmp_path / "run", reversed_names))
+    plain = prepare_session(config)
+    assert session.data.classes == reversed_names
+    for split, before in ((session.training.split, plain.training.split), (session.validation.split, plain.validation.split)):
+        assert torch.equal(split.labels, 9 - before.labels)
+        assert split.digest() != before.digest()
+
+
+def test_a_run_is_not_continued_on_classes_it_does_not_know(config: RunConfig, tmp_path: Path):
+    names = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu", "yak", "zebra", "wolf")
+    folder = shutil.copytree(config.data.partition(":")[2], tmp_path / "images")
+    for split in ("train", "val"):
+        (folder / split / "7").rename(folder / split / "seven")
+    moved = replace(config, data=f"folder:{folder}")
+    with pytest.raises(ValueError, match=r"data: .*images has a class '0', which the model does not know"):
+        prepare_session(float_run(moved, tmp_path / "run", names))
+    gone = replace(moved, from_run=str(tmp_path / "gone"))
+    with pytest.raises(ValueError, match=r"from: .*gone: not a run directory, .*; seen from "):
+        prepare_session(gone)
 
 
 def test_images_are_read_as_the_loading_options_say(config: RunConfig):
