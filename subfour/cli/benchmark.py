@@ -1,6 +1,5 @@
 """`subfour benchmark FILE`: how fast an exported file runs here, beside float and standard int8 of the same network."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from subfour.cli.arguments import Switch, parse, require_any
-from subfour.cli.console import make_console
+from subfour.cli.console import make_console, print_json
 from subfour.cli.tables import print_table
 from subfour.export.benchmark import benchmark
 from subfour.export.runtime import RUNTIMES, RuntimeName, read_file
@@ -53,7 +52,7 @@ def run(arguments: Sequence[str]) -> None:
         repeats=options.repeats,
     )
     if options.json:
-        print(json.dumps([asdict(timing) for timing in timings], indent=2))
+        print_json([asdict(timing) for timing in timings])
         return
     rows = [
         (

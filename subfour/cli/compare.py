@@ -7,8 +7,6 @@ row that diverged: it does not stop the others, and those that were to start fro
 
 import csv
 import io
-import json
-import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
@@ -20,7 +18,7 @@ import tyro
 
 from subfour.cli import train
 from subfour.cli.arguments import Switch, parse
-from subfour.cli.console import make_console
+from subfour.cli.console import make_console, print_json
 from subfour.cli.display import duration
 from subfour.cli.outputs import check_folder
 from subfour.cli.study import DIVERGED_FILE, Study, StudyRun, read_study, same_run
@@ -75,7 +73,7 @@ def run(arguments: Sequence[str]) -> None:
                 _train(entry, state, quiet=options.json)
             table = _write(study, options.study, out)
     if options.json:
-        print(json.dumps(table, indent=2))
+        print_json(table)
         return
     print_table(make_console(), f"{out / PAGE_FILE}: mean over seeds", list(table[0]), [list(row.values()) for row in table])
 
@@ -98,7 +96,7 @@ def _state(entry: StudyRun) -> str:
 
 def _train(entry: StudyRun, state: str, *, quiet: bool) -> None:
     """Begin a run, or go on with it."""
-    words = ["--resume", str(entry.path)] if state == "unfinished" else [*entry.arguments, "--out", str(entry.path)]
+    words = ["--resume", str(entry.path)] if state == "unfinished" else entry.arguments
     try:
         with redirect_stdout(sys.stderr) if quiet else nullcontext():
             train.run(words)
@@ -125,8 +123,8 @@ def _print_plan(study: Study, states: Sequence[str], *, as_json: bool) -> None:
     pace = sum(result["seconds"] for result in timed) / epochs if epochs else study.seconds_per_epoch
     lines: list[dict[str, Any]] = []
     for entry, state in zip(study.runs, states, strict=True):
-        left = entry.epochs * pace if state in ("new", "unfinished") else 0.0
-        command = f"subfour train {' '.join(entry.arguments)}"
+        done = len(RunDirectory.open(entry.path).metrics()) if state == "unfinished" else 0
+        left = (entry.epochs - done) * pace if state in ("new", "unfinished") else 0.0
         lines.append(
             {
                 "row": entry.row,
@@ -134,12 +132,12 @@ def _print_plan(study: Study, states: Sequence[str], *, as_json: bool) -> None:
                 "state": state,
                 "epochs": entry.epochs,
                 "seconds": left,
-                "command": command,
+                "command": entry.command,
             }
         )
     total = sum(line["seconds"] for line in lines)
     if as_json:
-        print(json.dumps({"runs": lines, "seconds": total}, indent=2))
+        print_json({"runs": lines, "seconds": total})
         return
     source = "timed" if epochs else "as the study says"
     title = f"{len(lines)} runs, {duration(total)} left at {pace:.1f} s an epoch ({source})"
@@ -179,7 +177,7 @@ def _write(study: Study, file: Path, out: Path) -> list[dict[str, Any]]:
                 records={entry.seed: read_record(entry.path) for entry in entries if not isinstance(ends[entry.seed], str)},
                 diverged={entry.seed: _reason(entry) for entry in entries if ends[entry.seed] == "diverged"},
                 missing=[entry.seed for entry in entries if ends[entry.seed] == "missing"],
-                command=f"subfour train {shlex.join(entries[0].arguments)}",
+                command=entries[0].command,
             )
         )
     write_study_page(file, rows, out / PAGE_FILE)

@@ -1,6 +1,5 @@
 """`subfour cost MODEL`: multiplications, bit operations, size and activation memory; MODEL is a name, a run, or a file."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ from rich.console import Console
 from subfour.analysis.claims import claims
 from subfour.analysis.cost import Cost, Profile, network_cost
 from subfour.cli.arguments import Switch, parse
-from subfour.cli.console import make_console
+from subfour.cli.console import make_console, print_json
 from subfour.cli.model_argument import check_model
 from subfour.cli.tables import print_table
 from subfour.ops import FLOAT_BITS, check_bits
@@ -67,7 +66,7 @@ def run(arguments: Sequence[str]) -> None:
     ]
     if options.json:
         records = [_record(options.model, cost) for cost in costs]
-        print(json.dumps(records[0] if len(records) == 1 else records, indent=2))
+        print_json(records[0] if len(records) == 1 else records)
     else:
         _print_costs(console, options.model, costs)
 
@@ -162,22 +161,19 @@ def widths_name(cost: Cost) -> str:
 def _print_claims(console: Console, *, as_json: bool) -> None:
     rows = claims()
     if as_json:
-        print(
-            json.dumps(
-                [
-                    {
-                        "claim": row.says,
-                        "model": row.model,
-                        "against": row.against,
-                        "claimed": row.claimed,
-                        "computed": row.computed,
-                        "like_for_like": row.like_for_like,
-                        "holds": row.holds,
-                    }
-                    for row in rows
-                ],
-                indent=2,
-            )
+        print_json(
+            [
+                {
+                    "claim": row.says,
+                    "model": row.model,
+                    "against": row.against,
+                    "claimed": row.claimed,
+                    "computed": row.computed,
+                    "like_for_like": row.like_for_like,
+                    "holds": row.holds,
+                }
+                for row in rows
+            ]
         )
         return
     title = "PROFIT's supplement, Sec. 4: percent by which o(4,4) is cheaper, at 224 pixels and 1,000 classes"

@@ -1,6 +1,5 @@
 """`subfour evaluate RUN_OR_FILE --data SOURCE`: accuracy of a trained model."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from subfour.cli.arguments import Switch, parse
-from subfour.cli.console import make_console
+from subfour.cli.console import make_console, print_json
 from subfour.cli.tables import print_table
 from subfour.profit.model_file import evaluate_model, read_model
 
@@ -40,7 +39,7 @@ def run(arguments: Sequence[str]) -> None:
     accuracy = evaluate_model(trained, data, split=options.split, batch_size=options.batch_size, device=options.device)
     snapped = trained.snapping is not None
     if options.json:
-        print(json.dumps({**asdict(accuracy), "snapped": snapped}, indent=2))
+        print_json({**asdict(accuracy), "snapped": snapped})
         return
     title = f"{options.model}: A{trained.activation_bits}W{trained.weight_bits} on {data}{', snapped' if snapped else ''}"
     rows = [(f"{accuracy.top1:.2f}", f"{accuracy.top5:.2f}", f"{accuracy.loss:.3f}", accuracy.images)]

@@ -1,6 +1,5 @@
 """`subfour export RUN --out FILE`: a trained network as a file for runtimes."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from subfour.cli.arguments import Switch, parse
-from subfour.cli.console import make_console
+from subfour.cli.console import make_console, print_json
 from subfour.cli.outputs import check_out
 from subfour.cli.tables import print_table
 from subfour.export.formats import export_model
@@ -73,7 +72,7 @@ def run(arguments: Sequence[str]) -> None:
         result = {"file": str(options.out), "format": options.format, "snapped": record.snapped, "bytes": sizes}
         result |= {"exact_float32": len(exported.bounds) - len(unproven), "layers_and_sums": len(exported.bounds)}
         result |= {"limited": {name: bound._asdict() for name, bound in unproven.items()}}
-        print(json.dumps(result | {"unclear_channels": exported.unclear_channels}, indent=2))
+        print_json(result | {"unclear_channels": exported.unclear_channels})
         return
     widths = f"A{record.activation_bits}W{record.weight_bits}"
     pixels = record.preprocessing.image_size

@@ -1,6 +1,5 @@
 """`subfour inspect MODEL`: one row per quantized layer; MODEL is a network's name, a run, or a model file."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from subfour.cli.arguments import Switch, parse
-from subfour.cli.console import make_console
+from subfour.cli.console import make_console, print_json
 from subfour.cli.model_argument import check_model
 from subfour.cli.tables import print_table
 from subfour.convert import Padding
@@ -44,7 +43,7 @@ def run(arguments: Sequence[str]) -> None:
     options = parse(InspectOptions, arguments, prog="subfour inspect")
     layers = _layers(options)
     if options.json:
-        print(json.dumps(layers, indent=2))
+        print_json(layers)
         return
     columns = ("name", "kind", "W", "A", "quantizer", "pad", "zeros", "why")
     rows = [

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import io
 import logging
 import os
 import sys
@@ -42,13 +43,17 @@ MAIN_SPEAKS_FIRST = 5.0
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; see `subfour --help`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what a terminal cannot show is no reason to fail
     errors = make_console(stderr=True)
     package = logging.getLogger("subfour")
     package.handlers = [Messages(errors)]
     package.setLevel(logging.INFO)
     try:
         _run(*(words or ["--help"]))
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever started this
+            sys.stdout.flush()
     except BrokenPipeError:  # whoever read has closed, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -31,10 +31,12 @@ def check_out(out: Path, inputs: Sequence[Path], *, usual: str) -> None:
         usual: name of such a file, to suggest.
 
     Raises:
-        ValueError: it is a folder, lies below a file, is an input, or belongs to a run.
+        ValueError: it is a folder or a device, lies below a file, is an input, or belongs to a run.
     """
     if out.is_dir():
         raise ValueError(f"out: {out} is a folder; name a file, such as {out / usual}")
+    if out.exists() and not out.is_file():
+        raise ValueError(f"out: {out} is a device or a pipe, which would be replaced; name a file, such as {usual}")
     check_folder("out", out.parent)
     place = out.resolve()
     if any(place == path.resolve() for path in inputs):

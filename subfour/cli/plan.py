@@ -1,11 +1,10 @@
 """`subfour plan RECIPE [options]`: the phases, before anything runs."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from subfour.cli.arguments import Switch, parse
-from subfour.cli.console import make_console
+from subfour.cli.console import make_console, print_json
 from subfour.cli.recipe_arguments import RecipeOptions, resolved, split_recipe
 from subfour.cli.tables import print_table
 from subfour.profit.phases import build_phases
@@ -30,7 +29,7 @@ def run(arguments: Sequence[str]) -> None:
         config = continued(config, config.from_run)
     phases = build_phases(config)
     if options.json:
-        print(json.dumps([phase.to_json() for phase in phases], indent=2))
+        print_json([phase.to_json() for phase in phases])
         return
     rows = [(index, *phase.to_json().values()) for index, phase in enumerate(phases, start=1)]
     title = f"{config.recipe}: {len(phases)} phases, {sum(phase.epochs for phase in phases)} epochs, {config.model}"

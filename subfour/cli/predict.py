@@ -1,6 +1,5 @@
 """`subfour predict FILE IMAGE...`: what an exported network sees in photographs. Needs no torch."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from subfour.cli.arguments import Switch, parse
-from subfour.cli.console import make_console
+from subfour.cli.console import make_console, print_json
 from subfour.cli.tables import print_table
 from subfour.export.predict import predict
 from subfour.export.runtime import RuntimeName, open_file
@@ -50,9 +49,7 @@ def run(arguments: Sequence[str]) -> None:
         raise ValueError(f"top: {options.top} is more than the {classes} classes of {options.file}; use {classes} or less")
     guesses = predict(deployed, options.images, top=options.top or USUAL_CLASSES)
     if options.json:
-        print(
-            json.dumps({str(path): list(map(asdict, row)) for path, row in zip(options.images, guesses, strict=True)}, indent=2)
-        )
+        print_json({str(path): list(map(asdict, row)) for path, row in zip(options.images, guesses, strict=True)})
         return
     rows = [
         (path, guess.name, f"{100 * guess.probability:.1f}")

@@ -11,6 +11,7 @@ from subfour.cli.arguments import parse
 from subfour.cli.console import make_console
 from subfour.cli.outputs import check_folder, check_out
 from subfour.report.page import write_report
+from subfour.rundir import RunDirectory
 
 PAGE = "report.html"
 
@@ -33,6 +34,8 @@ def run(arguments: Sequence[str]) -> None:
     options = parse(ReportOptions, arguments, prog="subfour report")
     if not options.runs:
         raise ValueError("run: name at least one run directory, such as: subfour report runs/digits")
+    for path in options.runs:
+        RunDirectory.open(path)
     out = options.out or options.runs[0] / PAGE
     check_out(out, options.runs, usual=PAGE)
     if options.figures is not None:

@@ -1,6 +1,5 @@
 """`subfour sensitivity RUN`: layers by AIWQ, and the phase in which each was frozen."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from subfour.cli.arguments import Switch, parse
-from subfour.cli.console import make_console
+from subfour.cli.console import make_console, print_json
 from subfour.cli.tables import print_table
 from subfour.profit.result import SENSITIVITY_FILE
 from subfour.rundir import RunDirectory
@@ -33,7 +32,7 @@ def run(arguments: Sequence[str]) -> None:
         raise ValueError(f"run: {options.run} knows no AIWQ: its sampling phase has not ended, or it has none in its plan")
     layers = directory.read_json(SENSITIVITY_FILE)
     if options.json:
-        print(json.dumps(layers, indent=2))
+        print_json(layers)
         return
     rows = [
         (layer["name"], layer["kind"], layer["aiwq"], layer["dropped"], "never" if phase is None else f"phase {phase + 1}")

@@ -26,8 +26,12 @@ from subfour.profit.config import RunConfig
 from subfour.profit.phases import build_phases
 from subfour.recipes import load_recipe
 
-STUDY_KEYS = {"recipe", "options", "seconds_per_epoch", "float_rows", "row"}
-ROW_KEYS = {"name", "recipe", "options", "seeds", "float_rows"}
+TEXT, NUMBER, NAMES = "a text", "a number", "a list of names"
+SEEDS = "a list of whole numbers, each another"
+
+STUDY_KEYS = {"recipe": TEXT, "options": TEXT, "seconds_per_epoch": NUMBER, "float_rows": NAMES, "row": "[[row]], once or more"}
+ROW_KEYS = {"name": TEXT, "recipe": TEXT, "options": TEXT, "seeds": SEEDS, "float_rows": NAMES}
+"""Key -> what it holds."""
 
 DIVERGED_FILE = "diverged.json"
 """In a run directory: why its training stopped for good."""
@@ -50,8 +54,13 @@ class StudyRun:
     path: Path
     """Its run directory."""
     arguments: tuple[str, ...]
-    """Of `subfour train`, without --out."""
+    """Of `subfour train`."""
     epochs: int
+
+    @property
+    def command(self) -> str:
+        """What a shell can be given."""
+        return f"subfour train {shlex.join(self.arguments)}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,10 +91,12 @@ def read_study(file: Path, out: Path) -> Study:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"study: {file} is not TOML ({error})") from None
     _check_keys(text, STUDY_KEYS, f"study: {file}")
+    for number, row in enumerate(text.get("row", []), start=1):
+        _check_keys(row, ROW_KEYS, f"study: {file}, row {row.get('name', number)}")
     rows = text.get("row", [])
     names = [row.get("name") for row in rows]
-    if not rows or not all(isinstance(name, str) and name for name in names) or len(set(names)) != len(names):
-        raise ValueError(f"study: {file} needs at least one [[row]], each with a name of its own")
+    if not rows or len(set(names)) != len(names) or not all(name and Path(name).name == name for name in names):
+        raise ValueError(f"study: {file} needs at least one [[row]], each with a name of its own that can be a folder's")
     float_rows = {row["name"]: row.get("float_rows", text.get("float_rows", [])) for row in rows}
     if unknown := [name for references in float_rows.values() for name in references if name not in names]:
         raise ValueError(f"study: {file}: float_rows names {unknown[0]!r}, which is no row")
@@ -95,7 +106,6 @@ def read_study(file: Path, out: Path) -> Study:
 
 def _runs(row: Mapping[str, Any], study: Mapping[str, Any], where: str, out: Path) -> Iterator[StudyRun]:
     """Yield the runs of a row, one per seed."""
-    _check_keys(row, ROW_KEYS, where)
     name, recipe_name = row["name"], row.get("recipe", study.get("recipe"))
     if not isinstance(recipe_name, str):
         raise ValueError(f"{where}: no recipe is named, neither here nor for all rows")
@@ -110,7 +120,9 @@ def _runs(row: Mapping[str, Any], study: Mapping[str, Any], where: str, out: Pat
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
         path = out / name / f"seed-{seed}"
-        yield StudyRun(row=name, seed=seed, config=config, path=path, arguments=(recipe_name, *words), epochs=epochs)
+        yield StudyRun(
+            row=name, seed=seed, config=config, path=path, arguments=(recipe_name, *words, "--out", str(path)), epochs=epochs
+        )
 
 
 def same_run(asked: RunConfig, there: RunConfig) -> bool:
@@ -119,6 +131,20 @@ def same_run(asked: RunConfig, there: RunConfig) -> bool:
     return inherited == asked
 
 
-def _check_keys(table: Mapping[str, Any], known: set[str], where: str) -> None:
-    if unknown := sorted(table.keys() - known):
+def _check_keys(table: Mapping[str, Any], known: Mapping[str, str], where: str) -> None:
+    if unknown := sorted(table.keys() - known.keys()):
         raise ValueError(f"{where}: there is no key {unknown[0]!r}; there are {', '.join(sorted(known))}")
+    for key, value in table.items():
+        if not _holds(known[key], value):
+            raise ValueError(f"{where}: {key}: {value!r} is not possible; use {known[key]}")
+
+
+def _holds(kind: str, value: object) -> bool:
+    """Return whether a value is of a kind that a key may hold."""
+    if kind in (TEXT, NUMBER):
+        return isinstance(value, str if kind == TEXT else int | float)
+    if not isinstance(value, list):
+        return False
+    if kind == SEEDS:
+        return bool(value) and all(type(seed) is int for seed in value) and len({*value}) == len(value)
+    return all(isinstance(entry, str if kind == NAMES else dict) for entry in value)

@@ -1,6 +1,5 @@
 """`subfour train RECIPE [options]` and `subfour train --resume RUN`."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from rich.console import Console
 
 from subfour import collective
 from subfour.cli.arguments import Switch, parse
-from subfour.cli.console import make_console
+from subfour.cli.console import make_console, print_json
 from subfour.cli.display import ProgressDisplay
 from subfour.cli.launch import Launch, how_to_resume, start_workers
 from subfour.cli.observers import Observers
@@ -114,13 +113,15 @@ def _begin(arguments: Sequence[str]) -> None:
             with _resumable(out):
                 start_workers([*arguments, "--out", str(out)], options.launch.workers)
         finally:
-            with suppress(OSError):  # not empty: a run
-                out.rmdir()
+            if options.out is None:
+                with suppress(OSError):  # not empty: a run
+                    out.rmdir()
         return
     with connected(config.device):
         if options.out is not None and collective.is_main():
             RunDirectory(options.out).require_free(config.to_json())
         session = _prepare(config, options.output)  # before the folder is made: a start that fails leaves nothing behind
+        state = _without_training(session)
         records: dict[str, JSON] = {
             ENVIRONMENT_FILE: environment(),
             "plan.json": [phase.to_json() for phase in build_phases(config)],
@@ -129,7 +130,7 @@ def _begin(arguments: Sequence[str]) -> None:
         out = options.out or Path(collective.from_main(str(_new_directory(config.recipe)) if collective.is_main() else ""))
         with collective.main_first():
             directory = RunDirectory.create(out, config.to_json(), records) if collective.is_main() else _opened(out)
-        _train(session, directory, options)
+        _train(session, directory, options, state)
 
 
 def _resume(arguments: Sequence[str]) -> None:
@@ -186,23 +187,33 @@ def _resumable(run: Path) -> Iterator[None]:
         raise type(stop)(*stop.args, *hint) from None
 
 
-def _train(session: Session | None, directory: RunDirectory, options: TrainOptions | ResumeOptions) -> None:
+def _train(
+    session: Session | None, directory: RunDirectory, options: TrainOptions | ResumeOptions, state: RunState | None = None
+) -> None:
     """Train what is left of a run, and show its result.
 
     Args:
         session: of a run that begins; None: of the directory.
         directory: of the run.
         options: what to show, and when to save.
+        state: of a run that begins and trains nothing.
     """
     interruption = Interruption(options.safeguards.checkpoint_minutes, collective.anyone)
     console = _console(options.output)
     with directory.locked(), _resumable(directory.path), noticing_lost_workers(), interruption.listening():
-        session = session or _prepare_again(directory, options.output)
-        state = _trained(session, directory, console, options, interruption)
+        if session is None:
+            session = _prepare_again(directory, options.output)
+            state = _without_training(session)
+        state = state or _trained(session, directory, console, options, interruption)
         if not collective.is_main():
             return
         result = write_result(session, directory, state)
     _show(result, directory, console, options.output)
+
+
+def _without_training(session: Session) -> RunState | None:
+    """Return the state of a run that trains nothing; None of others."""
+    return quantize_without_data(session) if session.config.method == "data-free" else None
 
 
 def _trained(
@@ -213,8 +224,6 @@ def _trained(
     interruption: Interruption,
 ) -> RunState:
     """Train what is left of a run, and return its last state."""
-    if session.config.method == "data-free":
-        return quantize_without_data(session)
     guard = not options.safeguards.ignore_collapse
     phases = build_phases(session.config)
     with ExitStack() as stack:
@@ -230,7 +239,7 @@ def _trained(
 
 def _show(result: dict[str, Any], directory: RunDirectory, console: Console, output: Output) -> None:
     if output.json:
-        print(json.dumps(result, indent=2))
+        print_json(result)
     else:
         print_summary(console, result, directory.path)
 

@@ -1,6 +1,5 @@
 """`subfour verify FILE --run RUN`: whether runtimes compute what was trained, code by code."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from subfour.cli.arguments import Switch, parse, require_any
-from subfour.cli.console import make_console
+from subfour.cli.console import make_console, print_json
 from subfour.cli.tables import print_table
 from subfour.export.comparison import Comparison, Extent
 from subfour.export.runtime import RUNTIMES, RuntimeName
@@ -67,7 +66,7 @@ def run(arguments: Sequence[str]) -> None:
         executors = {name: _as_json(comparison) for name, comparison in comparisons.items()}
         accumulators = {name: {"largest": extent.largest, **extent.bound._asdict()} for name, extent in extents.items()}
         result = {"snapped": record.snapped, "exact": exact, "executors": executors, "accumulators": accumulators}
-        print(json.dumps(result, indent=2))
+        print_json(result)
     else:
         _print(f"{options.file}, {'snapped' if record.snapped else 'not snapped'}, beside {options.run}", comparisons)
         if extents:

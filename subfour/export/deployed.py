@@ -112,7 +112,7 @@ def record_of(
 
 def _accuracy(trained: TrainedModel, source: Path, *, snapped: bool) -> dict[str, Any] | None:
     """Return what a run reported of this network: at its widths, and snapped or not; None where it reported nothing of it."""
-    if not source.is_dir():
+    if not source.is_dir() or (trained.snapping is not None and not snapped):  # the snap phase trained on from that row
         return None
     widths = (trained.weight_bits, trained.activation_bits, snapped)
     for row in reversed(RunDirectory.open(source).read_json(RESULT_FILE)["rows"]):

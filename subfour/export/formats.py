@@ -63,6 +63,10 @@ def export_model(
         snapping = None
     elif (snap and snapping is None) or (snapping is not None and preprocessing != trained.data.preprocessing):
         snapping = measured_snapping(trained.model, preprocessing, data or trained.config.data)
+    if file_format == "codes" and snapping is None:
+        raise ValueError(
+            "format: codes holds nothing but integers, which a network that is not snapped does not have; use --snap"
+        )
     program = deployed_program(trained.model, preprocessing, snapping)
     record = record_of(trained, file_format=file_format, preprocessing=preprocessing, snapping=snapping, source=source)
     constant_bytes = None

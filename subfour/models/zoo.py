@@ -6,7 +6,7 @@
 
 Weights come from the library that made them or from a file, always into the network of the size asked for: a head of another
 size is left as initialised, anything else that does not fit is an error. The only file that knows torchvision's and timm's
-ways of building; timm is imported only when one of its networks is asked for.
+ways of building; both take seconds to import, which is done only when one of their networks is asked for.
 """
 
 import difflib
@@ -14,26 +14,24 @@ import logging
 import math
 import pickle
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision import models as torchvision_models
 
 from subfour.annotations import check_types
 from subfour.data.preprocess import Preprocessing
-from subfour.models.mobilenet_v1 import MobileNetV1
-from subfour.models.tiny import tiny_mobilenet_v3
 
 logger = logging.getLogger(__name__)
 
 FAMILIES = ["subfour", "torchvision", "timm"]
 """Where a name means several networks, the one of the first family is suggested."""
 
-OURS = {"mobilenet_v1": MobileNetV1, "tiny_mobilenet_v3": tiny_mobilenet_v3}
+OURS = ("mobilenet_v1", "tiny_mobilenet_v3")
 
 TORCHVISION_MOBILENETS = ("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large")
 
@@ -121,7 +119,7 @@ def _build(name: str, num_classes: int, architecture: Architecture) -> nn.Module
     dropout = {} if architecture.dropout is None else {"dropout": architecture.dropout}
     model: nn.Module
     if family == "subfour":
-        model = OURS[network](num_classes, width=width, **dropout)
+        model = _ours(network)(num_classes, width=width, **dropout)
     elif family == "timm":
         import timm  # noqa: PLC0415 (slow to import)
 
@@ -131,15 +129,31 @@ def _build(name: str, num_classes: int, architecture: Architecture) -> nn.Module
             )
         model = timm.create_model(network, num_classes=num_classes, drop_rate=architecture.dropout)
     elif network in TORCHVISION_MOBILENETS:
-        model = torchvision_models.get_model(network, num_classes=num_classes, width_mult=width, **dropout)
+        model = _torchvision().get_model(network, num_classes=num_classes, width_mult=width, **dropout)
     else:
         if width != 1 or dropout:
             raise ValueError(
                 f"architecture.width, architecture.dropout: {name} keeps its own; "
                 f"of torchvision, {', '.join(TORCHVISION_MOBILENETS)} take them"
             )
-        model = torchvision_models.get_model(network, num_classes=num_classes)
+        model = _torchvision().get_model(network, num_classes=num_classes)
     return model
+
+
+def _ours(network: str) -> Callable[..., nn.Module]:
+    """Return what builds a network of ours."""
+    from subfour.models.mobilenet_v1 import MobileNetV1  # noqa: PLC0415 (with tiny)
+    from subfour.models.tiny import tiny_mobilenet_v3  # noqa: PLC0415 (made of torchvision's blocks)
+
+    builders: dict[str, Callable[..., nn.Module]] = {"mobilenet_v1": MobileNetV1, "tiny_mobilenet_v3": tiny_mobilenet_v3}
+    return builders[network]
+
+
+def _torchvision() -> Any:
+    """Return torchvision's networks."""
+    from torchvision import models  # noqa: PLC0415 (slow to import)
+
+    return models
 
 
 def _known_networks(family: str) -> Collection[str]:
@@ -147,7 +161,7 @@ def _known_networks(family: str) -> Collection[str]:
     if family == "subfour":
         return OURS
     if family == "torchvision":
-        names: list[str] = torchvision_models.list_models(module=torchvision_models)
+        names: list[str] = _torchvision().list_models(module=_torchvision())
         return names
     if family == "timm":
         import timm  # noqa: PLC0415 (slow to import)
@@ -183,7 +197,7 @@ def _pretrained(name: str) -> tuple[dict[str, Tensor], Preprocessing]:
     """Return the library's weights for a known network and what they expect of an image."""
     family, _, network = name.partition("/")
     if family == "torchvision":
-        record = torchvision_models.get_model_weights(network).DEFAULT
+        record = _torchvision().get_model_weights(network).DEFAULT
         preset = record.transforms()
         preprocessing = Preprocessing(
             image_size=preset.crop_size[0],

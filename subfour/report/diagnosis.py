@@ -51,12 +51,12 @@ def diagnose(record: RunRecord, samples: Sequence[QuantizerSample]) -> list[Find
     return sorted(found, key=lambda finding: ("error", "warning", "note").index(finding.severity))
 
 
-def loss_not_finite(record: RunRecord) -> Iterator[Finding]:
-    """The run stopped at a loss or a weight that is not finite, or logged one."""
+def training_collapsed(record: RunRecord) -> Iterator[Finding]:
+    """The run stopped where it could lead nowhere any more, mostly at a loss that is not finite, or it logged one."""
     if record.failure is not None:
         phase, epoch = record.failure["phase"], record.failure["epoch"]
         words = f"In phase {phase + 1}, epoch {epoch + 1}: {record.failure['error']}."
-        yield Finding("error", "A value is not finite", words, f"{_lower_rate(record, phase)} The epochs before it are kept.")
+        yield Finding("error", "Training collapsed", words, f"{_lower_rate(record, phase)} The epochs before it are kept.")
         return
     for record_of_epoch in record.metrics:
         if not math.isfinite(record_of_epoch["train_loss"]) or not math.isfinite(record_of_epoch["raw"]["loss"]):
@@ -188,7 +188,7 @@ def padding_mismatch(samples: Sequence[QuantizerSample]) -> Iterator[Finding]:
 
 
 RUN_RULES: tuple[RunRule, ...] = (
-    loss_not_finite,
+    training_collapsed,
     stopped_early,
     at_chance,
     range_collapsed,

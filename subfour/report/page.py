@@ -13,7 +13,7 @@ from subfour.report.exhibits.losses import profit_exhibit, quantizer_exhibit
 from subfour.report.exhibits.quantizers import code_exhibit, error_exhibit, histogram_exhibit
 from subfour.report.exhibits.ranges import range_exhibit
 from subfour.report.network import NetworkLook, look
-from subfour.report.record import RunRecord, data_name, read_record
+from subfour.report.record import RunRecord, data_name, named_apart, read_record
 from subfour.report.summary import RUN_COLUMNS, WIDTH_COLUMNS, run_row, summary_cards, width_row
 from subfour.report.template import shown, write_page
 from subfour.report.timeline import LEGEND, PHASE_COLUMNS, phase_row, timeline
@@ -29,7 +29,7 @@ SECTIONS = (
     ("reproduce", "Reproduce"),
 )
 
-MOODS = {"finished": "good", "cut off": "warn", "not begun": "warn", "not finite": "bad"}
+MOODS = {"finished": "good", "cut off": "warn", "not begun": "warn", "collapsed": "bad"}
 
 
 def write_report(runs: Sequence[Path], out: Path, figures: Path | None = None) -> list[Exhibit]:
@@ -44,7 +44,7 @@ def write_report(runs: Sequence[Path], out: Path, figures: Path | None = None) -
         ValueError: a path is no run directory, or a file in it is damaged.
         OSError: a file cannot be written.
     """
-    records = [read_record(path) for path in runs]
+    records = named_apart([read_record(path) for path in runs])
     main = records[0]
     network = look(main)
     training = [profit_exhibit(records), quantizer_exhibit(records)]
@@ -94,7 +94,7 @@ def _head(record: RunRecord) -> dict[str, Any]:
     where = "" if last is None else f" It stands in phase {last['phase'] + 1} of {len(record.phases)}, {last['kind']}."
     words = {
         "finished": f"{record.epochs} epochs in {len(record.phases)} phases.",
-        "not finite": f"{done} of {record.epochs} epochs, then a loss or a weight was not finite.",
+        "collapsed": f"{done} of {record.epochs} epochs, then training collapsed; see the diagnosis.",
         "cut off": f"{done} of {record.epochs} epochs are done.{where}",
         "not begun": f"None of its {record.epochs} epochs is done.",
     }[record.status]

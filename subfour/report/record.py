@@ -1,6 +1,7 @@
 """A run as its directory tells it, finished or not."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from subfour.profit.session import DATA_FILE, DataRecord
 from subfour.profit.subject import run_workload
 from subfour.rundir import RunDirectory
 
-Status = Literal["finished", "not finite", "cut off", "not begun"]
+Status = Literal["finished", "collapsed", "cut off", "not begun"]
 
 METHODS = {
     "profit": "PROFIT",
@@ -60,6 +61,8 @@ class RunRecord:
     """Everything in a run directory that the report reads."""
 
     path: Path
+    name: str
+    """Of its folder, and of those above it where runs that are told together share that; see `named_apart`."""
     config: RunConfig
     phases: list[Phase]
     metrics: list[dict[str, Any]]
@@ -72,11 +75,6 @@ class RunRecord:
     failure: dict[str, Any] | None
 
     @property
-    def name(self) -> str:
-        """The folder's own name."""
-        return self.path.resolve().name
-
-    @property
     def method(self) -> str:
         """What it was trained with, in words."""
         return METHODS[self.config.method]
@@ -87,7 +85,7 @@ class RunRecord:
         if self.result is not None:
             return "finished"
         if self.failure is not None:
-            return "not finite"
+            return "collapsed"
         return "cut off" if self.metrics else "not begun"
 
     @property
@@ -154,6 +152,7 @@ def read_record(path: Path) -> RunRecord:
     data = optional(DATA_FILE)
     return RunRecord(
         path=path,
+        name=path.resolve().name,
         config=config,
         phases=build_phases(config),
         metrics=[record for record in run.metrics() if "collapse" not in record],  # failure.json tells of that epoch
@@ -163,6 +162,15 @@ def read_record(path: Path) -> RunRecord:
         sensitivity=optional(SENSITIVITY_FILE) or [],
         failure=optional(FAILURE_FILE),
     )
+
+
+def named_apart(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Return the records with as many folders in each name as tell them all apart, as runs of a study need: ROW/seed-0."""
+    places = [record.path.resolve().parts for record in records]
+    depth = 1
+    while depth < max(map(len, places)) and len({place[-depth:] for place in places}) < len({*places}):
+        depth += 1
+    return [replace(record, name="/".join(place[-depth:])) for record, place in zip(records, places, strict=True)]
 
 
 def _width_result(row: dict[str, Any]) -> WidthResult:

@@ -28,7 +28,7 @@ FIGURES: dict[str, Callable[[str], str]] = {
     ),
     "tradeoff": lambda name: tradeoff_figure({"cost": ([Point("us", 1, 50, "(4, 4)")], [Point("net", 2, 60)])}, name),
     "layers": lambda name: layer_figure(
-        ["one", "two"], ["depthwise", "se"], [Panel("p", [0.1, 0.0], log=True), Panel("q", [1, 2])], name, [Span("band", 0, 1)]
+        ["one", "two"], ["depthwise", "se"], [Panel("p", [0.1, 0.0], log=True), Panel("q", [1, 2])], name, {"band": [0, 1]}
     ),
     "ranges": lambda name: range_figure({"panel": {"one": [math.nan, 1, 1.1]}}, {"one": "depthwise"}, name),
     "study": lambda name: study_figure(

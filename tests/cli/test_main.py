@@ -1,4 +1,6 @@
 import errno
+import os
+import shlex
 import subprocess
 import sys
 from urllib.error import URLError
@@ -80,3 +82,17 @@ def test_help_needs_no_torch():
     """So that a base install answers at once."""
     check = f"{SUBFOUR[-1].removesuffix('main()')} main([]); import sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], stdout=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def test_what_an_output_cannot_show_is_no_reason_to_fail():
+    """A class of another alphabet, on a terminal that knows none but its own."""
+    code = "import sys; from subfour.cli.main import main; sys.argv = ['subfour', '--version']; main(); print('犬')"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment).stdout
+    assert shown.endswith("\\u72ac\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell of Unix closes the output")
+def test_a_closed_output_is_no_error():
+    command = f"{shlex.quote(sys.executable)} -m subfour --version >&-"
+    assert subprocess.run(command, shell=True, capture_output=True, check=False).returncode == 0

@@ -119,6 +119,13 @@ def test_a_network_is_quantized_without_training_and_without_data(here: Path, ph
     assert "nothing is left to train" in printed("train", "--resume", "dfq")
 
 
+def test_what_cannot_be_quantized_without_data_leaves_no_run(here: Path):
+    """Nothing is known of what feeds the head's second layer."""
+    words = ["--method", "data-free", "--teacher", "none", *TEN_PHASES, "--no-snap"]
+    assert error("train", "digits", *words, "--out", "run").count("data") >= 1
+    assert not Path("run").exists()
+
+
 def test_a_run_continues_another(finished_run: Path, here: Path):
     result = json.loads(
         printed("train", "digits", *ONE_STEP, "--from", finished_run, "--weight-bits", 3, "--activation-bits", 3, "--json")

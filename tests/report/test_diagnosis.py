@@ -2,53 +2,17 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from subfour.analysis.activations import QuantizerSample
-from subfour.data.preprocess import Preprocessing
 from subfour.ops import FLOAT_BITS
-from subfour.profit.phases import build_phases
 from subfour.profit.session import DataRecord
 from subfour.quantizers import PACT, DuQ, Quantizer
-from subfour.recipes import load_recipe
 from subfour.report import diagnosis
-from subfour.report.record import RunRecord
-
-CONFIG = load_recipe("digits")
-PREPROCESSING = Preprocessing(image_size=32, resize_size=32, interpolation="bilinear", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-
-
-def row(widths: tuple[int, int], top1: float) -> dict[str, Any]:
-    accuracy = {"top1": top1, "top5": 100.0, "loss": 0.1}
-    return {"activation_bits": widths[0], "weight_bits": widths[1], "averaged": accuracy, "raw": accuracy}
-
-
-FLOAT = row((FLOAT_BITS, FLOAT_BITS), 90.0)
-
-
-def epoch(loss: float = 0.1, **ranges: float) -> dict[str, Any]:
-    logged = {name.replace("_", "."): {"activation": [value, value]} for name, value in ranges.items()}
-    return {"phase": 0, "epoch": 0, "train_loss": loss, "raw": {"loss": loss}, "ranges": logged}
-
-
-def record(**changes: Any) -> RunRecord:
-    """Return a finished run without a fault, but for the changes."""
-    sound: dict[str, Any] = {
-        "path": Path("runs/mine"),
-        "config": CONFIG,
-        "phases": build_phases(CONFIG),
-        "metrics": [epoch(a_b=1.0, c_d=1.0), epoch(a_b=1.1, c_d=0.9)],
-        "environment": {},
-        "data": DataRecord(classes=tuple("0123456789"), preprocessing=PREPROCESSING),
-        "result": {"rows": [FLOAT, row((4, 4), 89.0)], "padding_top1": {"before": 80.0, "after": 60.0, "after_float": 90.0}},
-        "sensitivity": [{"name": "a.b", "dropped": 0.1}],
-        "failure": None,
-    }
-    return RunRecord(**(sound | changes))
+from tests.report.records import CONFIG, FLOAT, PREPROCESSING, epoch, record, row
 
 
 def sample(values: list[float], quantizer: Quantizer | None = None, **changes: Any) -> QuantizerSample:
@@ -74,11 +38,11 @@ def hswish(quantizer: type[DuQ] | type[PACT]) -> Quantizer:
 RUN_FAULTS: list[tuple[str, diagnosis.RunRule, dict[str, Any], str]] = [
     (
         "failure",
-        diagnosis.loss_not_finite,
+        diagnosis.training_collapsed,
         {"failure": {"phase": 2, "epoch": 0, "error": "the loss is nan"}},
         "In phase 3, epoch 1",
     ),
-    ("nan", diagnosis.loss_not_finite, {"metrics": [epoch(math.nan)]}, "not finite in phase 1, epoch 1"),
+    ("nan", diagnosis.training_collapsed, {"metrics": [epoch(math.nan)]}, "not finite in phase 1, epoch 1"),
     ("unfinished", diagnosis.stopped_early, {"result": None}, "2 of 59 epochs are done"),
     ("chance", diagnosis.at_chance, {"result": {"rows": [FLOAT, row((4, 4), 11.0)]}}, "falls to 11.00 % at A4W4"),
     ("teacher", diagnosis.teacher_worse_than_student, {"result": {"rows": [FLOAT, row((4, 4), 91.0)]}}, "reaches 90.00 %"),
@@ -108,7 +72,7 @@ def test_a_rule_about_a_run_finds_its_fault_and_only_that(rule: diagnosis.RunRul
 def test_a_value_that_is_not_finite_points_at_the_rate_of_its_phase(phase: int, rate: str):
     config = replace(CONFIG, schedule=replace(CONFIG.schedule, float_lr=0.1))
     failure = {"phase": phase, "epoch": 0, "error": "the loss is nan"}
-    (finding,) = diagnosis.loss_not_finite(record(config=config, failure=failure))
+    (finding,) = diagnosis.training_collapsed(record(config=config, failure=failure))
     assert f"lower {rate}." in finding.fix
 
 

@@ -79,7 +79,7 @@ def test_the_command_that_began_the_run_is_shown_as_one_types_it(run: Runs, tmp_
         ("none", ["with nothing frozen", "This run froze nothing", "Give a run with the other --method"]),
         ("pact", ["Negative inputs become 0", "pact-sawb quantizers"]),
         ("float", ["Nothing is quantized in this network", "a float network"]),
-        ("nan", ["then a loss or a weight was not finite", "A value is not finite", "The run has no model yet"]),
+        ("nan", ["then training collapsed", "Training collapsed", "The run has no model yet"]),
     ],
 )
 def test_what_is_special_about_a_run_is_said(run: Runs, tmp_path: Path, name: str, phrases: list[str]):

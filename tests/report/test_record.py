@@ -8,7 +8,7 @@ from subfour.profit.config import RunConfig
 from subfour.report.record import METHODS, read_record
 
 
-@pytest.mark.parametrize(("name", "status"), [("finished", "finished"), ("float", "finished"), ("nan", "not finite")])
+@pytest.mark.parametrize(("name", "status"), [("finished", "finished"), ("float", "finished"), ("nan", "collapsed")])
 def test_the_status_is_what_the_files_say(run: Callable[[str], Path], name: str, status: str):
     assert read_record(run(name)).status == status
 

@@ -13,6 +13,7 @@ from subfour.analysis.figures.style import (
     Span,
     figure_style,
     grid,
+    legend_label,
     name_kinds,
     name_spans,
     plain_numbers,
@@ -44,7 +45,7 @@ def loss_figure(curves: Sequence[Curve], widths: Sequence[Span], borders: Sequen
                 marker = "o" if len(points) == 1 else ""  # a line of one point is invisible
                 dashes = "-" if index == 0 else (0, (4, 2))  # curves that are one for a while are both seen
                 style: dict[str, Any] = {"marker": marker, "markersize": 4, "linewidth": 1.4, "linestyle": dashes}
-                axis.plot(places, losses, label=curve.label, color=series_colour(index), **style)
+                axis.plot(places, losses, label=legend_label(curve.label), color=series_colour(index), **style)
             for index, span in enumerate(widths):
                 if index % 2 == 0 and axis is not detail:
                     axis.axvspan(span.start + 0.5, span.end + 0.5, color=COLOURS["band"], zorder=0, linewidth=0)

@@ -1,13 +1,14 @@
 """Figures of single layers: a bar for each, and what enters its quantizer."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import NamedTuple
 
 from matplotlib.ticker import LogLocator, NullLocator
 
-from subfour.analysis.figures.style import COLOURS, KIND_COLOURS, Span, figure_style, grid, name_kinds, svg_file
+from subfour.analysis.figures.style import COLOURS, KIND_COLOURS, figure_style, grid, name_kinds, svg_file
 
 
 class Panel(NamedTuple):
@@ -31,7 +32,11 @@ class Histogram:
 
 
 def layer_figure(
-    names: Sequence[str], kinds: Sequence[str], panels: Sequence[Panel], name: str, bands: Sequence[Span] = ()
+    names: Sequence[str],
+    kinds: Sequence[str],
+    panels: Sequence[Panel],
+    name: str,
+    bands: Mapping[str, Sequence[int]] | None = None,
 ) -> str:
     """Draw one bar per layer, from the top down, in one column or several.
 
@@ -40,12 +45,12 @@ def layer_figure(
         kinds: depthwise layers are red, pointwise blue, all others grey.
         panels: one per column.
         name: of the figure.
-        bands: rows that belong together, counted from 0; shaded in turn.
+        bands: name -> rows that belong together, counted from 0; shaded in turn.
     """
     with figure_style(name):
         figure, axes = grid(1, len(panels), height=0.155 * len(names) + 1.1, sharey=True)
         rows = range(len(names))
-        shaded = list(zip(bands, ("frozen", "frozen-later"), strict=False))
+        shaded = list(zip((bands or {}).items(), cycle(("frozen", "frozen-later")), strict=False))
         colours = [COLOURS[KIND_COLOURS.get(kind, "muted")] for kind in kinds]
         for axis, panel in zip(axes, panels, strict=True):
             axis.barh(rows, panel.values, color=colours, height=0.72)
@@ -56,11 +61,12 @@ def layer_figure(
                 axis.xaxis.set_major_formatter("{x:g}")
                 axis.xaxis.set_minor_locator(NullLocator())
             axis.tick_params(axis="x", labelsize=7.5)
-            for band, shade in shaded:
-                axis.axhspan(band.start - 0.5, band.end - 0.5, color=COLOURS[shade], zorder=0, linewidth=0)
+            for (_, band), shade in shaded:
+                for row in band:
+                    axis.axhspan(row - 0.5, row + 0.5, color=COLOURS[shade], zorder=0, linewidth=0)
         axes[0].set_yticks(rows, names, fontsize=7)
         axes[0].set_ylim(len(names) - 0.4, -0.6)
-        name_kinds(figure, kinds, [(band.label, shade) for band, shade in shaded])
+        name_kinds(figure, kinds, [(label, shade) for (label, _), shade in shaded])
         return svg_file(figure)
 
 

@@ -67,6 +67,7 @@ def figure_style(name: str) -> AbstractContextManager[None]:
     return matplotlib.rc_context(
         {
             "svg.fonttype": "none",
+            "text.parse_math": False,  # names of runs are the user's
             "svg.hashsalt": name,
             "font.size": 8.5,
             "text.color": ink,
@@ -110,6 +111,11 @@ def plain_numbers(axis: Axis) -> None:
     axis.set_major_locator(MaxNLocator(6) if high < 10 * low else LogLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def legend_label(name: str) -> str:
+    """Return a name as a legend shows it: matplotlib leaves out those that begin with an underscore."""
+    return f" {name}" if name.startswith("_") else name
 
 
 def series_colour(index: int) -> str:

@@ -1,9 +1,10 @@
 """Accuracy against cost."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import NamedTuple
 
-from subfour.analysis.figures.style import COLOURS, figure_style, grid, plain_numbers, svg_file
+from subfour.analysis.figures.style import COLOURS, figure_style, grid, legend_label, plain_numbers, svg_file
 
 MARKERS = ("o", "s", "^", "D", "v")
 
@@ -29,14 +30,14 @@ def tradeoff_figure(planes: Mapping[str, tuple[Sequence[Point], Sequence[Point]]
         figure, axes = grid(len(planes), 1, height=2.9 * len(planes), sharex=False)
         for axis, (cost, (ours, published)) in zip(axes, planes.items(), strict=True):
             groups = list(dict.fromkeys(point.group for point in published))
-            for group, marker in zip(groups, MARKERS, strict=False):
+            for group, marker in zip(groups, cycle(MARKERS), strict=False):
                 points = [point for point in published if point.group == group]
                 x, y = [point.cost for point in points], [point.top1 for point in points]
                 axis.scatter(x, y, s=18, marker=marker, color=COLOURS["blue"], label=group, linewidth=0)
-            for group, marker in zip(dict.fromkeys(point.group for point in ours), MARKERS, strict=False):
+            for group, marker in zip(dict.fromkeys(point.group for point in ours), cycle(MARKERS), strict=False):
                 points = sorted((point for point in ours if point.group == group), key=lambda point: point.cost)
                 x, y = [point.cost for point in points], [point.top1 for point in points]
-                axis.plot(x, y, marker=marker, markersize=4, linewidth=0.8, color=COLOURS["red"], label=group)
+                axis.plot(x, y, marker=marker, markersize=4, linewidth=0.8, color=COLOURS["red"], label=legend_label(group))
                 if group == ours[0].group:  # several runs at the same widths have the same costs
                     for index, point in enumerate(points):  # in turn above and below, so that neighbours do not touch
                         axis.annotate(

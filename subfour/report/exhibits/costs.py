@@ -23,7 +23,8 @@ def tradeoff_exhibit(records: Sequence[RunRecord]) -> Exhibit:
                 if row.is_float or row.weight_bits != FLOAT_BITS:
                     smaller.append(ours[-1])
                 widths = (row.activation_bits, row.weight_bits)
-                rows.append((record.config.model, record.name, *widths, row.top1, cost.bops / 1e9, cost.bytes / 1e6, "this run"))
+                name = f"{record.name}, snapped" if row.snapped else record.name
+                rows.append((record.config.model, name, *widths, row.top1, cost.bops / 1e9, cost.bytes / 1e6, "this page's run"))
     published = published_results()
     rows += [
         (row.network, row.method, row.activation_bits, row.weight_bits, row.top1, row.gbops, row.megabytes, row.source)

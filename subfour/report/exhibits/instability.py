@@ -1,13 +1,19 @@
 """AIWQ of the layers, and what was frozen when."""
 
-import math
-from itertools import accumulate, groupby
+from itertools import accumulate
 
 from subfour.analysis.figures.epochs import freeze_figure
 from subfour.analysis.figures.layers import Panel, layer_figure
 from subfour.analysis.figures.style import Span
 from subfour.report.exhibits.exhibit import MOST_BARS, Exhibit, of_all
 from subfour.report.record import RunRecord
+
+BESIDE_WEIGHTS = {
+    "weights": "Batch norm and ranges go on.",
+    "weights+ranges": "Nor do its ranges; batch norm goes on.",
+    "weights+ranges+batchnorm": "Nor do its ranges and its batch norm.",
+}
+"""What becomes of the rest of a frozen layer, by `ProfitConfig.covers`."""
 
 
 def instability_exhibit(record: RunRecord) -> Exhibit:
@@ -22,12 +28,11 @@ def instability_exhibit(record: RunRecord) -> Exhibit:
         )
         return Exhibit(key=key, title=title, caption=why)
     shown = layers[:MOST_BARS]
-    bands, row = [], 0
-    for phase, group in groupby(shown, key=lambda layer: layer["frozen_in_phase"]):
-        count = len(list(group))
-        if phase is not None:
-            bands.append(Span(f"frozen from phase {phase + 1}", row, row + count))
-        row += count
+    stages: dict[int, list[int]] = {}
+    for row, layer in enumerate(shown):
+        if layer["frozen_in_phase"] is not None:
+            stages.setdefault(layer["frozen_in_phase"], []).append(row)
+    bands = {f"frozen from phase {phase + 1}": rows for phase, rows in sorted(stages.items())}
     frozen = "Bands: frozen first, frozen later." if bands else "This run froze nothing."
     caption = f"The most unstable first{of_all(shown, layers)}. {frozen}"
     return Exhibit(
@@ -58,11 +63,16 @@ def freezing_exhibit(record: RunRecord) -> Exhibit:
     if sampling is None or not any(layer["frozen_in_phase"] is not None for layer in layers):
         why = "Nothing is frozen before AIWQ is sampled." if record.config.freezes_layers else "This run froze nothing."
         return Exhibit(key=key, title=title, caption=why)
-    frozen_phases = {index: phase.frozen for index, phase in enumerate(record.phases) if phase.frozen}
-    spans = []
-    for place, layer in enumerate(layers):
-        its = [index for index, share in frozen_phases.items() if place < math.floor(share * len(layers))]
-        spans.append([Span(layer["name"], ends[index], ends[index + 1]) for index in its])
+    done = len(record.metrics)
+    freezing = [index for index, phase in enumerate(record.phases) if phase.frozen and ends[index] < done]
+    spans = [
+        [
+            Span(layer["name"], ends[index], min(ends[index + 1], done))
+            for index in freezing
+            if layer["frozen_in_phase"] is not None and index >= layer["frozen_in_phase"]
+        ]
+        for layer in layers
+    ]
     shown = layers[:MOST_BARS]
     phases = [
         Span(f"{phase.kind}{f' {phase.frozen}' if phase.frozen else ''}", ends[index], ends[index + 1])
@@ -72,7 +82,7 @@ def freezing_exhibit(record: RunRecord) -> Exhibit:
     return Exhibit(
         key=key,
         title=title,
-        caption=f"Red: the layer's weight does not train{of_all(shown, layers)}. Batch norm and ranges go on.",
+        caption=f"Red: the layer's weight does not train{of_all(shown, layers)}. {BESIDE_WEIGHTS[record.config.profit.covers]}",
         svg=freeze_figure([layer["name"] for layer in shown], spans[: len(shown)], phases, key),
         columns=("layer", "from_epoch", "to_epoch"),
         rows=[(span.label, span.start, span.end) for row in spans for span in row],

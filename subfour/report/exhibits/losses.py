@@ -49,10 +49,10 @@ def _loss_exhibit(key: str, title: str, records: Sequence[RunRecord], label: Cal
     ends = [0, *accumulate(phase.epochs for phase in main.phases)]
     last = max(len(record.metrics) for record in begun)
     caption = f"Losses of the raw weights, {last} epochs; shades tell widths apart, lines phases.{jumps}{hint}"
-    trained = {curve.label: dict(curve.training) for curve in curves}  # no loss inside an epoch
     rows = [
-        (curve.label, epoch, trained[curve.label].get(epoch, ""), validation)
+        (curve.label, epoch, trained.get(epoch, ""), validation)
         for curve in curves
+        for trained in (dict(curve.training),)  # no loss inside an epoch
         for epoch, validation in curve.validation
     ]
     widths = [span for span in _width_spans(main) if span.start < last]
