@@ -127,13 +127,13 @@ def test_with_every_checkpoint_damaged_nothing_begins_anew(finished: FinishedRun
     assert len(RunDirectory(folder).metrics()) > 0
 
 
-def test_a_checkpoint_of_another_model_is_refused(finished: FinishedRun, tmp_path: Path):
-    """As when somebody edits config.json."""
+def test_an_edited_configuration_is_refused(finished: FinishedRun, tmp_path: Path):
+    """Before its model is compared with the checkpoint's, which could say less."""
     folder = tmp_path / "run"
     shutil.copytree(finished.copies[SAMPLING, 0], folder)
     other = replace(finished.config, quantizer="pact-sawb", profit=ProfitConfig())
     RunDirectory(folder).write_json("config.json", other.to_json())
-    with pytest.raises(ValueError, match="checkpoint: it is of another model; these entries do not fit"):
+    with pytest.raises(ValueError, match=r"config: .*config\.json is not what it was when the run began; bring it back"):
         train(folder, other)
 
 
