@@ -8,12 +8,11 @@ The stem and two blocks halve the map: 32 -> 16 -> 8 -> 4, so that padding and A
 from functools import partial
 
 from torch import nn
-from torchvision.models.mobilenetv3 import InvertedResidualConfig, MobileNetV3
 
 LAST_CHANNELS = 128
 
 
-def tiny_mobilenet_v3(num_classes: int = 10, *, width: float = 1.0, dropout: float = 0.2) -> MobileNetV3:
+def tiny_mobilenet_v3(num_classes: int = 10, *, width: float = 1.0, dropout: float = 0.2) -> nn.Module:
     """Return the network with random weights.
 
     Args:
@@ -21,6 +20,8 @@ def tiny_mobilenet_v3(num_classes: int = 10, *, width: float = 1.0, dropout: flo
         width: multiplies every channel count, which is then rounded to a multiple of 8.
         dropout: probability before the head.
     """
+    from torchvision.models.mobilenetv3 import InvertedResidualConfig, MobileNetV3  # noqa: PLC0415 (slow to import)
+
     block = partial(InvertedResidualConfig, dilation=1, width_mult=width)
     blocks = [  # input, kernel, expanded, output channels, SE, activation, stride
         block(16, 3, 16, 16, False, "RE", 1),
@@ -32,4 +33,5 @@ def tiny_mobilenet_v3(num_classes: int = 10, *, width: float = 1.0, dropout: flo
     # Torchvision's momentum for v3, 0.01, needs hundreds of steps an epoch; digits has about 25.
     norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.1)
     last_channels = InvertedResidualConfig.adjust_channels(LAST_CHANNELS, width)
-    return MobileNetV3(blocks, last_channels, num_classes, norm_layer=norm, dropout=dropout)
+    network: nn.Module = MobileNetV3(blocks, last_channels, num_classes, norm_layer=norm, dropout=dropout)
+    return network

@@ -14,7 +14,7 @@ import logging
 import math
 import pickle
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,15 @@ from torch import Tensor, nn
 
 from subfour.annotations import check_types
 from subfour.data.preprocess import Preprocessing
+from subfour.models.mobilenet_v1 import MobileNetV1
+from subfour.models.tiny import tiny_mobilenet_v3
 
 logger = logging.getLogger(__name__)
 
 FAMILIES = ["subfour", "torchvision", "timm"]
 """Where a name means several networks, the one of the first family is suggested."""
 
-OURS = ("mobilenet_v1", "tiny_mobilenet_v3")
+OURS = {"mobilenet_v1": MobileNetV1, "tiny_mobilenet_v3": tiny_mobilenet_v3}
 
 TORCHVISION_MOBILENETS = ("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large")
 
@@ -119,7 +121,7 @@ def _build(name: str, num_classes: int, architecture: Architecture) -> nn.Module
     dropout = {} if architecture.dropout is None else {"dropout": architecture.dropout}
     model: nn.Module
     if family == "subfour":
-        model = _ours(network)(num_classes, width=width, **dropout)
+        model = OURS[network](num_classes, width=width, **dropout)
     elif family == "timm":
         import timm  # noqa: PLC0415 (slow to import)
 
@@ -138,15 +140,6 @@ def _build(name: str, num_classes: int, architecture: Architecture) -> nn.Module
             )
         model = _torchvision().get_model(network, num_classes=num_classes)
     return model
-
-
-def _ours(network: str) -> Callable[..., nn.Module]:
-    """Return what builds a network of ours."""
-    from subfour.models.mobilenet_v1 import MobileNetV1  # noqa: PLC0415 (with tiny)
-    from subfour.models.tiny import tiny_mobilenet_v3  # noqa: PLC0415 (made of torchvision's blocks)
-
-    builders: dict[str, Callable[..., nn.Module]] = {"mobilenet_v1": MobileNetV1, "tiny_mobilenet_v3": tiny_mobilenet_v3}
-    return builders[network]
 
 
 def _torchvision() -> Any:
