@@ -28,7 +28,7 @@ from typing import Any
 from table import RESULTS, provenance, write_rows
 from watched_run import BETWEEN, EXPORTED_FILE, MOMENTS, STAGES, WatchedRun
 
-from subfour.profit.session import TEACHER_FILE
+from subfour.profit.continuation import TEACHER_FILE
 from subfour.rundir import RunDirectory
 
 TOTALS = RESULTS / "kills.csv"

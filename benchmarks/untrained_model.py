@@ -8,8 +8,8 @@ from subfour.data.preprocess import Preprocessing
 from subfour.export.untrained import random_pixels, untrained_network
 from subfour.integer.build import build_program
 from subfour.integer.measure import measure
+from subfour.profit.data_record import DataRecord
 from subfour.profit.model_file import TrainedModel
-from subfour.profit.session import DataRecord
 from subfour.recipes import load_recipe
 
 IMAGENET = Preprocessing(

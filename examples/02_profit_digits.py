@@ -13,10 +13,11 @@ from typing import Any
 
 from subfour.environment import environment
 from subfour.profit.config import RunConfig
+from subfour.profit.data_record import DATA_FILE
 from subfour.profit.method import ProfitRun
 from subfour.profit.phases import Phase
 from subfour.profit.result import write_result
-from subfour.profit.session import DATA_FILE, prepare_session
+from subfour.profit.session import prepare_session
 from subfour.recipes import load_recipe
 from subfour.rundir import RunDirectory
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from subfour.cli.study import DIVERGED_FILE
 from subfour.environment import ENVIRONMENT_FILE
+from subfour.profit.continuation import TEACHER_FILE, WEIGHTS_FILE
+from subfour.profit.data_record import DATA_FILE
 from subfour.profit.method import FAILURE_FILE
 from subfour.profit.model_file import MODEL_FILE
 from subfour.profit.result import RESULT_FILE, SENSITIVITY_FILE
-from subfour.profit.session import DATA_FILE, TEACHER_FILE, WEIGHTS_FILE
 from subfour.rundir import is_run
 
 RUN_FILES = {

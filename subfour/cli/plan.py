@@ -7,8 +7,8 @@ from subfour.cli.arguments import Switch, parse
 from subfour.cli.console import make_console, print_json
 from subfour.cli.recipe_arguments import RecipeOptions, resolved, split_recipe
 from subfour.cli.tables import print_table
+from subfour.profit.continuation import continued
 from subfour.profit.phases import build_phases
-from subfour.profit.session import continued
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,13 +21,15 @@ from subfour.cli.summary import print_summary
 from subfour.cli.tensorboard import TensorBoard
 from subfour.environment import ENVIRONMENT_FILE, environment, note_resumption
 from subfour.profit.config import RunConfig
+from subfour.profit.continuation import continued
 from subfour.profit.data_free import quantize_without_data
+from subfour.profit.data_record import DATA_FILE, DataRecord
 from subfour.profit.images_record import IMAGES, check_images, images_record
 from subfour.profit.method import ProfitRun
 from subfour.profit.observer import Observer
 from subfour.profit.phases import build_phases
 from subfour.profit.result import RESULT_FILE, write_result
-from subfour.profit.session import DATA_FILE, DataRecord, Session, continued, prepare_session
+from subfour.profit.session import Session, prepare_session
 from subfour.profit.state import RunState
 from subfour.rundir import JSON, RunDirectory
 from subfour.train.allocator import keep_freed_memory

@@ -15,6 +15,7 @@ from subfour import collective
 from subfour.convert.calibrate import calibrate, calibrate_weights, missing_ranges, needs_calibration, set_bits
 from subfour.integer.network import measure_snapping, pixels_of
 from subfour.profit.collapse import ChanceGuard, CollapseError, check_parameters, check_ranges
+from subfour.profit.continuation import TEACHER_FILE
 from subfour.profit.dampening import Dampening
 from subfour.profit.examination import Examiner
 from subfour.profit.freezing import base_rate, freeze_order, set_trainable
@@ -28,7 +29,7 @@ from subfour.profit.progress import Progress
 from subfour.profit.ranges import layer_ranges
 from subfour.profit.result import SENSITIVITY_FILE, sensitivity_table
 from subfour.profit.self_teacher import float_network, self_teacher
-from subfour.profit.session import TEACHER_FILE, Session
+from subfour.profit.session import Session
 from subfour.profit.state import EpochUnderway, RunState, load_model
 from subfour.profit.step_method import StepMethod
 from subfour.rundir import JSON, RunDirectory

@@ -24,10 +24,12 @@ from subfour.integer.network import SnappedNetwork
 from subfour.layers import quant_layers
 from subfour.models.zoo import build_model
 from subfour.profit.config import RunConfig
-from subfour.profit.session import DataRecord, choose_device, convert_for
+from subfour.profit.conversion import convert_for
+from subfour.profit.data_record import DataRecord
 from subfour.profit.state import load_model
 from subfour.profit.tensor_file import pack_tensors, unpack_tensors
 from subfour.rundir import RunDirectory
+from subfour.train.device import choose_device
 from subfour.train.evaluation import Accuracy, evaluate
 
 MODEL_FILE = "model.safetensors"

@@ -6,10 +6,11 @@ from subfour.analysis.cost import model_bytes
 from subfour.convert.calibrate import set_bits
 from subfour.environment import ENVIRONMENT_FILE, commits
 from subfour.layers import quant_layers
+from subfour.profit.continuation import WEIGHTS_FILE
 from subfour.profit.freezing import frozen_layers
 from subfour.profit.model_file import MODEL_FILE, pack_model
 from subfour.profit.phases import build_phases
-from subfour.profit.session import WEIGHTS_FILE, Session
+from subfour.profit.session import Session
 from subfour.profit.state import RunState
 from subfour.profit.tensor_file import pack_tensors
 from subfour.rundir import RunDirectory

@@ -8,7 +8,7 @@ from torch import nn
 from subfour.convert.calibrate import set_bits
 from subfour.ops import FLOAT_BITS
 from subfour.profit.config import RunConfig
-from subfour.profit.session import TEACHER_FILE
+from subfour.profit.continuation import TEACHER_FILE
 from subfour.profit.state import load_model, read_tensors, without_quantizers
 from subfour.profit.tensor_file import pack_tensors
 from subfour.train.average import WeightAverage

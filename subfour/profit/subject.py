@@ -6,8 +6,8 @@ from pathlib import Path
 from subfour.analysis.stock import IMAGENET_PIXELS, stock_workload
 from subfour.analysis.workload import Workload, measure_workload
 from subfour.profit.config import RunConfig
+from subfour.profit.data_record import DATA_FILE, DataRecord
 from subfour.profit.model_file import read_model
-from subfour.profit.session import DATA_FILE, DataRecord
 from subfour.rundir import RunDirectory
 
 USUAL_BITS = 4

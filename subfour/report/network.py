@@ -14,8 +14,8 @@ from subfour.data.loader import EvaluationLoader
 from subfour.data.preprocess import Preprocessing, evaluation_pixels
 from subfour.data.sources import load_images
 from subfour.data.thumbnail import thumbnail
+from subfour.profit.continuation import WEIGHTS_FILE
 from subfour.profit.model_file import read_model
-from subfour.profit.session import WEIGHTS_FILE
 from subfour.profit.state import load_model, read_tensors
 from subfour.report.record import RunRecord
 

@@ -10,10 +10,10 @@ from subfour.analysis.cost import Cost, Profile, network_cost
 from subfour.analysis.workload import Workload
 from subfour.ops import FLOAT_BITS
 from subfour.profit.config import RunConfig
+from subfour.profit.data_record import DATA_FILE, DataRecord
 from subfour.profit.method import FAILURE_FILE
 from subfour.profit.phases import Phase, build_phases
 from subfour.profit.result import RESULT_FILE, SENSITIVITY_FILE
-from subfour.profit.session import DATA_FILE, DataRecord
 from subfour.profit.subject import run_workload
 from subfour.rundir import RunDirectory
 

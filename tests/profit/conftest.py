@@ -37,3 +37,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
 
     result = train(root / "run", config, watch)
     return FinishedRun(root / "run", config, result, recorders[0], copies)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """Return the tiny run's configuration, with images of its own."""
+    folder = tmp_path_factory.mktemp("images")
+    write_images(folder / "digits", per_class=5)
+    return tiny_config(folder / "digits")

@@ -7,9 +7,10 @@ from typing import Any
 from subfour import collective
 from subfour.environment import environment
 from subfour.profit.config import RunConfig
+from subfour.profit.data_record import DATA_FILE
 from subfour.profit.method import ProfitRun
 from subfour.profit.result import write_result
-from subfour.profit.session import DATA_FILE, prepare_session
+from subfour.profit.session import prepare_session
 from subfour.rundir import RunDirectory
 from subfour.train.interruption import Interruption, Terminated
 from tests.profit.tiny_run import Silent

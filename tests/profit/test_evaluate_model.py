@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from subfour.data.preprocess import Preprocessing
 from subfour.profit.config import RunConfig
+from subfour.profit.data_record import DataRecord
 from subfour.profit.model_file import TrainedModel, evaluate_model
-from subfour.profit.session import DataRecord
 from subfour.train.evaluation import Accuracy
 from tests.convert.stock_networks import NORMALIZATION
 from tests.data.builders import noise

@@ -11,10 +11,11 @@ from safetensors.torch import load_file
 
 from subfour.layers import quant_layers
 from subfour.profit.config import AverageConfig, RunConfig
+from subfour.profit.continuation import TEACHER_FILE, WEIGHTS_FILE, continued
 from subfour.profit.method import FAILURE_FILE, ProfitRun
 from subfour.profit.model_file import evaluate_model, read_model
 from subfour.profit.phases import build_phases
-from subfour.profit.session import TEACHER_FILE, WEIGHTS_FILE, continued, prepare_session
+from subfour.profit.session import prepare_session
 from subfour.profit.state import part
 from subfour.quantizers import DuQWeight, QuantizerName
 from subfour.rundir import RunDirectory

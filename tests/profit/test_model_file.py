@@ -15,8 +15,8 @@ from subfour.integer.network import SnappedNetwork
 from subfour.layers import quant_layers
 from subfour.models import build_model
 from subfour.profit.config import RunConfig
+from subfour.profit.data_record import DataRecord
 from subfour.profit.model_file import FORMAT, MODEL_FILE, evaluate_model, pack_model, read_model
-from subfour.profit.session import DataRecord
 from subfour.profit.tensor_file import DIGEST, METADATA, pack_tensors
 from subfour.quantizers import METHODS, Granularity, QuantizerName
 from tests.convert.stock_networks import NORMALIZATION, random_images

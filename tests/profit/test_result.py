@@ -6,7 +6,8 @@ from safetensors.torch import load_file
 from subfour.analysis.cost import model_bytes
 from subfour.convert.calibrate import set_bits
 from subfour.layers import quant_layers
-from subfour.profit.session import WEIGHTS_FILE, prepare_session
+from subfour.profit.continuation import WEIGHTS_FILE
+from subfour.profit.session import prepare_session
 from tests.profit.conftest import FinishedRun
 from tests.profit.tiny_run import FIRST_FROZEN, SECOND_FROZEN
 

@@ -18,10 +18,11 @@ from torch import Tensor
 from subfour.data.sources import load_images
 from subfour.environment import environment
 from subfour.profit.config import AverageConfig, LoadingConfig, RunConfig, ScheduleConfig
+from subfour.profit.data_record import DATA_FILE
 from subfour.profit.method import ProfitRun
 from subfour.profit.phases import Phase
 from subfour.profit.result import write_result
-from subfour.profit.session import DATA_FILE, prepare_session
+from subfour.profit.session import prepare_session
 from subfour.recipes import load_recipe
 from subfour.rundir import RunDirectory
 from subfour.train.checkpoint import CheckpointStore
@@ -58,6 +59,11 @@ def tiny_config(images: Path) -> RunConfig:
         average=AverageConfig(decay=None, reestimate_batches=2),
         calibration_batches=2,
     )
+
+
+def sized(config: RunConfig, image_size: int | None) -> RunConfig:
+    """Return a configuration whose images have another size, in pixels."""
+    return replace(config, loading=replace(config.loading, image_size=image_size))
 
 
 def write_images(folder: Path, per_class: int = 20) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 from subfour.data.preprocess import Preprocessing
 from subfour.ops import FLOAT_BITS
+from subfour.profit.data_record import DataRecord
 from subfour.profit.phases import build_phases
-from subfour.profit.session import DataRecord
 from subfour.recipes import load_recipe
 from subfour.report.record import RunRecord
 

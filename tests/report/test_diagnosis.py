@@ -9,7 +9,7 @@ import torch
 
 from subfour.analysis.activations import QuantizerSample
 from subfour.ops import FLOAT_BITS
-from subfour.profit.session import DataRecord
+from subfour.profit.data_record import DataRecord
 from subfour.quantizers import PACT, DuQ, Quantizer
 from subfour.report import diagnosis
 from tests.report.records import CONFIG, FLOAT, PREPROCESSING, epoch, record, row

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from subfour.profit.continuation import WEIGHTS_FILE
 from subfour.profit.model_file import TrainedModel, read_model
-from subfour.profit.session import WEIGHTS_FILE
 from subfour.profit.state import read_tensors
 from subfour.report.network import look
 from subfour.report.record import read_record

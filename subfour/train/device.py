@@ -1,0 +1,23 @@
+"""The device that a run computes on."""
+
+import torch
+
+
+def choose_device(name: str) -> torch.device:
+    """Return a device by name; `auto` is cuda where there is one.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("mps"):
+        raise ValueError(f"device: {name} has no float64, in which accuracy and AIWQ are computed; use auto or cpu")
+    if name.partition(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"device: {name!r} is not possible; use auto, cpu or cuda")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device: {name!r} is not available here ({error}); use auto or cpu") from None
+    return device
