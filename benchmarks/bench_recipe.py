@@ -149,7 +149,7 @@ def measured(runs: dict[str, RunConfig], place: Path) -> tuple[dict[str, list[Ep
         finally:
             turns.leave(number)
 
-    with watched(clock, runs[FLOAT].profit.sample_every), ThreadPoolExecutor(len(runs)) as threads:
+    with watched(clock), ThreadPoolExecutor(len(runs)) as threads:
         for done in [threads.submit(train, number) for number in range(len(runs))]:
             done.result()
     return {name: watcher.epochs[WARM_UP:] for name, watcher in watchers.items()}, watchers[FLOAT].steps

@@ -1,11 +1,12 @@
-"""Whether sampling AIWQ only every k-th step ranks the layers as sampling every step does.
+"""Whether AIWQ over the first images of every batch ranks the layers as AIWQ over all of them does, and what it costs.
 
 python benchmarks/bench_sampling.py [--recipe cifar10-mobilenet-v2] [--data parquet:PATH] [--steps 300 200 391] [--out FILE.csv]
 
-A short real run: float steps, W4A4 steps, and a sampling phase at the recipe's constant rate, in which one meter per interval
-watches the same network. Meters do not change the training, so that all of them see the same updates. The thirds are those that
-PROFIT freezes first; `separate` is by how much the two layers on either side of the border of the first third differ, over the
-smaller: where that is next to nothing, the border itself means nothing.
+A short real run: float steps, W4A4 steps, and a sampling phase at the recipe's constant rate, in which several meters watch the same
+network, each on its own number of images. Meters do not change the training, so that all of them see the same updates. The thirds
+are those that PROFIT freezes first; `separate` is by how much the two layers on either side of the border of the first third differ,
+over the smaller: where that is next to nothing, the border itself means nothing. `step` is a step with that meter over one without
+any: the median time in its hooks beside that of all else, in this same run.
 """
 
 import argparse
@@ -13,6 +14,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from itertools import chain, count, islice
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -27,11 +30,27 @@ from subfour.profit.session import prepare_session
 from subfour.recipes import load_recipe
 from subfour.train.allocator import keep_freed_memory
 
-INTERVALS = (1, 2, 5, 10)
+IMAGES = (None, 64, 32, 16, 8)
 COLUMNS = [
-    *("recipe", "steps", "interval", "samples", "layers", "rank_correlation", "first_third", "second_third", "separate"),
+    *("recipe", "steps", "images", "samples", "layers", "rank_correlation", "first_third", "second_third", "separate", "step"),
     *("seed", "date", "cpu", "torch", "commit"),
 ]
+
+
+class TimedMeter(InstabilityMeter):
+    """A meter that knows how long its hooks took."""
+
+    seconds = 0.0
+
+    def _hook(self, name: str) -> Any:
+        hook = super()._hook(name)
+
+        def timed(*arguments: Any) -> None:
+            start = perf_counter()
+            hook(*arguments)
+            self.seconds += perf_counter() - start
+
+        return timed
 
 
 def rank_correlation(first: dict[str, float], second: dict[str, float]) -> float:
@@ -40,23 +59,26 @@ def rank_correlation(first: dict[str, float], second: dict[str, float]) -> float
     return float(torch.corrcoef(torch.stack(ranks))[0, 1])
 
 
-def train(network: nn.Module, batches: Any, *, rate: float, meters: list[InstabilityMeter]) -> None:
-    """Train on batches with the recipe's optimizer; ranges at a tenth of the rate."""
+def train(network: nn.Module, batches: Any, *, rate: float, meters: list[TimedMeter]) -> list[list[float]]:
+    """Train on batches with the recipe's optimizer, ranges at a tenth of the rate; return a step's seconds, then each meter's."""
     ranges = [parameter for name, parameter in network.named_parameters() if name.endswith("_range_raw") and parameter.isfinite()]
     others = [parameter for name, parameter in network.named_parameters() if not name.endswith("_range_raw")]
     optimizer = torch.optim.SGD([{"params": others}, {"params": ranges, "lr": rate / 10}], lr=rate, momentum=0.9, nesterov=True)
+    spent = []
     with ExitStack() as watched:
         for meter in meters:
             watched.enter_context(meter)
         for step, (images, labels) in enumerate(batches):
-            for meter in meters:
-                meter.begin_step(step)
+            start, before = perf_counter(), [meter.seconds for meter in meters]
             loss = F.cross_entropy(network(images), labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+            inside = [meter.seconds - earlier for meter, earlier in zip(meters, before, strict=True)]
+            spent.append([perf_counter() - start - sum(inside), *inside])
             if step % 50 == 0:
                 print(f"step {step:4}  loss {loss.item():.3f}", flush=True)
+    return spent
 
 
 def main() -> None:
@@ -80,27 +102,29 @@ def main() -> None:
     calibrate(model, islice(batches, config.calibration_batches), torch.device("cpu"))
     network = folded_network(model).train()
     train(network, islice(batches, options.steps[1]), rate=schedule.lr, meters=[])
-    meters = [InstabilityMeter(network, decay=config.profit.decay, corrected=True, every=every) for every in INTERVALS]
-    train(network, islice(batches, options.steps[2]), rate=schedule.lr, meters=meters)
+    meters = [TimedMeter(network, decay=config.profit.decay, corrected=True, images=images) for images in IMAGES]
+    spent = train(network, islice(batches, options.steps[2]), rate=schedule.lr, meters=meters)
     shared = {"recipe": options.recipe, "steps": options.steps[2], "seed": options.seed}
     shared |= {"torch": torch.__version__, **provenance()}
     rows = []
     reference = meters[0].values()
     layers = len(reference)
-    for every, meter in zip(INTERVALS, meters, strict=True):
+    step, *inside = (median(seconds) for seconds in zip(*spent, strict=True))
+    for meter, seconds in zip(meters, inside, strict=True):
         values, orders = meter.values(), (meters[0].ranking(), meter.ranking())
         same = [len({*orders[0][:end]} & {*orders[1][:end]}) / end for end in (layers // 3, 2 * layers // 3)]
-        inside, outside = (reference[orders[0][layers // 3 + shift]] for shift in (-1, 0))
+        border = [reference[orders[0][layers // 3 + shift]] for shift in (-1, 0)]
         rows.append(
             shared
             | {
-                "interval": every,
+                "images": meter.images or schedule.batch_size,
                 "samples": max(kept + dropped for _, kept, dropped in meter.state()[1].values()),
                 "layers": layers,
                 "rank_correlation": f"{rank_correlation(reference, values):.4f}",
                 "first_third": f"{same[0]:.3f}",
                 "second_third": f"{same[1]:.3f}",
-                "separate": f"{inside / outside - 1:.4f}",
+                "separate": f"{border[0] / border[1] - 1:.4f}",
+                "step": f"{1 + seconds / step:.3f}",
             }
         )
         print(rows[-1], flush=True)

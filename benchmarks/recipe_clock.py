@@ -98,12 +98,11 @@ class RecipeClock:
 
 
 @contextmanager
-def watched(clock: RecipeClock, sample_every: int) -> Iterator[None]:
+def watched(clock: RecipeClock) -> Iterator[None]:
     """Have a clock know the parts of whatever runs inside a `with` block.
 
     Args:
         clock: is told.
-        sample_every: steps from one AIWQ sample to the next; short phases would sample more often.
     """
 
     def timed(part: str, plain: Callable[..., Any]) -> Callable[..., Any]:
@@ -122,14 +121,10 @@ def watched(clock: RecipeClock, sample_every: int) -> Iterator[None]:
                 return
             yield batch
 
-    def begin(meter: InstabilityMeter, *arguments: Any, **options: Any) -> None:
-        init(meter, *arguments, **options | {"every": sample_every})
-
-    epoch, init, hook = TrainingLoader.epoch, InstabilityMeter.__init__, InstabilityMeter._hook
+    epoch, hook = TrainingLoader.epoch, InstabilityMeter._hook
     with ExitStack() as patches:
         for part, (owner, name) in METHODS.items():
             patches.enter_context(patch.object(owner, name, timed(part, getattr(owner, name))))
         patches.enter_context(patch.object(TrainingLoader, "epoch", batches))
-        patches.enter_context(patch.object(InstabilityMeter, "__init__", begin))
         patches.enter_context(patch.object(InstabilityMeter, "_hook", lambda meter, name: timed("sampling", hook(meter, name))))
         yield

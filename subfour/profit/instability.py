@@ -15,7 +15,7 @@ exactly 0 for every kind of layer; the authors' hook pads with 0 where the layer
 two products of scales are rounded apart, and unchanged weights give 0 to the last bits. A batch that several workers share, or
 that comes in parts, gives one sample: the moments of the parts make those of the whole, then the KL is formed once.
 
-Sampling only every k-th step compares the same two steps, t and t - 1, and decays the mean by decay^k: the same window.
+A sample over the first images of a batch only costs as much less as they are fewer, and asks every update the same question.
 """
 
 import math
@@ -115,19 +115,21 @@ class RunningInstability:
 class InstabilityMeter:
     """Samples AIWQ of every freezable layer in the training steps inside a `with` block."""
 
-    def __init__(self, model: nn.Module, *, decay: float, corrected: bool, every: int = 1, micro_batches: int = 1) -> None:
+    def __init__(
+        self, model: nn.Module, *, decay: float, corrected: bool, images: int | None = None, micro_batches: int = 1
+    ) -> None:
         """Prepare a meter without samples.
 
         Args:
             model: a converted model, or its twin that trains.
             decay: of the running mean, per step.
             corrected: whether the mean is divided by its weight.
-            every: steps from one sample to the next; `begin_step` says which step it is, unless it is 1.
+            images: how many of a forward pass a sample is taken over, from the first; None: all.
             micro_batches: forward passes of a step.
         """
-        self.decay = decay**every
+        self.decay = decay
         self.corrected = corrected
-        self._every, self._samples, self._keeps = every, True, True
+        self.images = images
         self.micro_batches = micro_batches
         self._layers = freezable_layers(model)
         self._running = {name: RunningInstability() for name in self._layers}
@@ -148,14 +150,6 @@ class InstabilityMeter:
             handle.remove()
         self._handles.clear()
 
-    def begin_step(self, number: int) -> None:
-        """Decide what happens in a step: of `every` steps one keeps its weights, and the next takes the sample.
-
-        Args:
-            number: of the step, from the beginning of the phase.
-        """
-        self._samples, self._keeps = number % self._every == 0, (number + 1) % self._every == 0
-
     def _hook(self, name: str) -> Any:
         @torch.no_grad()
         def sample(layer: QuantConv2d, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -165,12 +159,12 @@ class InstabilityMeter:
             layer.eval()
             # What an update moves is lost in 16 bits.
             with torch.autocast(output.device.type, enabled=False):
-                if self._samples and name in self._previous:
+                if name in self._previous:
                     previous = self._previous[name]
-                    values = layer.quantized_input(inputs[0]).to(previous.dtype)
-                    output_new = (
-                        output if output.dtype == previous.dtype else layer.apply_weight(values, layer.quantized_weight())
-                    )
+                    values = layer.quantized_input(inputs[0][: self.images]).to(previous.dtype)
+                    # Both outputs must be computed alike, as another batch size or type has other last bits.
+                    same = output.dtype == previous.dtype and len(output) == len(values)
+                    output_new = output if same else layer.apply_weight(values, layer.quantized_weight())
                     self._parts[name].append(_moments(output_new, layer.apply_weight(values, previous)))
                 self._passes[name] += 1
                 if self._passes[name] % self.micro_batches == 0:
@@ -180,14 +174,12 @@ class InstabilityMeter:
         return sample
 
     def _step_done(self, name: str) -> None:
-        """Form the sample of a layer over the whole batch, and keep its weight where the next step samples."""
+        """Form the sample of a layer over the whole batch, and keep its weight for the next one."""
         if self._parts[name]:
             every = collective.gathered(torch.stack(self._parts[name])).flatten(0, 1)
             self._running[name].add(_divergence(_pooled(every)), self.decay)
             self._parts[name].clear()
-        self._previous.pop(name, None)
-        if self._keeps:
-            self._previous[name] = self._layers[name].quantized_weight().clone()
+        self._previous[name] = self._layers[name].quantized_weight().clone()
 
     def values(self) -> dict[str, float]:
         """Return AIWQ per layer, in the model's order."""

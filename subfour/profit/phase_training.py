@@ -20,9 +20,6 @@ from subfour.train.loop import Trainer, train_epoch
 from subfour.train.parallel import average_statistics, distributed
 from subfour.train.schedule import CosineSchedule, RateSchedule, constant
 
-FEWEST_SAMPLES = 50
-"""Of AIWQ in a sampling phase, where it has as many steps: short phases sample more often than they are told."""
-
 
 class PhaseTraining:
     """Trains the present phase of a run, epoch by epoch."""
@@ -103,8 +100,6 @@ class PhaseTraining:
         if step in self._looks:
             state.underway.raw_losses.append(self._validation_loss())
         torch.manual_seed(derive_seed(config.seed, "step", state.phase, epoch, step))
-        if self.meter is not None:
-            self.meter.begin_step(epoch * self._steps + step)
         position = epoch + step / self._steps
         progress.step_method.progress = share_done(config, progress.phases, phase=state.phase, position=position)
 
@@ -136,7 +131,7 @@ class PhaseTraining:
             self._network,
             decay=profit.decay,
             corrected=profit.corrected,
-            every=min(profit.sample_every, max(self._phase.epochs * self._steps // FEWEST_SAMPLES, 1)),
+            images=profit.sample_images,
             micro_batches=self._config.parallel.accumulate,
         )
 

@@ -25,12 +25,14 @@ BEFORE: dict[str, Any] = {
     "schedule.snap_epochs": 1,
     "schedule.snap_lr": 0.001,
     "schedule.evaluations": 1,
-    "profit.sample_every": 1,
+    "profit.sample_images": None,
     "oscillation": dataclasses.asdict(OscillationConfig()),
     "parallel": dataclasses.asdict(ParallelConfig()),
 }
 """Fields that came later, with what runs did before there were any: model files and run directories without them are read."""
 
+RETIRED = {"profit.sample_every"}
+"""Fields of earlier versions that decided only how a run was trained: a finished one is read without them."""
 
 _NEVER = object()
 
@@ -60,7 +62,7 @@ def from_plain(kind: type[Part], data: object, section: str = "") -> Part:
         raise ValueError(f"{where}: {reprlib.repr(data)} is not possible; use an object with its fields")
     fields = {entry.name: entry.type for entry in dataclasses.fields(kind)}
     for name in data:
-        if name not in fields:
+        if name not in fields and section + name not in RETIRED:
             raise ValueError(
                 f"{where}: {reprlib.repr(name)} is no field in this version of subfour; remove it, or use a newer one"
             )

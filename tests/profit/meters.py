@@ -7,8 +7,8 @@ from subfour.layers import quant_layers
 from subfour.profit.instability import InstabilityMeter
 
 
-def meter_of(model: nn.Module, *, decay: float = 0.999, corrected: bool = True, every: int = 1) -> InstabilityMeter:
-    return InstabilityMeter(model, decay=decay, corrected=corrected, every=every)
+def meter_of(model: nn.Module, *, decay: float = 0.999, corrected: bool = True, images: int | None = None) -> InstabilityMeter:
+    return InstabilityMeter(model, decay=decay, corrected=corrected, images=images)
 
 
 def disturb(model: nn.Module, seed: int, size: float = 0.02) -> None:

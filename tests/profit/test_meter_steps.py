@@ -60,11 +60,10 @@ def test_a_meter_goes_on_after_a_checkpoint(tmp_path: Path):
     assert all(counts[1] == 5 for counts in resumed.state()[1].values())
 
 
-def sampled(network: nn.Module, model: nn.Module, steps: int, *, every: int = 1) -> InstabilityMeter:
+def sampled(network: nn.Module, model: nn.Module, steps: int) -> InstabilityMeter:
     """Return a meter that watched a network while its weights, which are the model's, were moved."""
-    with meter_of(network, every=every) as meter, torch.no_grad():
+    with meter_of(network) as meter, torch.no_grad():
         for step in range(steps):
-            meter.begin_step(step)
             network(random_images(4, 32).to(model.classifier[0].weight))
             disturb(model, step)
     return meter
@@ -91,24 +90,32 @@ def test_both_engines_measure_the_same():
     assert max(map(abs, still.values().values())) < 1e-12
 
 
-def test_every_fifth_step_compares_the_same_two_steps_as_every_step():
-    """Samples at steps 5 and 10 of 12; the decay is that of five steps, and weights are kept one step long."""
-    model = tiny(4)
-    meter = sampled(model.train(), model, 12, every=5)
+def test_the_first_images_of_a_batch_give_the_sample_of_a_batch_of_them():
+    """On values and on codes; a number as large as the batch, or larger, is the whole batch."""
+    images = random_images(8, 32).double()
+    for twin in (lambda model: model, folded_network):
+        values = {}
+        for few, batch in ((None, images[:3]), (3, images), (8, images), (9, images), (None, images)):
+            model = without_dropout(tiny(4)).double().eval()
+            network = twin(model)
+            for layer in quant_layers(network).values():
+                layer.train()  # batch norm does not look at the other images
+            with meter_of(network, images=few) as meter, torch.no_grad():
+                for step in range(3):
+                    network(batch)
+                    disturb(model, step)
+            values[few, len(batch)] = meter.values()
+        assert values[3, 8] == pytest.approx(values[None, 3], rel=1e-9)
+        assert values[8, 8] == values[9, 8] == values[None, 8]
+        assert values[3, 8] != values[None, 8]
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_unchanged_weights_give_exactly_zero_on_a_part_of_the_batch_too(images: int):
+    """Another batch size may have other last bits, so both outputs are of the same one."""
+    model = tiny(4).train()
+    with meter_of(model, images=images) as meter:
+        for _ in range(3):
+            model(random_images(16, 32))
+    assert set(meter.values().values()) == {0.0}
     assert {tuple(counts) for _, *counts in meter.state()[1].values()} == {(2, 0)}
-    assert meter.decay == pytest.approx(0.999**5)
-    assert meter.state()[0] == {}
-    between = tiny(4)
-    kept = sampled(between.train(), between, 5, every=5)
-    assert kept.state()[0].keys() == kept.values().keys()
-    assert set(kept.values().values()) == {0.0}
-
-
-def test_a_sample_does_not_depend_on_how_often_samples_are_taken():
-    """The one sample of step 5 is what lies between two running means of every step."""
-    often, seldom = (without_dropout(tiny(4)) for _ in range(2))
-    before, after = (sampled(model.train(), model, steps) for model, steps in ((without_dropout(tiny(4)), 5), (often, 6)))
-    single = sampled(seldom.train(), seldom, 6, every=5)
-    for name, (mean, *_) in after.state()[1].items():
-        sample = (mean - before.decay * before.state()[1][name][0]) / (1 - before.decay)
-        assert single.values()[name] == pytest.approx(sample, rel=1e-4, abs=1e-9)
