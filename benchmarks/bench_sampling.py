@@ -1,12 +1,12 @@
-"""Whether AIWQ over the first images of every batch ranks the layers as AIWQ over all of them does, and what it costs.
+"""Whether AIWQ over every k-th image of a batch ranks the layers as AIWQ over all of them does, and what it costs.
 
 python benchmarks/bench_sampling.py [--recipe cifar10-mobilenet-v2] [--data parquet:PATH] [--steps 300 200 391] [--out FILE.csv]
 
-A short real run: float steps, W4A4 steps, and a sampling phase at the recipe's constant rate, in which several meters watch the same
-network, each on its own number of images. Meters do not change the training, so that all of them see the same updates. The thirds
-are those that PROFIT freezes first; `separate` is by how much the two layers on either side of the border of the first third differ,
-over the smaller: where that is next to nothing, the border itself means nothing. `step` is a step with that meter over one without
-any: the median time in its hooks beside that of all else, in this same run.
+A short real run: float steps, W4A4 steps, and a sampling phase at the recipe's constant rate, in which several meters watch the
+same network, each on its own images. Meters do not change the training, so that all see the same updates. The thirds
+are those that PROFIT freezes first; `separate` is by how much the layers on either side of the border of the first third differ,
+over the smaller: where that is next to nothing, the border itself means nothing. `step` is a step with that meter over one
+without any: the median time in its hooks beside that of all else, in this same run.
 """
 
 import argparse
@@ -25,14 +25,14 @@ from torch.nn import functional as F  # noqa: N812 (the field's name)
 
 from subfour.convert.calibrate import calibrate, calibrate_weights, set_bits
 from subfour.engine.folded import folded_network
-from subfour.profit.instability import InstabilityMeter
+from subfour.profit.instability_meter import InstabilityMeter
 from subfour.profit.session import prepare_session
 from subfour.recipes import load_recipe
 from subfour.train.allocator import keep_freed_memory
 
-IMAGES = (None, 64, 32, 16, 8)
+STRIDES = (1, 2, 4, 8, 16)
 COLUMNS = [
-    *("recipe", "steps", "images", "samples", "layers", "rank_correlation", "first_third", "second_third", "separate", "step"),
+    *("recipe", "steps", "stride", "samples", "layers", "rank_correlation", "first_third", "second_third", "separate", "step"),
     *("seed", "date", "cpu", "torch", "commit"),
 ]
 
@@ -42,15 +42,15 @@ class TimedMeter(InstabilityMeter):
 
     seconds = 0.0
 
-    def _hook(self, name: str) -> Any:
-        hook = super()._hook(name)
+    def _look(self, *arguments: Any) -> None:
+        start = perf_counter()
+        super()._look(*arguments)
+        self.seconds += perf_counter() - start
 
-        def timed(*arguments: Any) -> None:
-            start = perf_counter()
-            hook(*arguments)
-            self.seconds += perf_counter() - start
-
-        return timed
+    def _pass_done(self, *arguments: Any) -> None:
+        start = perf_counter()
+        super()._pass_done(*arguments)
+        self.seconds += perf_counter() - start
 
 
 def rank_correlation(first: dict[str, float], second: dict[str, float]) -> float:
@@ -102,7 +102,7 @@ def main() -> None:
     calibrate(model, islice(batches, config.calibration_batches), torch.device("cpu"))
     network = folded_network(model).train()
     train(network, islice(batches, options.steps[1]), rate=schedule.lr, meters=[])
-    meters = [TimedMeter(network, decay=config.profit.decay, corrected=True, images=images) for images in IMAGES]
+    meters = [TimedMeter(network, decay=config.profit.decay, corrected=True, stride=stride) for stride in STRIDES]
     spent = train(network, islice(batches, options.steps[2]), rate=schedule.lr, meters=meters)
     shared = {"recipe": options.recipe, "steps": options.steps[2], "seed": options.seed}
     shared |= {"torch": torch.__version__, **provenance()}
@@ -117,7 +117,7 @@ def main() -> None:
         rows.append(
             shared
             | {
-                "images": meter.images or schedule.batch_size,
+                "stride": meter.stride,
                 "samples": max(kept + dropped for _, kept, dropped in meter.state()[1].values()),
                 "layers": layers,
                 "rank_correlation": f"{rank_correlation(reference, values):.4f}",

@@ -23,17 +23,18 @@ from torch import Tensor
 
 from subfour.data.loader import TrainingLoader
 from subfour.profit.examination import Examiner
-from subfour.profit.instability import InstabilityMeter
+from subfour.profit.instability_meter import InstabilityMeter
 from subfour.train.average import WeightAverage
 from subfour.train.checkpoint import CheckpointStore
 from subfour.train.distill import Teacher
 
-METHODS: dict[str, tuple[type, str]] = {
+METHODS: dict[str, tuple[type, *tuple[str, ...]]] = {
     "teacher": (Teacher, "__call__"),
     "average": (WeightAverage, "update"),
     "evaluation": (Examiner, "raw_and_averaged"),
     "statistics": (Examiner, "reestimated"),
     "checkpoint": (CheckpointStore, "save"),
+    "sampling": (InstabilityMeter, "_look", "_pass_done"),
 }
 """Part -> what it is the time of."""
 
@@ -121,10 +122,10 @@ def watched(clock: RecipeClock) -> Iterator[None]:
                 return
             yield batch
 
-    epoch, hook = TrainingLoader.epoch, InstabilityMeter._hook
+    epoch = TrainingLoader.epoch
     with ExitStack() as patches:
-        for part, (owner, name) in METHODS.items():
-            patches.enter_context(patch.object(owner, name, timed(part, getattr(owner, name))))
+        for part, (owner, *names) in METHODS.items():
+            for name in names:
+                patches.enter_context(patch.object(owner, name, timed(part, getattr(owner, name))))
         patches.enter_context(patch.object(TrainingLoader, "epoch", batches))
-        patches.enter_context(patch.object(InstabilityMeter, "_hook", lambda meter, name: timed("sampling", hook(meter, name))))
         yield

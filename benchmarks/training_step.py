@@ -18,7 +18,7 @@ from subfour.convert.calibrate import calibrate, calibrate_weights, set_bits
 from subfour.convert.rewrite import convert
 from subfour.engine.compiled import compiled_operations
 from subfour.engine.folded import TORCH, folded_network
-from subfour.profit.instability import InstabilityMeter
+from subfour.profit.instability_meter import InstabilityMeter
 
 FLOAT, FOLDED, COMPILED, PLAIN = "float32", "subfour, folded", "subfour, compiled", "subfour, plain"
 SAMPLING = "subfour, folded, AIWQ in this step"

@@ -19,7 +19,7 @@ from subfour.profit.continuation import TEACHER_FILE
 from subfour.profit.dampening import Dampening
 from subfour.profit.examination import Examiner
 from subfour.profit.freezing import base_rate, freeze_order, set_trainable
-from subfour.profit.instability import InstabilityMeter
+from subfour.profit.instability_meter import InstabilityMeter
 from subfour.profit.iterative_freezing import IterativeFreezing
 from subfour.profit.networks import chosen_engine, evaluated_network
 from subfour.profit.observer import Observer

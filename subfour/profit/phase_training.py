@@ -9,7 +9,7 @@ from torch import Tensor
 from subfour import collective
 from subfour.profit.examination import Examiner
 from subfour.profit.freezing import build_optimizer, weight_rate
-from subfour.profit.instability import InstabilityMeter
+from subfour.profit.instability_meter import InstabilityMeter
 from subfour.profit.networks import evaluated_network, training_network
 from subfour.profit.observer import Observer
 from subfour.profit.progress import Progress
@@ -131,7 +131,7 @@ class PhaseTraining:
             self._network,
             decay=profit.decay,
             corrected=profit.corrected,
-            images=profit.sample_images,
+            stride=profit.sample_stride,
             micro_batches=self._config.parallel.accumulate,
         )
 

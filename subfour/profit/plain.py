@@ -25,7 +25,7 @@ BEFORE: dict[str, Any] = {
     "schedule.snap_epochs": 1,
     "schedule.snap_lr": 0.001,
     "schedule.evaluations": 1,
-    "profit.sample_images": None,
+    "profit.sample_stride": 1,
     "oscillation": dataclasses.asdict(OscillationConfig()),
     "parallel": dataclasses.asdict(ParallelConfig()),
 }

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import SGD
 
 from subfour import collective
-from subfour.profit.instability import InstabilityMeter
+from subfour.profit.instability_meter import InstabilityMeter
 from subfour.profit.phases import Phase
 from subfour.profit.session import Session
 from subfour.profit.state import RunState, collect_tensors, load_model, part, restore_momentum

@@ -96,12 +96,12 @@ class ProfitConfig:
     """Decay of the running mean of AIWQ."""
     corrected: bool = True
     """Divide the running mean by its weight so far; False: the authors' mean, which starts at 0."""
-    sample_images: int | None = None
-    """Images of a forward pass that an AIWQ sample is taken over, from the first; None: all (authors)."""
+    sample_stride: int = 1
+    """AIWQ samples are taken over one image in so many of a batch; 1: all (authors)."""
 
     def __post_init__(self) -> None:
         """Check every field; `RunConfig` checks `at_bits`."""
-        check_fields(self, "profit.", share={"decay"}, positive={"sample_images"})
+        check_fields(self, "profit.", share={"decay"}, positive={"sample_stride"})
         if any(not 0 < share < 1 for share in self.fractions) or list(self.fractions) != sorted(set(self.fractions)):
             shown = " ".join(map(str, self.fractions))
             raise ValueError(f"profit.fractions: {shown} must rise and lie between 0 and 1, such as 1/3 2/3")

@@ -35,7 +35,7 @@ def _cifar10(recipe: str, model: str, architecture: Architecture) -> RunConfig:
             weight_decay=5e-4,
             update="step",
         ),
-        profit=ProfitConfig(sample_images=16),
+        profit=ProfitConfig(sample_stride=8),
         average=AverageConfig(decay=None, reestimate_batches=100),
     )
 

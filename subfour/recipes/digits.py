@@ -25,6 +25,6 @@ def digits() -> RunConfig:
             weight_decay=1e-4,
             update="step",
         ),
-        profit=ProfitConfig(sample_images=16),
+        profit=ProfitConfig(sample_stride=2),
         average=AverageConfig(decay=None, reestimate_batches=20),
     )

@@ -222,7 +222,7 @@ FIELDS: dict[str, Values] = {
     "profit.covers": choice("weights", "weights+ranges", "weights+ranges+batchnorm"),
     "profit.decay": share,
     "profit.corrected": switch,
-    "profit.sample_images": or_none(whole(1)),
+    "profit.sample_stride": whole(1),
     "oscillation.dampening": not_negative,
     "oscillation.threshold_start": share,
     "oscillation.threshold_end": share,

@@ -4,11 +4,11 @@ import torch
 from torch import nn
 
 from subfour.layers import quant_layers
-from subfour.profit.instability import InstabilityMeter
+from subfour.profit.instability_meter import InstabilityMeter
 
 
-def meter_of(model: nn.Module, *, decay: float = 0.999, corrected: bool = True, images: int | None = None) -> InstabilityMeter:
-    return InstabilityMeter(model, decay=decay, corrected=corrected, images=images)
+def meter_of(model: nn.Module, *, decay: float = 0.999, corrected: bool = True, stride: int = 1) -> InstabilityMeter:
+    return InstabilityMeter(model, decay=decay, corrected=corrected, stride=stride)
 
 
 def disturb(model: nn.Module, seed: int, size: float = 0.02) -> None:

@@ -117,7 +117,7 @@ def test_options_reach_the_plan(capsys: pytest.CaptureFixture[str]):
         ),
         *((ProfitConfig, "decay", value) for value in [0.0, 1.0, NAN]),
         (ProfitConfig, "covers", "other"),
-        *((ProfitConfig, "sample_images", value) for value in [0, -1]),
+        *((ProfitConfig, "sample_stride", value) for value in [0, -1]),
         *((OscillationConfig, "dampening", value) for value in [-0.1, NAN, INFINITY]),
         *((OscillationConfig, f"threshold_{end}", value) for end in ["start", "end"] for value in [0.0, 1.0, NAN]),
         *((OscillationConfig, "momentum", value) for value in [0.0, 1.0, NAN]),
@@ -221,7 +221,7 @@ def test_the_engine_is_not_part_of_what_a_checkpoint_remembers():
     digests = {RunConfig(engine=engine).digest for engine in ("auto", "plain", "folded")}
     assert len(digests) == 1
     assert RunConfig(seed=1).digest not in digests
-    assert RunConfig(profit=ProfitConfig(sample_images=16)).digest not in digests
+    assert RunConfig(profit=ProfitConfig(sample_stride=8)).digest not in digests
 
 
 @pytest.mark.parametrize("other", [{"quantizer": "lsq"}, {"batchnorm": "fused"}, {"skip_bits": 8}])
@@ -234,9 +234,9 @@ def test_the_folded_engine_cannot_be_forced_where_it_does_not_apply(other: dict[
 
 def test_a_configuration_from_before_engines_is_read_as_it_ran():
     data = RunConfig().to_json()
-    del data["engine"], data["profit"]["sample_images"]
+    del data["engine"], data["profit"]["sample_stride"]
     assert RunConfig.from_json(data) == RunConfig(engine="plain")
-    assert RunConfig.from_json(data).profit.sample_images is None
+    assert RunConfig.from_json(data).profit.sample_stride == 1
 
 
 def test_a_field_that_no_longer_exists_does_not_keep_a_finished_run_from_being_read():
@@ -280,8 +280,8 @@ def test_what_would_be_ignored_is_refused(changes: dict[str, Any], message: str)
 
 def test_a_digest_knows_nothing_of_fields_that_came_later():
     """Where they say what runs did before: an unfinished run of then goes on now."""
-    values = {"seed": 0, "start": "none", "profit": {"sample_images": None, "decay": 0.9}, "oscillation": {"dampening": 0.5}}
+    values = {"seed": 0, "start": "none", "profit": {"sample_stride": 1, "decay": 0.9}, "oscillation": {"dampening": 0.5}}
     kept = {"seed": 0, "profit": {"decay": 0.9}, "oscillation": {"dampening": 0.5}}
     assert without_later(values) == kept
-    digests = {RunConfig().digest, RunConfig(start="dfq").digest, RunConfig(profit=ProfitConfig(sample_images=16)).digest}
+    digests = {RunConfig().digest, RunConfig(start="dfq").digest, RunConfig(profit=ProfitConfig(sample_stride=8)).digest}
     assert len(digests) == 3

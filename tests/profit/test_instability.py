@@ -13,7 +13,8 @@ from subfour.convert.rewrite import convert
 from subfour.layers import QuantConv2d, quant_layers
 from subfour.profit.config import ProfitConfig
 from subfour.profit.freezing import frozen_layers
-from subfour.profit.instability import InstabilityMeter, RunningInstability, instability
+from subfour.profit.instability import instability
+from subfour.profit.instability_meter import InstabilityMeter, RunningInstability
 from subfour.quantizers import METHODS, QuantizerName
 from tests import oracles
 from tests.convert.stock_networks import NORMALIZATION, random_images, stock_network

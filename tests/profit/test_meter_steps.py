@@ -8,7 +8,7 @@ from torch import nn
 
 from subfour.engine.folded import folded_network
 from subfour.layers import quant_layers
-from subfour.profit.instability import InstabilityMeter
+from subfour.profit.instability_meter import InstabilityMeter
 from subfour.train.checkpoint import CheckpointStore
 from tests.convert.stock_networks import random_images
 from tests.profit.meters import disturb, meter_of
@@ -90,31 +90,30 @@ def test_both_engines_measure_the_same():
     assert max(map(abs, still.values().values())) < 1e-12
 
 
-def test_the_first_images_of_a_batch_give_the_sample_of_a_batch_of_them():
-    """On values and on codes; a number as large as the batch, or larger, is the whole batch."""
+def test_every_third_image_of_a_batch_gives_the_sample_of_a_batch_of_them():
+    """On values and on codes."""
     images = random_images(8, 32).double()
     for twin in (lambda model: model, folded_network):
-        values = {}
-        for few, batch in ((None, images[:3]), (3, images), (8, images), (9, images), (None, images)):
+        values = []
+        for stride, batch in ((1, images[::3]), (3, images), (1, images)):
             model = without_dropout(tiny(4)).double().eval()
             network = twin(model)
             for layer in quant_layers(network).values():
-                layer.train()  # batch norm does not look at the other images
-            with meter_of(network, images=few) as meter, torch.no_grad():
+                layer.train()  # while batch norm does not look at the other images
+            with meter_of(network, stride=stride) as meter, torch.no_grad():
                 for step in range(3):
                     network(batch)
                     disturb(model, step)
-            values[few, len(batch)] = meter.values()
-        assert values[3, 8] == pytest.approx(values[None, 3], rel=1e-9)
-        assert values[8, 8] == values[9, 8] == values[None, 8]
-        assert values[3, 8] != values[None, 8]
+            values.append(meter.values())
+        assert values[1] == pytest.approx(values[0], rel=1e-9)
+        assert values[1] != pytest.approx(values[2], rel=1e-3)
 
 
-@pytest.mark.parametrize("images", [1, 3])
-def test_unchanged_weights_give_exactly_zero_on_a_part_of_the_batch_too(images: int):
+@pytest.mark.parametrize("stride", [2, 5, 16])
+def test_unchanged_weights_give_exactly_zero_on_a_part_of_the_batch_too(stride: int):
     """Another batch size may have other last bits, so both outputs are of the same one."""
     model = tiny(4).train()
-    with meter_of(model, images=images) as meter:
+    with meter_of(model, stride=stride) as meter:
         for _ in range(3):
             model(random_images(16, 32))
     assert set(meter.values().values()) == {0.0}

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from subfour import collective
-from subfour.profit.instability import InstabilityMeter
+from subfour.profit.instability_meter import InstabilityMeter
 from subfour.rundir import RunDirectory
 from subfour.train.checkpoint import Checkpoint, CheckpointStore
 from subfour.train.interruption import Interruption, Terminated, WorkerLostError
@@ -125,12 +125,12 @@ class Stopping(Silent):
         self.interruption.requested = True
 
 
-def sampled(parts: int) -> dict[str, float]:
+def sampled(parts: int, stride: int = 1) -> dict[str, float]:
     """Return AIWQ of a network after an update, its batch in parts."""
     model = tiny(4).train()
     torch.manual_seed(0)
     images = torch.randn(12, 3, 32, 32).tensor_split(collective.count())[collective.rank()]
-    meter = InstabilityMeter(model, decay=0.9, corrected=True, micro_batches=parts)
+    meter = InstabilityMeter(model, decay=0.9, corrected=True, stride=stride, micro_batches=parts)
     for module in model.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.eval()
@@ -144,10 +144,10 @@ def sampled(parts: int) -> dict[str, float]:
     return meter.values()
 
 
-@pytest.mark.parametrize(("workers", "parts"), [(1, 3), (2, 1), (5, 2)])
-def test_a_batch_in_parts_gives_the_sample_of_the_whole(workers: int, parts: int):
-    """Whoever holds the parts, and of whatever size they are."""
-    whole = sampled(1)
+@pytest.mark.parametrize(("workers", "parts", "stride"), [(1, 3, 1), (2, 1, 1), (5, 2, 1), (2, 1, 3), (3, 2, 2)])
+def test_a_batch_in_parts_gives_the_sample_of_the_whole(workers: int, parts: int, stride: int):
+    """Whoever holds the parts, and of whatever size they are; with every k-th image where k divides them."""
+    whole = sampled(1, stride)
     assert max(whole.values()) > 1e-3
-    for values in in_workers(workers, sampled, parts):
+    for values in in_workers(workers, sampled, parts, stride):
         assert values == pytest.approx(whole, rel=1e-3, abs=1e-7)

@@ -7,7 +7,7 @@ from torch.nn import functional as F  # noqa: N812 (the field's name)
 from torch.optim import SGD
 
 from subfour.engine.folded import CodesOfBatchNorm, folded_network
-from subfour.profit.instability import InstabilityMeter
+from subfour.profit.instability_meter import InstabilityMeter
 from subfour.train.precision import Precision
 from tests.convert.stock_networks import stock_network
 from tests.profit.quantized_networks import TINY, tiny
