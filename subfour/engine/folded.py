@@ -23,7 +23,7 @@ from subfour.engine.codes import Behind, Statistics, codes_of
 from subfour.engine.gates import FactorOfGate, GatedCodes, gated_codes
 from subfour.engine.weights import scaled_weight
 from subfour.layers import QuantConv2d, QuantLayer, QuantLinear
-from subfour.ops import QuantParams, exact, quantize_ste
+from subfour.ops import QuantParams, exact, fake_quantize, quantize_ste
 from subfour.quantizers import DuQ, Quantizer, stacked_params
 
 
@@ -92,6 +92,10 @@ class CodesLayer(QuantLayer):
     def quantized_input(self, inputs: Tensor) -> Tensor:
         """Return the codes of the input."""
         return inputs if self.takes_codes else self.operations.quantize(exact(inputs), self.input_params)
+
+    def quantized_weight(self) -> Tensor:
+        """Return the quantized weight of this forward pass."""
+        return self.weight if self.weight_params is None else fake_quantize(self.weight, self.weight_params)
 
     def apply_weight(self, inputs: Tensor, weight: Tensor) -> Tensor:
         """Compute on codes, with a weight, what the layer computes on the values that they stand for."""

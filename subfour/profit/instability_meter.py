@@ -3,8 +3,9 @@
 Source: PROFIT, arXiv:2008.04693; the authors' train_ts.py. One sample is `instability.py`. A sample above 1 is dropped. The
 running mean is divided by the weight of the samples KEPT, so that a layer whose samples are dropped does not rank as stable
 (`corrected=False`: the authors' mean, which starts at 0). Both outputs come from the layer's own `apply_weight`, so unchanged
-weights give exactly 0 for every kind of layer; the authors' hook pads with 0 where the layer pads with -3/8. On whole batches of
-codes (`engine/`) the two products of scales are rounded apart, and unchanged weights give 0 to the last bits.
+weights give exactly 0 for every kind of layer; the authors' hook pads with 0 where the layer pads with -3/8. On codes (`engine/`)
+the two products of scales are rounded apart, and unchanged weights give 0 to the last bits; so they may for a part of the batch,
+as a convolution of fewer images may be computed in another order.
 
 A sample over every k-th image of a batch costs less, and asks every update the same question. Workers whose shares k divides, and
 parts of a batch, take the same images as one worker with the whole.
@@ -104,14 +105,16 @@ class InstabilityMeter:
             weight = layer.quantized_weight()
             if name in self._previous:
                 previous = self._previous[name]
-                images = inputs[0] if self.stride == 1 else inputs[0][:: self.stride].clone()  # dense, as convolutions want it
-                values = layer.quantized_input(images).to(previous.dtype)
-                # Both outputs must be computed alike, as another batch size or type has other last bits.
-                same = output.dtype == previous.dtype and self.stride == 1
-                output_new = output if same else layer.apply_weight(values, weight)
+                values = layer.quantized_input(self._thinned(inputs[0])).to(previous.dtype)
+                same = output.dtype == previous.dtype
+                output_new = self._thinned(output) if same else layer.apply_weight(values, weight)
                 self._parts.setdefault(name, []).append(moments(output_new, layer.apply_weight(values, previous)))
             self._present[name] = weight.clone() if weight is layer.weight else weight
         layer.train()
+
+    def _thinned(self, images: Tensor) -> Tensor:
+        """Return every `stride`-th image, in memory one after the other: what skips over memory takes slow paths."""
+        return images if self.stride == 1 else images[:: self.stride].clone()
 
     def _pass_done(self, *_: object) -> None:
         """At the end of a step's last forward pass, form the samples over its whole batch."""

@@ -110,11 +110,11 @@ def test_every_third_image_of_a_batch_gives_the_sample_of_a_batch_of_them():
 
 
 @pytest.mark.parametrize("stride", [2, 5, 16])
-def test_unchanged_weights_give_exactly_zero_on_a_part_of_the_batch_too(stride: int):
-    """Another batch size may have other last bits, so both outputs are of the same one."""
+def test_unchanged_weights_are_at_zero_on_a_part_of_the_batch_too(stride: int):
+    """But for rounding: a convolution of fewer images may be computed in another order."""
     model = tiny(4).train()
     with meter_of(model, stride=stride) as meter:
         for _ in range(3):
             model(random_images(16, 32))
-    assert set(meter.values().values()) == {0.0}
+    assert max(map(abs, meter.values().values())) < 1e-12
     assert {tuple(counts) for _, *counts in meter.state()[1].values()} == {(2, 0)}
