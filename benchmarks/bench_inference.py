@@ -23,7 +23,7 @@ from subfour.data.preprocess import normalize
 from subfour.environment import environment
 from subfour.export.benchmark import float_file, static_int8, time_batch
 from subfour.export.formats import export_model
-from subfour.export.runtime import RUNTIMES, Run
+from subfour.export.runtime import OPENVINO_OPTIONS, RUNTIMES, Run
 from subfour.export.untrained import random_pixels
 from subfour.integer.program import IMAGE
 from subfour.models import build_model
@@ -66,12 +66,7 @@ def profile(content: bytes, batch: int, repeats: int) -> dict[str, float]:
     import openvino
 
     core = openvino.Core()
-    options = {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": THREADS,
-        "PERF_COUNT": True,
-        "ENABLE_CPU_PINNING": False,
-    }
+    options = {**OPENVINO_OPTIONS, "INFERENCE_NUM_THREADS": THREADS, "PERF_COUNT": True}
     request = core.compile_model(core.read_model(content), "CPU", options).create_infer_request()
     pixels = random_pixels(batch, IMAGENET.image_size).numpy()
     spent: dict[str, float] = defaultdict(float)

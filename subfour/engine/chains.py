@@ -9,7 +9,7 @@ import operator
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from subfour.convert.graph import module_operation, operation_of, trace
 from subfour.convert.skips import skip_quantizers
@@ -70,6 +70,8 @@ def computes_on_codes(layer: QuantConv2d | QuantLinear) -> bool:
     """Return whether the input's scale can go into the weight, and the padding is code 0."""
     quantizer = layer.activation_quantizer
     if layer.fused_batchnorm or not (isinstance(quantizer, DuQ) and quantizer.enabled):
+        return False
+    if isinstance(quantizer.params().offset, Tensor):  # learned: codes would not carry its gradient
         return False
     return isinstance(layer, QuantLinear) or not any(layer.padding) or layer.border == quantizer.offset
 

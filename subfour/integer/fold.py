@@ -52,7 +52,7 @@ def fold(layer: QuantConv2d | QuantLinear, norm: _BatchNorm | None, *, dtype: to
     if weight_params.offset != 0:
         raise ValueError(
             f"{type(weights).__name__}: its weights have an offset, which this integer form has not; "
-            "train with --quantizer duq, pact-sawb, lsq, lsq-plus or affine to export"
+            "train with --quantizer duq, duq-offset, pact-sawb, lsq, lsq-plus or affine to export"
         )
     if isinstance(layer, QuantConv2d) and any(layer.padding) and layer.border != float(input_params.offset):
         raise ValueError(f"padding: it pads with {layer.border}, which is no code of its input; train with --padding negative")

@@ -62,7 +62,7 @@ class RunConfig:
     quantizer: QuantizerName = "duq"
     """Which paper's quantizers."""
     weight_granularity: Granularity = "layer"
-    """Weight ranges per layer, or per output channel (duq, lsq, lsq-plus)."""
+    """Weight ranges per layer, or per output channel (duq, duq-offset, lsq, lsq-plus)."""
     batchnorm: BatchNorm = "unfused"
     """Whether weights are quantized with the gain of the batch norm behind them; fused statistics are not computed anew."""
     skip_bits: BitWidth = FLOAT_BITS
@@ -169,7 +169,7 @@ class RunConfig:
     @property
     def foldable(self) -> bool:
         """Whether training steps can be computed on codes."""
-        return self.quantizer == "duq" and self.batchnorm == "unfused" and self.skip_bits == FLOAT_BITS
+        return self.quantizer in ("duq", "duq-offset") and self.batchnorm == "unfused" and self.skip_bits == FLOAT_BITS
 
     @property
     def freezes_layers(self) -> bool:

@@ -8,6 +8,7 @@ from subfour.quantizers.affine import Affine, AffineWeight
 from subfour.quantizers.base import HSWISH_MINIMUM, Domain, Quantizer, positive_percentile
 from subfour.quantizers.dsq import DSQ, DSQWeight
 from subfour.quantizers.duq import DuQ, DuQWeight, stacked_params
+from subfour.quantizers.duq_offset import DuQOffset, DuQOffsetWeight
 from subfour.quantizers.image import ImageQuantizer
 from subfour.quantizers.lsq import LSQ, LSQWeight
 from subfour.quantizers.lsq_plus import LSQPlus, LSQPlusWeight
@@ -15,7 +16,7 @@ from subfour.quantizers.pact import PACT
 from subfour.quantizers.sawb import COEFFICIENTS, SAWB
 from subfour.quantizers.uniq import UNIQ
 
-QuantizerName = Literal["duq", "pact-sawb", "lsq", "lsq-plus", "dsq", "affine", "uniq"]
+QuantizerName = Literal["duq", "duq-offset", "pact-sawb", "lsq", "lsq-plus", "dsq", "affine", "uniq"]
 
 Granularity = Literal["layer", "channel"]
 """Weight ranges per layer, or per output channel."""
@@ -37,6 +38,7 @@ class Method(NamedTuple):
 
 METHODS: dict[QuantizerName, Method] = {
     "duq": Method(DuQ, DuQWeight, per_channel=True),
+    "duq-offset": Method(DuQOffset, DuQOffsetWeight, per_channel=True),
     "pact-sawb": Method(PACT, SAWB, weight_bits=COEFFICIENTS),
     "lsq": Method(LSQ, LSQWeight, per_channel=True),
     "lsq-plus": Method(LSQPlus, LSQPlusWeight, per_channel=True),
@@ -84,6 +86,8 @@ __all__ = [
     "DSQWeight",
     "Domain",
     "DuQ",
+    "DuQOffset",
+    "DuQOffsetWeight",
     "DuQWeight",
     "Granularity",
     "ImageQuantizer",

@@ -76,7 +76,7 @@ class LSQPlus(LSQ):
         """
         kept = fitted_sample(samples)
         if self._spread(kept) > 0 or not self._spread(samples) > 0:
-            step, beta = _least_squares(kept, self.grid.qmax, shifted=self.beta is not None)
+            step, beta = least_squares(kept, self.grid.qmax, shifted=self.beta is not None)
         else:  # so sparse that the kept ones are all alike
             beta, upper = percentile_ends(samples, self.domain)
             step = (upper - beta) / self.grid.qmax
@@ -100,7 +100,7 @@ class LSQPlusWeight(LSQWeight):
         self._set_step(reach / 2 ** (self.bits - 1))
 
 
-def _least_squares(samples: Tensor, highest: int, *, shifted: bool) -> tuple[Tensor, Tensor]:
+def least_squares(samples: Tensor, highest: int, *, shifted: bool) -> tuple[Tensor, Tensor]:
     """Return (step, beta) with the least squared error that was found; beta is 0 unless `shifted`."""
     zero = torch.zeros_like(samples[0])
     lowest = samples.min() if shifted else zero

@@ -18,6 +18,7 @@ from subfour.integer.execute import execute
 from subfour.integer.program import Quantize
 from subfour.layers import quant_layers
 from subfour.ops import FLOAT_BITS
+from subfour.quantizers import DuQOffset
 from tests.convert.stock_networks import random_images, stock_network
 from tests.integer.programs import PREPROCESSING, random_pixels
 from tests.profit.quantized_networks import TINY, quantized
@@ -131,6 +132,20 @@ def test_folded_equals_plain_whatever_was_chosen(choices: dict[str, str]):
     network = folded_network(model)
     plain_layers = [layer for layer in quant_layers(network).values() if not isinstance(layer, CodesLayer)]
     assert any(layer.kind == "depthwise" for layer in plain_layers) == (choices != {"weight_granularity": "channel"})
+    assert_same(step(network.train(), model, images), step(plain.train(), plain, images))
+
+
+def test_layers_with_a_learned_offset_stay_plain():
+    """The others compute on codes: weights of all codes, and inputs behind ReLU and h-swish."""
+    plain = stock(TINY, 2, 2, quantizer="duq-offset")
+    model = copy.deepcopy(plain)
+    images = random_images(4, 32).double()
+    network = folded_network(model)
+    inputs = {name: layer.activation_quantizer for name, layer in quant_layers(model).items()}
+    shifted = {name for name, quantizer in inputs.items() if isinstance(quantizer, DuQOffset) and quantizer.shift is not None}
+    assert shifted
+    image = next(iter(inputs))
+    assert shifted | {image} == {name for name, layer in quant_layers(network).items() if not isinstance(layer, CodesLayer)}
     assert_same(step(network.train(), model, images), step(plain.train(), plain, images))
 
 

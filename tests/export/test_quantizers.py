@@ -17,7 +17,7 @@ from subfour.quantizers import QuantizerName
 from tests.export.files import record_for, turned_program, verified
 from tests.integer.programs import random_pixels
 
-INTEGER: tuple[QuantizerName, ...] = ("duq", "pact-sawb", "lsq", "lsq-plus", "affine")
+INTEGER: tuple[QuantizerName, ...] = ("duq", "duq-offset", "pact-sawb", "lsq", "lsq-plus", "affine")
 
 
 def model_of(program: Program, file_format: FileFormat) -> onnx.ModelProto:

@@ -172,7 +172,7 @@ def test_methods_that_move_single_weights_need_them_unfused(method: str):
 @pytest.mark.parametrize("quantizer", ["pact-sawb", "dsq", "affine", "uniq"])
 def test_a_quantizer_without_ranges_per_channel_is_named(quantizer: str):
     """With those that have them."""
-    with pytest.raises(ValueError, match=f"weight_granularity: {quantizer} has no .*--quantizer duq or lsq or lsq-plus"):
+    with pytest.raises(ValueError, match=f"weight_granularity: {quantizer} has no .* duq or duq-offset or lsq or lsq-plus"):
         RunConfig(quantizer=quantizer, weight_granularity="channel")
 
 

@@ -87,7 +87,7 @@ def test_unchanged_weights_give_exactly_zero_for_every_kind_of_layer(quantizer: 
     assert running == {name: [0.0, 2, 0] for name in ("0", "3", "6", "8", "11", "14")}
     assert {model[int(name)].kind for name in running} == {"stem", "depthwise", "pointwise", "conv"}
     negative = [name for name in running if model[int(name)].pad_value]
-    shifted = padding == "negative" and quantizer in ("duq", "lsq-plus", "dsq")
+    shifted = padding == "negative" and quantizer in ("duq", "duq-offset", "lsq-plus", "dsq")
     assert negative == (["3", "14"] if shifted else [])
 
 

@@ -18,6 +18,8 @@ from subfour.quantizers import (
     Domain,
     DSQWeight,
     DuQ,
+    DuQOffset,
+    DuQOffsetWeight,
     DuQWeight,
     ImageQuantizer,
     LSQPlus,
@@ -35,6 +37,8 @@ LEARNED: dict[str, Callable[[], Quantizer]] = {
     "duq-hswish": lambda: DuQ("hswish"),
     "duq-signed": lambda: DuQ("signed"),
     "duq-weight": DuQWeight,
+    **{f"duq-offset-{domain}": partial(DuQOffset, domain) for domain in DOMAINS},
+    "duq-offset-weight": DuQOffsetWeight,
     "pact-unsigned": lambda: PACT("unsigned"),
     "pact-hswish": lambda: PACT("hswish"),
     "pact-signed": lambda: PACT("signed"),
@@ -178,7 +182,9 @@ def test_a_range_that_follows_values_stops_training_where_it_has_none(name: str,
     assert all(torch.equal(value, before[entry]) for entry, value in made.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["duq-unsigned", "duq-signed", "lsq-plus-unsigned", "lsq-plus-hswish", "lsq-plus-signed"])
+@pytest.mark.parametrize(
+    "name", ["duq-unsigned", "duq-signed", "duq-offset-signed", "lsq-plus-unsigned", "lsq-plus-hswish", "lsq-plus-signed"]
+)
 @pytest.mark.parametrize("bits", [2, 4])
 def test_samples_too_sparse_to_be_fitted_start_at_the_percentile(name: str, bits: int):
     """Five values of a million, which the part that is fitted leaves out."""

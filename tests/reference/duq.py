@@ -24,5 +24,15 @@ def duq(x: Tensor, a: Tensor, c: Tensor, n: int, use: str) -> Tensor:
     return c * round_ste(L * torch.clamp(x / a, -1, 1)) / L
 
 
+def duq_offset(x: Tensor, a: Tensor, c: Tensor, b: Tensor, n: int) -> Tensor:
+    L = 2**n - 1
+    return c * round_ste(L * torch.clamp((x - b) / a, 0, 1)) / L + b
+
+
+def duq_all_codes(w: Tensor, a: Tensor, c: Tensor, n: int) -> Tensor:
+    L = 2 ** (n - 1) - 1
+    return c * round_ste(L * torch.clamp(w / a, -(L + 1) / L, 1)) / L
+
+
 def softplus(r: Tensor) -> Tensor:
     return torch.log1p(torch.exp(-r.abs())) + torch.clamp(r, min=0)
