@@ -39,8 +39,7 @@ class Watcher:
 
 def shortened(recipe: RunConfig) -> RunConfig:
     """Return a recipe that goes straight to 4 bits, in few epochs."""
-    schedule = replace(recipe.schedule, float_epochs=4, finetune_epochs=1, stabilize_epochs=0, sample_epochs=1)
-    schedule = replace(schedule, batch_size=32, warmup_epochs=0.5)
+    schedule = replace(recipe.schedule, float_epochs=4, finetune_epochs=1, stabilize_epochs=0, batch_size=32)
     loading = replace(recipe.loading, augment="none", workers=0)
     return replace(recipe, recipe="example", activation_bits=(4,), weight_bits=(4,), schedule=schedule, loading=loading)
 

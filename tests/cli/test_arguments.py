@@ -99,7 +99,7 @@ def test_a_word_too_many_is_named():
         (["--schedule.lr"], "Missing value for argument '--schedule.lr'"),
         (["--schedule.max-steps", "x"], "--schedule.max-steps: no type matching"),
         (["--weight-bits", "x"], "--weight-bits: Could not find valid parse for arguments: ['x']; write --weight-bits [2..8|32"),
-        (["--quantizer", "dq"], "invalid choice 'dq' for argument '--quantizer'. Expected one of ('duq', 'pact-sawb',"),
+        (["--quantizer", "dq"], "invalid choice 'dq' for argument '--quantizer'. Expected one of ('duq', 'duq-offset',"),
         (["--weight-bits", "9"], "weight_bits: 9 bits is not possible; choose from 2..8, or 32 for float"),
         (["--activation-bits", "1"], "activation_bits: 1 bits is not possible"),
         (["--weight-bits"], "weight_bits: no width given"),
