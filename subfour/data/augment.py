@@ -1,7 +1,7 @@
 """Random views of training images; each is a function of the generator it is given, and of the image's place in its batch.
 
-`random_crop` and `random_flip` work on whole batches, for small images kept in memory; `random_resized_crop` on one image as it
-is decoded, for ImageNet (Szegedy et al., arXiv:1409.4842; torchvision's constants and fallback).
+`random_crop`, `random_flip` and `cutout` work on whole batches; `random_resized_crop` on one image as it is decoded, for ImageNet
+(Szegedy et al., arXiv:1409.4842; torchvision's constants and fallback).
 """
 
 import math
@@ -55,6 +55,26 @@ def random_flip(pixels: Tensor, generator: Generator, part: Part | None = None) 
     size, places = part or (len(pixels), torch.arange(len(pixels)))
     flipped = torch.rand(size, generator=generator)[places] < 0.5
     return torch.where(flipped.view(-1, 1, 1, 1), pixels.flip(3), pixels)
+
+
+def cutout(pixels: Tensor, side: int, fill: Tensor, generator: Generator, part: Part | None = None) -> Tensor:
+    """Return a batch [N, 3, H, W] in which a square of each image is blank (DeVries and Taylor, arXiv:1708.04552); see `random_crop`.
+
+    Args:
+        pixels: [N, 3, H, W].
+        side: of the square, pixels. Its centre is any pixel, so that part of it may lie outside.
+        fill: what blank is, [3]; the mean colour is 0 for the network.
+        generator: of the batch.
+        part: which images of a batch they are; None: all.
+    """
+    count, _, height, width = pixels.shape
+    size, places = part or (count, torch.arange(count))
+    first_row = torch.randint(height, (size, 1), generator=generator)[places] - side // 2
+    first_column = torch.randint(width, (size, 1), generator=generator)[places] - side // 2
+    rows, columns = torch.arange(height) - first_row, torch.arange(width) - first_column
+    inside_rows, inside_columns = (rows >= 0) & (rows < side), (columns >= 0) & (columns < side)
+    blank = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
+    return torch.where(blank, fill.to(pixels.dtype).view(1, 3, 1, 1), pixels)
 
 
 def random_resized_crop(image: Image.Image, preprocessing: Preprocessing, rng: random.Random) -> NDArray[np.uint8]:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from subfour.data.augment import Part, random_crop, random_flip, random_resized_crop
+from subfour.data.augment import Part, cutout, random_crop, random_flip, random_resized_crop
 from subfour.data.decode import BatchDecoder, Decoded, EvaluationPixels, Place
 from subfour.data.images import Split, Unreadable
 from subfour.data.preprocess import Preprocessing, normalize
@@ -42,6 +42,7 @@ class TrainingLoader:
         batch_size: int,
         augment: Augmentation,
         seed: int,
+        cutout_side: int = 0,
         workers: int | None = None,
         max_steps: int | None = None,
         unreadable: Unreadable = "error",
@@ -54,6 +55,7 @@ class TrainingLoader:
             batch_size: images a step; a smaller split makes one batch of everything.
             augment: the kind of random views.
             seed: of the run.
+            cutout_side: of the square that is blank in each view, pixels; 0: none.
             workers: processes that decode; 0 decodes in this one, None takes one per core, at most 8.
             max_steps: end every epoch after so many steps.
             unreadable: whether an image that cannot be read is an error, or is left out of its batch.
@@ -64,10 +66,16 @@ class TrainingLoader:
         _check_counts(batch_size, workers)
         if augment not in get_args(Augmentation):
             raise ValueError(f"augment: {augment!r} is not known; use one of {', '.join(get_args(Augmentation))}")
+        if not 0 <= cutout_side <= preprocessing.image_size:
+            raise ValueError(
+                f"cutout: {cutout_side} is not possible with images of {preprocessing.image_size} pixels; use a side of at most so "
+                "many, or 0 for none"
+            )
         if max_steps is not None and max_steps < 1:
             raise ValueError(f"max_steps: {max_steps} leaves nothing to train; use 1 or more, or leave it out")
         self.split, self.preprocessing = split, preprocessing
-        self.augment, self.seed = augment, seed
+        self.augment, self.seed, self.cutout_side = augment, seed, cutout_side
+        self._mean_color = (torch.tensor(preprocessing.mean) * 255).round()
         self.batch_size = min(batch_size, len(split))
         self.steps_per_epoch = len(split) // self.batch_size
         if max_steps is not None:
@@ -109,7 +117,7 @@ class TrainingLoader:
             pixels = random_crop(pixels, self.preprocessing.image_size // 8, generator, part)
         if self.augment == "crop-flip":
             pixels = random_flip(pixels, generator, part)
-        return pixels
+        return cutout(pixels, self.cutout_side, self._mean_color, generator, part) if self.cutout_side else pixels
 
 
 class EvaluationLoader:

@@ -21,6 +21,7 @@ BEFORE: dict[str, Any] = {
     "skip_bits": 32,
     "snap": False,
     "engine": "plain",
+    "loading.cutout": 0,
     "loading.unreadable": "error",
     "schedule.snap_epochs": 1,
     "schedule.snap_lr": 0.001,

@@ -21,6 +21,8 @@ class LoadingConfig:
     on from another keeps its size where no other than the recipe's is named."""
     augment: Augmentation = "resized-crop"
     """Training augmentation: padded random crop (with or without flip), ImageNet's random resized crop, or nothing."""
+    cutout: int = 0
+    """Side of a square that is blank at a random place of each training image, pixels; 0: none."""
     workers: int | None = None
     """Processes that decode images; None: one per core, at most 8."""
     unreadable: Unreadable = "error"
@@ -28,7 +30,7 @@ class LoadingConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        check_fields(self, "loading.", positive={"image_size"}, not_negative={"workers"})
+        check_fields(self, "loading.", positive={"image_size"}, not_negative={"cutout", "workers"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

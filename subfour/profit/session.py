@@ -79,6 +79,7 @@ def prepare_session(config: RunConfig) -> Session:
         data.preprocessing,
         batch_size=batch_size,
         augment=loading.augment,
+        cutout_side=loading.cutout,
         seed=config.seed,
         workers=loading.workers,
         max_steps=config.schedule.max_steps,

@@ -21,7 +21,7 @@ def _cifar10(recipe: str, model: str, architecture: Architecture) -> RunConfig:
         data="parquet:cifar10",
         architecture=architecture,
         snap=True,
-        loading=LoadingConfig(image_size=32, augment="crop-flip"),
+        loading=LoadingConfig(image_size=32, augment="crop-flip", cutout=8),
         schedule=ScheduleConfig(
             batch_size=128,
             float_epochs=FLOAT_EPOCHS,
@@ -52,8 +52,8 @@ def _with_paper_schedule(config: RunConfig) -> RunConfig:
 
 
 def cifar10_mobilenet_v2() -> RunConfig:
-    """Return MobileNet-v2 of half width, the first and the fourth of its strides taken out: 8x8 in its middle, 4x4 at the end."""
-    architecture = Architecture(width=0.5, strides=(1, 2, 2, 1, 2), dropout=0.0)
+    """Return MobileNet-v2 of half width, the first and the third of its strides taken out: 16x16 and 8x8 in its middle, 4x4 at the end."""
+    architecture = Architecture(width=0.5, strides=(1, 2, 1, 2, 2), dropout=0.0)
     return _cifar10("cifar10-mobilenet-v2", "torchvision/mobilenet_v2", architecture)
 
 
