@@ -58,7 +58,9 @@ def random_flip(pixels: Tensor, generator: Generator, part: Part | None = None) 
 
 
 def cutout(pixels: Tensor, side: int, fill: Tensor, generator: Generator, part: Part | None = None) -> Tensor:
-    """Return a batch [N, 3, H, W] in which a square of each image is blank (DeVries and Taylor, arXiv:1708.04552); see `random_crop`.
+    """Return a batch [N, 3, H, W] in which a square of each image is blank; see `random_crop`.
+
+    Source: DeVries and Taylor, arXiv:1708.04552.
 
     Args:
         pixels: [N, 3, H, W].

@@ -68,8 +68,8 @@ class TrainingLoader:
             raise ValueError(f"augment: {augment!r} is not known; use one of {', '.join(get_args(Augmentation))}")
         if not 0 <= cutout_side <= preprocessing.image_size:
             raise ValueError(
-                f"cutout: {cutout_side} is not possible with images of {preprocessing.image_size} pixels; use a side of at most so "
-                "many, or 0 for none"
+                f"cutout: {cutout_side} is not possible with images of {preprocessing.image_size} pixels; use a side of at "
+                "most so many, or 0 for none"
             )
         if max_steps is not None and max_steps < 1:
             raise ValueError(f"max_steps: {max_steps} leaves nothing to train; use 1 or more, or leave it out")

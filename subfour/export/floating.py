@@ -23,7 +23,7 @@ class FloatWriter(Writer):
     def layer(self, layer: Layer) -> None:
         """Write a convolution or a matrix product with its bias."""
         graph, name, quantizer = self.graph, layer.name, self.quantizer_of(layer)
-        step, offset = (float(quantizer.step), quantizer.offset) if isinstance(quantizer, Quantize) else (1.0, 0.0)
+        step, offset = (float(quantizer.step), float(quantizer.offset)) if isinstance(quantizer, Quantize) else (1.0, 0.0)
         weight = array(layer.codes) * array(layer.multiplier).reshape(-1, *[1] * (layer.codes.ndim - 1)) / step
         bias = array(layer.addend) - offset * weight.reshape(len(weight), -1).sum(axis=1)
         constants = [

@@ -132,7 +132,7 @@ class Writer(ABC):
 
     def shifted(self, quantize: Quantize) -> str:
         """Write what a quantizer divides by its step, and return its name."""
-        return self._add(quantize.inputs[0], -quantize.offset, f"{quantize.name}.shifted")
+        return self._add(quantize.inputs[0], -float(quantize.offset), f"{quantize.name}.shifted")
 
     def _activate(self, activate: Activate) -> None:
         graph, inputs = self.graph, list(activate.inputs)

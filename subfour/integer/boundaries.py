@@ -34,8 +34,9 @@ def boundaries(quantize: Quantize, function: Function | None, *, tolerance: floa
         function: the nonlinearity before it, hardswish or sigmoid.
         tolerance: moves every y_j by this times abs(y_j) + abs(offset): how far an error of that size moves the boundaries.
     """
-    outputs = quantize.offset + (np.arange(quantize.qmin, quantize.qmax) + 0.5) * float(quantize.step)
-    outputs += tolerance * (np.abs(outputs) + abs(quantize.offset))
+    offset = float(quantize.offset)
+    outputs = offset + (np.arange(quantize.qmin, quantize.qmax) + 0.5) * float(quantize.step)
+    outputs += tolerance * (np.abs(outputs) + abs(offset))
     if function == "sigmoid":
         inside = (outputs > 0) & (outputs < 1)
         odds = np.where(inside, outputs, 0.5) / (1 - np.where(inside, outputs, 0.5))
@@ -49,4 +50,4 @@ def boundaries(quantize: Quantize, function: Function | None, *, tolerance: floa
 
 def resting_code(quantize: Quantize) -> int:
     """Return the code far below every boundary: that of 0, the limit of both nonlinearities."""
-    return int(np.clip(np.round(-quantize.offset / float(quantize.step)), quantize.qmin, quantize.qmax))
+    return int(np.clip(np.round(-float(quantize.offset) / float(quantize.step)), quantize.qmin, quantize.qmax))

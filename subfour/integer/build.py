@@ -172,7 +172,7 @@ class _Builder:
                     name=name,
                     inputs=(source,),
                     step=params.pre_scale.to(self.dtype),
-                    offset=float(params.offset),
+                    offset=params.offset if isinstance(params.offset, float) else params.offset.to(self.dtype),
                     qmin=params.lowest,
                     qmax=params.highest,
                     bits=quantizer.bits,

@@ -54,7 +54,7 @@ def fold(layer: QuantConv2d | QuantLinear, norm: _BatchNorm | None, *, dtype: to
             f"{type(weights).__name__}: its weights have an offset, which this integer form has not; "
             "train with --quantizer duq, duq-offset, pact-sawb, lsq, lsq-plus or affine to export"
         )
-    if isinstance(layer, QuantConv2d) and any(layer.padding) and layer.border != float(input_params.offset):
+    if isinstance(layer, QuantConv2d) and any(layer.padding) and layer.border != inputs.offset:
         raise ValueError(f"padding: it pads with {layer.border}, which is no code of its input; train with --padding negative")
     codes = quantize_ste(layer.folded_weight(), weight_params)
     channels = codes.shape[0]

@@ -37,6 +37,10 @@ TIE_BITS = 21
 that of a product with 1 / m. Narrower steps make multipliers coarse: with 2^19 two thirds of the channels of a W8A8 network had
 one below 8 (results/LOG.md)."""
 
+LARGEST_REACH = 2.0 ** (TIE_BITS + 1)
+"""Of an offset t and the codes above it, abs(t) + m * levels. An executor may compute (n - t) / m as n / m - t / m, and each of
+the three roundings errs by a quarter of the margin at most."""
+
 LARGEST_CUT = 1 / 32
 """Of a quantizer's range may be lost to an odd step below its own. The step behind a sum over few positions is a small number at
 8 bits: 3 in place of 3.84 would clip a fifth of the range, 5 makes 8-bit codes a third coarser."""

@@ -1,7 +1,7 @@
 """A snapped program in integers alone: what a file in the `codes` format holds, and what `reference.py` runs.
 
     lookup      codes of pixels, by table                       accumulate  sum of weight codes times codes
-    rescale     n = multiplier * acc + addend                   divide      code = clip(round(n / m)), m odd
+    rescale     n = multiplier * acc + addend                   divide      code = clip(round((n - t) / m)), m odd
     threshold   code of an accumulator behind h-swish: how many of the channel's sorted integers it has reached
     add, flatten                                                sum         over the positions of codes
     dequantize  factor * (code - zero)                          gate        q * g + zero * (largest - g)
@@ -101,7 +101,8 @@ def _lower(lowered: IntegerProgram, operation: Operation, curved: dict[str, tupl
             base, up, down = _thresholds(layer, reader)
             emit("threshold", name, (f"{layer.name}.accumulators",), base=base, up=up, down=down)
         case Quantize():
-            emit("divide", name, inputs, step=int(operation.step), qmin=operation.qmin, qmax=operation.qmax)
+            offset = int(operation.offset)
+            emit("divide", name, inputs, step=int(operation.step), offset=offset, qmin=operation.qmin, qmax=operation.qmax)
         case Dequantize():
             emit("dequantize", name, inputs, zero=operation.zero, factor=int(operation.factor))
         case Gate():

@@ -80,7 +80,8 @@ class Quantize:
     inputs: tuple[str]
     step: Tensor
     """Value-to-code step, a positive scalar."""
-    offset: float
+    offset: Tensor | float
+    """Value of code 0, a scalar: a tensor where it is learned, an integer between integers."""
     qmin: int
     qmax: int
     bits: int

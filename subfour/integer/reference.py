@@ -115,9 +115,9 @@ def rescale(sums: Integers, *, multiplier: Integers, addend: Integers) -> Intege
     return sums.astype(np.int64) * multiplier.reshape(shape) + addend.reshape(shape)
 
 
-def divide(values: Integers, *, step: int, qmin: int, qmax: int) -> Integers:
-    """Return clip(round(n / m), qmin, qmax); m is odd, so that n / m is never half an integer."""
-    return np.clip((2 * values.astype(np.int64) + step) // (2 * step), qmin, qmax).astype(np.int32)
+def divide(values: Integers, *, step: int, offset: int, qmin: int, qmax: int) -> Integers:
+    """Return clip(round((n - t) / m), qmin, qmax); m is odd, so that this is never half an integer."""
+    return np.clip((2 * (values.astype(np.int64) - offset) + step) // (2 * step), qmin, qmax).astype(np.int32)
 
 
 def dequantize(codes: Integers, *, zero: int, factor: int) -> Integers:

@@ -24,7 +24,7 @@ from subfour.integer.boundaries import boundaries
 from subfour.integer.bounds import Reach, accumulator_reach
 from subfour.integer.grids import SMALLEST_MULTIPLIER, channel_grid
 from subfour.integer.measure import Snapping
-from subfour.integer.program import Layer, Operation, Program, Quantize, Reader, readers
+from subfour.integer.program import Activate, Layer, Operation, Program, Quantize, Reader, readers
 
 TOLERANCE = 2.0**-21
 """Relative error of a float32 evaluation of a nonlinearity and a quantizer's division, with room."""
@@ -56,7 +56,7 @@ def settle(program: Program, snapping: Snapping) -> Program:
     """
     operations = {operation.name: _in_float32(operation) for operation in program.operations}
     for name, operation in operations.items():
-        if isinstance(operation, Quantize) and operation.offset:
+        if isinstance(operation, Quantize) and isinstance(operations[operation.inputs[0]], Activate):
             operations[name] = _clear_of_zero(operation)
     rounded = Program(operations=tuple(operations.values()), snapped=True)
     reach = accumulator_reach(rounded)
@@ -93,13 +93,13 @@ def _in_float32(operation: Operation) -> Operation:
             constants = {name: getattr(operation, name).float() for name in ("codes", "multiplier", "addend")}
             return replace(operation, **constants)
         case Quantize():
-            return replace(operation, step=operation.step.float())
+            return replace(operation, step=operation.step.float(), offset=float(operation.offset))
     return operation
 
 
 def _clear_of_zero(quantize: Quantize) -> Quantize:
     """Widen a step until the value 0 lies clear of the boundaries."""
-    while abs((-quantize.offset / float(quantize.step)) % 1 - 0.5) < WIDENING - 1:
+    while abs((-float(quantize.offset) / float(quantize.step)) % 1 - 0.5) < WIDENING - 1:
         quantize = replace(quantize, step=(quantize.step * WIDENING).float())
     return quantize
 

@@ -4,8 +4,9 @@ A 4-bit network amplifies: one code that rounds the other way changes a fifth of
 float comparison, and executors order float operations differently. In a snapped program no code depends on that order:
 
     layers, skip paths      multiplier * acc + addend is an integer below 2^24, exact in float32 however it is summed; the step m
-                            of the quantizer behind it is an odd integer, and n / m with m odd is never half an integer. ReLU,
-                            ReLU6 and the linear part of hard-sigmoid merge into the quantizer's clip
+                            of the quantizer behind it is an odd integer, its offset t, if any, is an integer too, and
+                            (n - t) / m with m odd is never half an integer. ReLU, ReLU6 and the linear part of hard-sigmoid
+                            merge into the quantizer's clip
     pooled, gated tensors   8-bit codes of the nonlinearity's output; sums and products of codes are integers, the steps behind
                             them odd
     behind h-swish          the code is a function of one accumulator, an integer: the addend is moved (by less than the distance
@@ -28,6 +29,7 @@ from subfour.integer.grids import (
     LARGEST_CODE,
     LARGEST_INTEGER,
     LARGEST_MOVE,
+    LARGEST_REACH,
     channel_grid,
     largest_step,
     odd_below,
@@ -71,7 +73,8 @@ def snap(program: Program, snapping: Snapping) -> Program:
 
     Raises:
         ValueError: the network combines values in a way that has no integer form; the message names it.
-        FloatingPointError: training has left a constant that lies on no grid; names its layer or quantizer.
+        FloatingPointError: training has left a constant that lies on no grid, or a range far from 0; names its layer or
+            quantizer.
     """
     _check_constants(program)
     return _Snapper(program, snapping).snapped()
@@ -84,9 +87,12 @@ def _check_constants(program: Program) -> None:
             finite = operation.multiplier.isfinite() & operation.addend.isfinite()
             if not bool(finite.all()):
                 raise FloatingPointError(f"{operation.name}: its scale or shift is not finite, so it cannot be snapped")
-        elif isinstance(operation, Quantize) and not SMALLEST_STEP < float(operation.step.detach()) < LARGEST_STEP:
-            step = float(operation.step.detach())
-            raise FloatingPointError(f"{operation.name}: its step is {step:.3g}, so it cannot be snapped")
+        elif isinstance(operation, Quantize):
+            step, offset = (float(torch.as_tensor(value).detach()) for value in (operation.step, operation.offset))
+            if not SMALLEST_STEP < step < LARGEST_STEP:
+                raise FloatingPointError(f"{operation.name}: its step is {step:.3g}, so it cannot be snapped")
+            if not abs(offset) < LARGEST_STEP:
+                raise FloatingPointError(f"{operation.name}: its offset is {offset:.3g}, so it cannot be snapped")
 
 
 def coarse_layers(snapped: Program, snapping: Snapping) -> list[str]:
@@ -135,6 +141,8 @@ class _Snapper:
         """Integers per 1 of a value, by name, where values are integers."""
         self.widened: dict[str, Tensor] = {}
         """By how much an odd step is wider than the step it replaces, by quantizer."""
+        self.origin: dict[str, float] = {}
+        """What 0 stands for in sums and products of codes, by name."""
         self.code_steps: dict[str, Tensor] = {}
         """Step of a coded value's 8-bit code, by value."""
 
@@ -173,7 +181,7 @@ class _Snapper:
                 first, second = (f"{name}.skip" if name in self.structure.coded else name for name in operation.inputs)
                 return [replace(operation, inputs=(first, second))]
             case Pool() | Multiply():
-                return self._on_codes(operation)
+                return [self._on_codes(operation)]
             case Flatten() if operation.inputs[0] in self.widened:
                 self.widened[operation.name] = self.widened[operation.inputs[0]]
         return [operation]
@@ -199,21 +207,16 @@ class _Snapper:
         grid = channel_grid(multiplier.detach(), self.snapping.accumulators[layer.name])
         return replace(layer, multiplier=rounded(multiplier / grid) * grid, addend=rounded(addend / grid) * grid)
 
-    def _on_codes(self, operation: Pool | Multiply) -> list[Operation]:
+    def _on_codes(self, operation: Pool | Multiply) -> CodeSum | Gate:
         """Return the sum or the product of codes in place of that of values."""
         name, source = operation.name, operation.inputs[0]
         codes, zero = f"{source}.code", self._zero(source)
-        rewritten: list[Operation] = []
-        if zero and not any(quantize.offset for quantize, _ in readers(self.program, name)):
-            # PACT behind h-swish: the quantizer counts from 0 and not from -3/8, where these codes begin.
-            rewritten.append(Dequantize(name=f"{name}.centred", inputs=(codes,), zero=zero, factor=torch.tensor(1.0)))
-            codes, zero = f"{name}.centred", 0
+        self.origin[name] = HSWISH_MINIMUM if zero else 0.0
         if isinstance(operation, Pool):
             self.units[name] = self.snapping.positions[name] / self.code_steps[source]
-            return [*rewritten, CodeSum(name=name, inputs=(codes,))]
+            return CodeSum(name=name, inputs=(codes,))
         self.units[name] = LARGEST_CODE / self.code_steps[source]
-        gate = f"{operation.inputs[1]}.code"
-        return [*rewritten, Gate(name=name, inputs=(codes, gate), zero=zero, largest=LARGEST_CODE)]
+        return Gate(name=name, inputs=(codes, f"{operation.inputs[1]}.code"), zero=zero, largest=LARGEST_CODE)
 
     def _readers(self, layer: str) -> list[Reader]:
         """Return what reads a layer's value, with the codes that pools, gates and skips will read."""
@@ -257,7 +260,7 @@ class _Snapper:
         return rewritten
 
     def _quantize(self, operation: Quantize) -> Quantize:
-        """Return a quantizer whose input is an integer with an odd integer step, and any other as it is.
+        """Return a quantizer whose input is an integer with an odd integer step and an integer offset, and any other as it is.
 
         The layer behind it makes up for the change of step, and fewer codes where steps are wider leave the clip where it was.
         """
@@ -275,7 +278,10 @@ class _Snapper:
         step = odd_step(real)
         qmax = min(qmax, ceil(qmax * float((real / step).detach())))
         self.widened[operation.name] = step / real
-        return replace(operation, inputs=(source,), step=step, offset=0.0, qmax=qmax)
+        offset = rounded((operation.offset - self.origin.get(source, 0.0)) * torch.as_tensor(self.units[source]))
+        if offset and abs(float(offset.detach())) + float(step.detach()) * qmax > LARGEST_REACH:
+            raise FloatingPointError(f"{operation.name}: its range begins too far from 0, so it cannot be snapped")
+        return replace(operation, inputs=(source,), step=step, offset=offset, qmax=qmax)
 
 
 def _value_step(quantize: Quantize, function: Function | None) -> Tensor:

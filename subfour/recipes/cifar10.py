@@ -52,7 +52,7 @@ def _with_paper_schedule(config: RunConfig) -> RunConfig:
 
 
 def cifar10_mobilenet_v2() -> RunConfig:
-    """Return MobileNet-v2 of half width, the first and the third of its strides taken out: 16x16 and 8x8 in its middle, 4x4 at the end."""
+    """Return MobileNet-v2 of half width, two of its strides taken out: 16x16 and 8x8 maps in its middle, 4x4 at the end."""
     architecture = Architecture(width=0.5, strides=(1, 2, 1, 2, 2), dropout=0.0)
     return _cifar10("cifar10-mobilenet-v2", "torchvision/mobilenet_v2", architecture)
 

@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from subfour.data.augment import AREA, ASPECT_RATIO, random_box, random_crop, random_flip, random_resized_crop
+from subfour.data.augment import AREA, ASPECT_RATIO, Part, cutout, random_box, random_crop, random_flip, random_resized_crop
 
 from .builders import geometry, noise, picture
 
@@ -59,6 +59,32 @@ def test_half_of_the_images_are_mirrored():
     mirrored = (flipped == pixels.flip(3)).flatten(1).all(1)
     assert bool((same ^ mirrored).all())
     assert 0.45 < float(mirrored.float().mean()) < 0.55
+
+
+def test_a_square_of_each_image_is_blank():
+    """Its centre is every pixel, equally often; what lies outside the image is cut off, and nothing else changes."""
+    pixels = torch.from_numpy(noise(1, 3, 6, 8)).clamp(min=10).repeat(9600, 1, 1, 1)
+    fill = torch.tensor([1, 2, 3])
+    views = cutout(pixels, 3, fill, generator())
+    blank = (views == fill.view(1, 3, 1, 1)).all(1)
+    assert torch.equal(views.movedim(1, -1)[~blank], pixels.movedim(1, -1)[~blank])
+    counts = []
+    for row in range(6):
+        for column in range(8):
+            square = torch.zeros(6, 8, dtype=torch.bool)
+            square[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2] = True
+            counts.append(int((blank == square).flatten(1).all(1).sum()))
+    assert sum(counts) == 9600
+    assert min(counts) > 200 * 0.75
+    assert max(counts) < 200 * 1.25
+
+
+def test_a_part_of_a_batch_is_blank_where_the_whole_is():
+    """Workers who share a batch see what one would."""
+    pixels = torch.from_numpy(noise(8, 3, 8, 8)).clamp(min=10)
+    places = torch.tensor([1, 4, 5])
+    whole = cutout(pixels, 4, torch.zeros(3), generator())
+    assert torch.equal(cutout(pixels[places], 4, torch.zeros(3), generator(), Part(8, places)), whole[places])
 
 
 def test_a_generator_decides_everything():

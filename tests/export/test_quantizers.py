@@ -46,10 +46,11 @@ def test_the_portable_file_computes_its_program_layer_by_layer(quantizer: Quanti
         assert sum(different.values()) < 10
 
 
-@pytest.mark.parametrize("quantizer", ["lsq", "affine"])
-def test_a_snapped_network_with_codes_beyond_their_width_is_exact(quantizer: QuantizerName):
-    program = turned_program(quantizer, 4, snapped=True)
-    assert largest_code(program) > 7
+@pytest.mark.parametrize("quantizer", ["lsq", "affine", "duq-offset", "lsq-plus"])
+@pytest.mark.parametrize("bits", [2, 4])
+def test_a_snapped_network_with_codes_beyond_their_width_is_exact(quantizer: QuantizerName, bits: int):
+    program = turned_program(quantizer, bits, snapped=True)
+    assert largest_code(program) >= 2 ** (bits - 1)
     verifier = verified(program, model_of(program, "onnx").SerializeToString())
     assert all(verifier.comparisons[runtime].exact for runtime in RUNTIMES)
 
@@ -86,7 +87,7 @@ def test_plain_qdq_stays_close_with_codes_on_both_sides_of_a_zero_point(snapped:
     assert np.abs(logits - values).max() < 0.05 * np.ptp(values)
 
 
-@pytest.mark.parametrize(("quantizer", "bits"), [("lsq", 4), ("lsq", 8), ("affine", 4)])
+@pytest.mark.parametrize(("quantizer", "bits"), [("lsq", 4), ("lsq", 8), ("affine", 4), ("duq-offset", 4), ("lsq-plus", 4)])
 def test_qonnx_s_own_executor_gives_the_same_codes(quantizer: QuantizerName, bits: int):
     program = turned_program(quantizer, bits, snapped=True)
     model = ModelWrapper(model_of(program, "qonnx")).transform(InferShapes())

@@ -9,7 +9,7 @@ import torch
 from subfour.export.parts import with_outputs
 from subfour.export.portable import PortableWriter
 from subfour.export.runtime import RUNTIMES, RuntimeName
-from subfour.integer.grids import HEADROOM, LARGEST_CODE, LARGEST_INTEGER, LARGEST_STEP, TIE_BITS, largest_step
+from subfour.integer.grids import HEADROOM, LARGEST_CODE, LARGEST_INTEGER, LARGEST_REACH, LARGEST_STEP, largest_step
 from subfour.integer.program import IMAGE, Add, Dequantize, Flatten, Layer, Lookup, Operation, Program, Quantize
 from tests.export.files import record_for
 from tests.integer.programs import PREPROCESSING, random_pixels
@@ -21,7 +21,7 @@ FACTORS = np.arange(1, int(LARGEST_INTEGER / HEADROOM / LARGEST_CODE) + 1)
 def program_of(values: np.ndarray, quantize: Quantize, *, skip: bool) -> Program:
     """Return a program whose logits are the codes of given integers n, which a layer has as its addends.
 
-    With a skip around the quantizer of step m, they are round((n + 2 m code) / (3 m)), which is that code again.
+    With a skip around the quantizer of step m and offset t, they are round((n - t + 2 m code) / (3 m)), which is that code again.
     """
     channels, size = len(values), PREPROCESSING.image_size
     constants = {"weight_bits": 4, "integer": True}
@@ -39,7 +39,7 @@ def program_of(values: np.ndarray, quantize: Quantize, *, skip: bool) -> Program
         operations += [
             Layer(name="branch", inputs=(last,), codes=kernel, multiplier=2 * step * ones, addend=zeros, **constants),
             Add(name="sum", inputs=("first", "branch")),
-            replace(quantize, name="again", inputs=("sum",), step=3 * step),
+            replace(quantize, name="again", inputs=("sum",), step=3 * step),  # of the same offset
         ]
         last = "again"
     operations += [
@@ -54,15 +54,35 @@ def program_of(values: np.ndarray, quantize: Quantize, *, skip: bool) -> Program
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 8])
 def test_codes_next_to_ties_are_right_with_the_widest_step(bits: int, signed: bool, skip: bool, runtime: RuntimeName):
-    step = int(min(2.0 ** (TIE_BITS - bits), LARGEST_STEP)) - 1
-    qmax = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
-    qmin = -qmax if signed else 0
+    assert_codes_next_to_ties(bits, 2 ** (bits - 1) - 1 if signed else 2**bits - 1, runtime, signed=signed, skip=skip)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("share", [-1.0, -0.6, 0.3, 1.0])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 8])
+def test_codes_next_to_ties_are_right_with_the_farthest_offset(bits: int, share: float, skip: bool, runtime: RuntimeName):
+    step, qmax = widest(bits), 2**bits - 1
+    offset = float(int(share * (LARGEST_REACH - step * qmax)))
+    assert_codes_next_to_ties(bits, qmax, runtime, offset=offset, skip=skip)
+
+
+def widest(bits: int) -> int:
+    """Return the widest odd step."""
+    return int(largest_step(bits)) - 1
+
+
+def assert_codes_next_to_ties(
+    bits: int, qmax: int, runtime: RuntimeName, *, skip: bool, signed: bool = False, offset: float = 0.0
+) -> None:
+    """Raise unless the integers on both sides of every tie get their codes."""
+    step, qmin = widest(bits), -qmax if signed else 0
     ties = np.arange(qmin, qmax) + 0.5
     values = np.concatenate([np.floor(ties * step), np.ceil(ties * step)])
     quantize = Quantize(
-        name="codes", inputs=("first",), step=torch.tensor(float(step)), offset=0.0, qmin=qmin, qmax=qmax, bits=bits
+        name="codes", inputs=("first",), step=torch.tensor(float(step)), offset=offset, qmin=qmin, qmax=qmax, bits=bits
     )
-    program = program_of(values, quantize, skip=skip)
+    program = program_of(values + offset, quantize, skip=skip)
     classes = tuple(map(str, range(len(values))))
     content = PortableWriter(program).write(record_for(program, classes=classes)).SerializeToString()
     codes = RUNTIMES[runtime](content, 1)({IMAGE: random_pixels(1).numpy()})["last"]

@@ -8,7 +8,8 @@ from subfour.integer import reference
 from subfour.integer.execute import accumulate, execute
 from subfour.integer.lower import NEVER, lower
 from subfour.integer.program import Layer, Program
-from tests.integer.programs import WIDTHS, Programs, programs_of, random_pixels, stock_programs
+from subfour.quantizers import QuantizerName
+from tests.integer.programs import FEW, WIDTHS, Programs, programs_of, random_pixels, stock_programs
 from tests.integer.test_settle import network_with_gains
 
 
@@ -36,9 +37,11 @@ def test_integers_alone_give_every_code_and_accumulator(name: str, bits: int):
     compare(stock_programs(name, bits))
 
 
-def test_pact_and_sawb_are_integers_too():
-    """Behind h-swish their codes begin at 0 and not at -3/8."""
-    compare(stock_programs("subfour/tiny_mobilenet_v3", 4, "pact-sawb"))
+@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("quantizer", ["pact-sawb", "duq-offset", "lsq-plus"])
+def test_codes_that_begin_anywhere_are_integers_too(name: str, quantizer: QuantizerName):
+    """PACT's at 0, not at -3/8 behind h-swish; those of the others at a learned offset."""
+    compare(stock_programs(name, 4, quantizer))
 
 
 @pytest.mark.parametrize("gain", [0.0, 1e-11, -1e-8])

@@ -9,14 +9,15 @@ from subfour.data.preprocess import Preprocessing, normalize
 from subfour.integer.execute import execute
 from subfour.integer.network import SnappedNetwork, check_snappable, measure_snapping, pixels_of, snapped_program
 from subfour.layers import quant_layers
+from subfour.quantizers import QuantizerName
 from tests.convert.stock_networks import NORMALIZATION, stock_network
 from tests.integer.programs import PREPROCESSING, SIZE, random_pixels, stock_programs
 from tests.profit.quantized_networks import TINY, tiny
 
 
-def snapped_network() -> SnappedNetwork:
+def snapped_network(quantizer: QuantizerName = "duq") -> SnappedNetwork:
     """Return a snapped network around a model of its own."""
-    return SnappedNetwork(tiny(4), PREPROCESSING, stock_programs(TINY).snapping)
+    return SnappedNetwork(tiny(4, quantizer=quantizer), PREPROCESSING, stock_programs(TINY, 4, quantizer).snapping)
 
 
 def images() -> torch.Tensor:
@@ -48,6 +49,18 @@ def test_training_moves_every_parameter_and_leaves_batch_norm_alone():
     with torch.no_grad():
         final = network.eval()(images())
     assert torch.corrcoef(torch.stack([logits.detach().flatten(), final.flatten()]))[0, 1] > 0.9
+
+
+@pytest.mark.parametrize(("quantizer", "offset"), [("lsq-plus", "beta"), ("duq-offset", "shift")])
+def test_offsets_are_trained_as_they_are_snapped(quantizer: QuantizerName, offset: str):
+    """Each of them, through the rounding to an integer and through the addends behind."""
+    network = snapped_network(quantizer).train()
+    network(images()).square().mean().backward()
+    offsets = [parameter for name, parameter in network.model.named_parameters() if name.endswith(offset)]
+    assert offsets
+    assert all(parameter.grad is not None and parameter.grad.isfinite() and parameter.grad != 0 for parameter in offsets)
+    program = network.eval().final_program()
+    assert all(float(quantize.offset) % 1 == 0 for quantize in program.quantizers if float(quantize.step) % 1 == 0)
 
 
 def test_training_steps_are_those_of_a_network_traced_anew_each_time(monkeypatch: pytest.MonkeyPatch):

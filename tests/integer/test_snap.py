@@ -50,7 +50,7 @@ def test_no_code_depends_on_real_numbers_but_behind_a_curve(name: str):
         if quantize.inputs[0] not in curved:
             step = float(quantize.step)
             assert step % 2 == 1, quantize.name
-            assert quantize.offset == 0
+            assert float(quantize.offset) == 0
             assert step * 2**quantize.bits <= 2**TIE_BITS or isinstance(program.named(quantize.inputs[0]), CodeSum)
     for layer in layers.values():
         if layer.integer:
@@ -93,7 +93,9 @@ def with_given_codes(program: Program, given: dict[str, Tensor], pixels: Tensor)
 
 
 @pytest.mark.parametrize(
-    ("name", "quantizer"), [*((name, "duq") for name in FEW), (TINY, "pact-sawb"), ("torchvision/mobilenet_v2", "pact-sawb")]
+    ("name", "quantizer"),
+    [*((name, "duq") for name in FEW), (TINY, "pact-sawb"), ("torchvision/mobilenet_v2", "pact-sawb")]
+    + [(name, quantizer) for name in FEW for quantizer in ("duq-offset", "lsq-plus")],
 )
 def test_a_snapped_block_computes_what_the_block_computed(name: str, quantizer: QuantizerName):
     """Given the same codes, few of its codes differ, and by one; behind pools, values by the two steps and that of a code."""
@@ -131,7 +133,8 @@ def behind_a_pool(program: Program, quantize: Quantize) -> bool:
     ("name", "quantizer"),
     [
         *((name, "duq") for name in ("torchvision/mobilenet_v2", "subfour/mobilenet_v1", "timm/mobilenetv4_conv_small", TINY)),
-        (TINY, "pact-sawb"),
+        *((TINY, quantizer) for quantizer in ("pact-sawb", "duq-offset", "lsq-plus")),
+        ("torchvision/mobilenet_v2", "duq-offset"),
     ],
 )
 @torch.no_grad()
@@ -220,6 +223,18 @@ def test_the_constants_train_through_their_rounding():
         assert bool(found.any()) == bool(smooth.any()), name
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+@torch.no_grad()
+def test_a_range_far_from_zero_is_no_bad_input_either(sign: int):
+    """Its offset in integers would leave too little of the margin to a tie."""
+    programs = stock_programs("torchvision/mobilenet_v2", 4, "duq-offset")
+    shifted = next(operation for operation in programs.built.quantizers if operation.offset)
+    far = replace(shifted, offset=sign * 1000 * shifted.step)
+    ruined = [far if operation is shifted else operation for operation in programs.built.operations]
+    with pytest.raises(FloatingPointError, match=f"^{shifted.name}: its range begins too far from 0, so it cannot be snapped$"):
+        snap(Program(operations=tuple(ruined)), programs.snapping)
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_no_constant_leaves_the_graph_unasked(name: str):
@@ -228,6 +243,7 @@ def test_no_constant_leaves_the_graph_unasked(name: str):
     snap(build_program(programs.model, PREPROCESSING), programs.snapping)
 
 
+WRONG_OFFSETS = (float("nan"), float("inf"), -float("inf"), 1e38)
 WRONG_STEPS = (float("nan"), float("inf"), 1e38, 0.0, 1e-40, -0.1)
 
 
@@ -235,6 +251,7 @@ WRONG_STEPS = (float("nan"), float("inf"), 1e38, 0.0, 1e-40, -0.1)
     ("kind", "field", "value"),
     [
         *((Quantize, "step", value) for value in WRONG_STEPS),
+        *((Quantize, "offset", value) for value in WRONG_OFFSETS),
         *((Layer, field, value) for field in ("multiplier", "addend") for value in (float("nan"), float("inf"), -float("inf"))),
     ],
 )
@@ -244,7 +261,7 @@ def test_a_constant_that_training_has_ruined_is_no_bad_input(kind: type[Layer | 
     programs = stock_programs(TINY)
     built = build_program(programs.model, PREPROCESSING)
     for operation in of_kind(built, kind):
-        constant = getattr(operation, field).clone()
+        constant = torch.as_tensor(getattr(operation, field)).clone()
         constant.view(-1)[0] = value
         ruined = [replace(each, **{field: constant}) if each is operation else each for each in built.operations]
         with pytest.raises(FloatingPointError, match=f"^{operation.name}: its .+ cannot be snapped$"):

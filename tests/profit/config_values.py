@@ -202,6 +202,7 @@ FIELDS: dict[str, Values] = {
     "architecture.dropout": or_none(number(0, 1, low_itself=True)),
     "loading.image_size": or_none(whole(1)),
     "loading.augment": choice("crop-flip", "crop", "resized-crop", "none"),
+    "loading.cutout": whole(0),
     "loading.workers": or_none(whole(0)),
     "loading.unreadable": choice("error", "skip"),
     "schedule.batch_size": whole(1),
