@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -207,6 +208,19 @@ def test_views_differ_from_step_to_step(augment: Augmentation):
     assert not torch.equal(first, second)
 
 
+@pytest.mark.parametrize("augment", get_args(Augmentation))
+def test_a_square_of_every_view_is_of_the_mean_color(augment: Augmentation):
+    """Which is 0 once it is normalised, but for rounding to a pixel; the rest is the view without it."""
+    preprocessing = replace(geometry(8), mean=(0.2, 0.4, 0.6))
+    options = {"batch_size": 16, "augment": augment, "seed": 0, "workers": 0}
+    split = array_split(40)
+    plain, cut = (TrainingLoader(split, preprocessing, cutout_side=side, **options) for side in (0, 3))  # type: ignore[arg-type]
+    for (views, _), (images, _) in zip(plain.epoch(0), cut.epoch(0), strict=True):
+        blank = (images.abs() < 1 / 255).all(1)
+        assert torch.equal(images.movedim(1, -1)[~blank], views.movedim(1, -1)[~blank])
+        assert bool((blank.flatten(1).sum(1) >= 4).all())
+
+
 def test_evaluation_takes_every_image_once_in_order():
     """The last batch may be smaller."""
     split = array_split(11)
@@ -240,6 +254,7 @@ def test_a_corrupt_image_is_one_clear_line_even_from_a_worker(tmp_path: Path, wo
         ({"batch_size": 0}, "batch_size: 0 is not possible; use 1 or more"),
         ({"workers": -1}, "workers: -1 is not possible; use 0 (decode in this process) or more"),
         ({"augment": "flip"}, "augment: 'flip' is not known; use one of crop-flip, crop, resized-crop, none"),
+        ({"cutout_side": 9}, "cutout: 9 is not possible with images of 8 pixels; use a side of at most so many, or 0 for none"),
         ({"max_steps": 0}, "max_steps: 0 leaves nothing to train; use 1 or more, or leave it out"),
     ],
 )

@@ -96,6 +96,7 @@ def test_options_reach_the_plan(capsys: pytest.CaptureFixture[str]):
         ),
         *((LoadingConfig, "image_size", value) for value in [0, -32]),
         (LoadingConfig, "augment", "other"),
+        (LoadingConfig, "cutout", -1),
         (LoadingConfig, "workers", -1),
         (LoadingConfig, "unreadable", "other"),
         *((ScheduleConfig, "batch_size", value) for value in [0, -1]),
