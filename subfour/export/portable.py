@@ -14,8 +14,8 @@ Measured with onnxruntime 1.32.0 and OpenVINO 2026.4.1 on MobileNet-v2 at 224 pi
   onnxruntime removes it.
 - INT4 becomes int8 before it becomes float: directly, OpenVINO's convolutions run in float.
 - Values are clipped and not codes, which behind a convolution takes OpenVINO a third less time (15 and 23 % of v2's at batch 16).
-  Signed codes are clipped all the same: a Clip of their values is fused by OpenVINO into uint8 codes around 128, which costs 7 bits
-  of the position: 5 % of images of an unsnapped network came out otherwise.
+  Signed codes are clipped all the same: a Clip of their values is fused by OpenVINO into uint8 codes around 128, which costs 7
+  bits of the position: 5 % of images of an unsnapped network came out otherwise.
 - Processors without VNNI add two products in 16 bits, which saturates where 8-bit weights meet 8-bit codes. Such a layer has no
   product with 1, and is exact in float.
 """
