@@ -1,6 +1,6 @@
-"""How fast exported networks run, beside float and the int8 rivals; and where OpenVINO spends the time.
+"""How fast exported networks run, beside float and the int8 rivals: results/inference.csv; and where OpenVINO spends the time.
 
-python benchmarks/bench_inference.py [--repeats 30] [--batches 1 16] [--networks NAME ...] [--out FILE.json] [--profile]
+python benchmarks/bench_inference.py [--repeats 30] [--batches 1 16] [--networks NAME ...] [--profile]
 
 MobileNet-v2 and v3-large at 224 pixels and 1,000 classes, A4W4, untrained, snapped; one core. Medians of interleaved runs, over
 onnxruntime's float. Rivals: float and onnxruntime's static int8 (QDQ) in onnxruntime and in OpenVINO, and ExecuTorch with
@@ -8,19 +8,17 @@ XNNPACK's int8 kernels where it is installed.
 """
 
 import argparse
-import json
 import os
 from collections import defaultdict
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+from table import RESULTS, provenance, read_rows, write_rows
 from untrained_model import IMAGENET, untrained_model
 
 from subfour.data.preprocess import normalize
-from subfour.environment import environment
 from subfour.export.benchmark import float_file, static_int8, time_batch
 from subfour.export.formats import export_model
 from subfour.export.runtime import OPENVINO_OPTIONS, RUNTIMES, Run
@@ -30,6 +28,8 @@ from subfour.models import build_model
 
 NETWORKS = ("torchvision/mobilenet_v2", "torchvision/mobilenet_v3_large")
 THREADS = 1
+TABLE = RESULTS / "inference.csv"
+COLUMNS = ["network", "batch", "executor", "ratio", "milliseconds", "repeats", "threads", "versions", "date", "cpu", "commit"]
 
 
 def executorch_int8(name: str, batch: int) -> Run | None:
@@ -84,14 +84,16 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 16])
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--profile", action="store_true")
-    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # ExecuTorch has no option for its threads
-    versions = {name: metadata.version(name) for name in ("onnxruntime", "openvino", "torch")}
-    machine = {"cpu": environment()["cpu"], "threads": THREADS, "load": round(os.getloadavg()[0], 1), "versions": versions}
-    print(machine)
-    results = []
+    installed = {package.name: package.version for package in metadata.distributions()}
+    versions = " ".join(
+        f"{name} {installed[name]}" for name in ("onnxruntime", "openvino", "torch", "executorch") if name in installed
+    )
+    shared = {"repeats": options.repeats, "threads": THREADS, "versions": versions, **provenance()}
+    print(shared, "load", os.getloadavg()[0])
+    rows: list[dict[str, Any]] = []
     for network in options.networks:
         exported = export_model(untrained_model(network), Path(network))
         record, content = exported.record, exported.content
@@ -108,12 +110,14 @@ def main() -> None:
                 runs["int8 in executorch"] = rival
             for timing in time_batch(runs, record, batch=batch, repeats=options.repeats):
                 print(f"{network}  batch {batch:2}  {timing.executor:24} {timing.milliseconds:8.2f} ms  {timing.ratio:5.2f}")
-                results.append({"network": network, **asdict(timing)})
+                measured = {"milliseconds": f"{timing.milliseconds:.2f}", "ratio": f"{timing.ratio:.2f}"}
+                rows.append({"network": network, "batch": batch, "executor": timing.executor, **measured, **shared})
             if options.profile:
                 for kind in ("int8", "subfour"):
                     print(f"{kind} in openvino, ms by kernel:", profile(files[kind], batch, options.repeats))
-    if options.out:
-        options.out.write_text(json.dumps({**machine, "timings": results}, indent=2) + "\n")
+    renewed = {(row["network"], str(row["batch"])) for row in rows}
+    others = [row for row in read_rows(TABLE) if (row["network"], row["batch"]) not in renewed]
+    write_rows(TABLE, COLUMNS, [*others, *rows])
 
 
 if __name__ == "__main__":
