@@ -20,6 +20,8 @@ COLUMNS = [
     *("name", "recipe", "model", "quantizer", "method", "widths", "top1", "top5", "loss", "raw_top1", "bytes"),
     *("seed", "epochs", "minutes", "threads", "cpu", "torch", "commit", "command"),
 ]
+CONTROL = "-float-control"
+"""Ends the name of a run's control: `--keep-phases` with every width 32."""
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
@@ -99,9 +101,13 @@ def table() -> str:
 
 
 def float_top1(rows: list[dict[str, str]], runs: dict[str, list[dict[str, str]]]) -> str:
-    """Return the accuracy of the float network that a run's rows began from, also through `--from`; empty if unknown."""
+    """Return the accuracy of the float network that a run's rows began from, also through `--from`; empty if unknown.
+
+    Where there is a control, a float network trained as long with the same teacher, it is that of the better of the two.
+    """
     if rows[0]["widths"] == "A32W32":
-        return rows[0]["top1"]
+        trained_on = runs.get(f"{rows[0]['name']}{CONTROL}", [])
+        return max((row["top1"] for row in (rows[0], *trained_on) if row["widths"] == "A32W32"), key=float)
     words = shlex.split(rows[0]["command"])
     before = words[words.index("--from") + 1] if "--from" in words else ""
     return float_top1(runs[before], runs) if before in runs else ""

@@ -1,8 +1,8 @@
 """The arguments of commands that take a recipe: its name first, then any of its fields as an option."""
 
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
 from typing import Annotated
 
 import tyro
@@ -41,8 +41,8 @@ def split_recipe(arguments: Sequence[str], usage: str) -> tuple[RunConfig, list[
 def resolved(config: RunConfig, recipe: RunConfig) -> RunConfig:
     """Return the configuration with what only the recipe knows.
 
-    `keep_phases` repeats a lone 32 for each of the recipe's widths. The recipe's image size, which nobody asked for, gives way to
-    that of a run that goes on.
+    `keep_phases` repeats a lone 32 for each of the recipe's widths, unless an earlier run has passed them. The recipe's image
+    size, which nobody asked for, gives way to that of a run that goes on.
 
     What nobody can mean is refused here, not in the configuration, which must be able to read what earlier runs were given.
 
@@ -60,7 +60,15 @@ def resolved(config: RunConfig, recipe: RunConfig) -> RunConfig:
         raise ValueError(f"weights: {config.weights!r} is not read with --from {config.from_run}, which has its own; give one")
     if config.from_run is not None and config.loading.image_size == recipe.loading.image_size:
         config = replace(config, loading=replace(config.loading, image_size=None))
+    for field, reason in _unread(config):
+        asked, preset = _value(config, field), _value(recipe, field)
+        if asked != preset:
+            raise ValueError(f"{field}: {asked!r} is not read {reason}; leave it out")
     if not config.keep_phases:
+        return config
+    if FLOAT_BITS not in config.weight_bits + config.activation_bits:
+        raise ValueError("keep_phases: no width is 32, so that there are no float phases to keep; leave it out")
+    if config.from_run is not None:
         return config
 
     def repeated(widths: tuple[int, ...], like: tuple[int, ...]) -> tuple[int, ...]:
@@ -71,3 +79,23 @@ def resolved(config: RunConfig, recipe: RunConfig) -> RunConfig:
         weight_bits=repeated(config.weight_bits, recipe.weight_bits),
         activation_bits=repeated(config.activation_bits, recipe.activation_bits),
     )
+
+
+def _unread(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """Yield the fields that a configuration gives no part to play, and why."""
+    if not config.freezes_layers:
+        for name in ("fractions", "at_bits", "covers"):
+            yield f"profit.{name}", f"with --method {config.method}, which freezes no layers"
+    if config.method != "dampening":
+        yield "oscillation.dampening", f"with --method {config.method}"
+    if config.method != "iterative-freezing":
+        for name in ("threshold_start", "threshold_end", "momentum"):
+            yield f"oscillation.{name}", f"with --method {config.method}"
+    if config.teacher == "none":
+        for field in fields(config.distill):
+            yield f"distill.{field.name}", "with --teacher none"
+
+
+def _value(config: RunConfig, field: str) -> object:
+    section, _, name = field.partition(".")
+    return getattr(getattr(config, section), name)

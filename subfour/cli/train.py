@@ -1,5 +1,6 @@
 """`subfour train RECIPE [options]` and `subfour train --resume RUN`."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -28,11 +29,13 @@ from subfour.profit.images_record import IMAGES, check_images, images_record
 from subfour.profit.method import ProfitRun
 from subfour.profit.observer import Observer
 from subfour.profit.phases import build_phases
+from subfour.profit.progress import CHECKPOINTS
 from subfour.profit.result import RESULT_FILE, write_result
 from subfour.profit.session import Session, prepare_session
 from subfour.profit.state import RunState
 from subfour.rundir import JSON, RunDirectory
 from subfour.train.allocator import keep_freed_memory
+from subfour.train.checkpoint import CheckpointStore
 from subfour.train.interruption import Interruption, Terminated, WorkerLostError
 from subfour.train.parallel import connected, noticing_lost_workers
 
@@ -142,6 +145,8 @@ def _resume(arguments: Sequence[str]) -> None:
         raise ValueError(f"{error} (a run that goes on keeps its own recipe and options)") from None
     directory = RunDirectory.open(options.resume)
     if (directory.path / RESULT_FILE).exists():
+        if int(os.environ.get("RANK", "0")):  # of torchrun: the main worker shows it
+            return
         console = _console(options.output)
         console.print(f"{directory.path} is finished; nothing is left to train.")
         _show(directory.read_json(RESULT_FILE), directory, console, options.output)
@@ -164,15 +169,19 @@ def _console(output: Output) -> Console:
     return make_console(stderr=output.json, quiet=not collective.is_main())
 
 
-def _prepare(config: RunConfig, output: Output) -> Session:
+def _prepare(config: RunConfig, output: Output, begun: DataRecord | None = None) -> Session:
     with _console(output).status("reading images, building the network"), collective.main_first():
-        return prepare_session(config)
+        return prepare_session(config, begun=begun)
 
 
 def _prepare_again(directory: RunDirectory, output: Output) -> Session:
-    session = _prepare(RunConfig.from_json(directory.read_json("config.json")), output)
+    config = RunConfig.from_json(directory.read_json("config.json"))
     there = directory.read_json(DATA_FILE)
-    if session.data != DataRecord.from_json(there):
+    record = DataRecord.from_json(there)
+    # Without weights from elsewhere the normalisation comes from the images, and tells whether they are the same.
+    elsewhere = config.from_run is not None or config.weights != "none"
+    session = _prepare(config, output, record if elsewhere and CheckpointStore(directory.path / CHECKPOINTS).has_any() else None)
+    if session.data != record:
         raise ValueError(f"data: {session.config.data} is not what it was when {directory.path} began; bring it back")
     check_images(session, there, str(directory.path))
     note_resumption(directory)

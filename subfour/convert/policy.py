@@ -17,7 +17,7 @@ from torch import nn
 
 from subfour.convert.graph import InputDomain, Site, find_sites
 from subfour.layers import EIGHT_BIT_INPUT, LayerKind
-from subfour.quantizers import METHODS, QuantizerName
+from subfour.quantizers import QUANTIZER_PAIRS, QuantizerName
 
 Padding = Literal["negative", "zero"]
 """`negative`: with the quantizer's offset, -3/8 under DuQ's h-swish, a learned one under LSQ+ and DSQ. `zero`: as the float
@@ -54,14 +54,14 @@ def make_policy(model: nn.Module, *, quantizer: QuantizerName, padding: Padding)
 
     Args:
         model: a float network; it is read only.
-        quantizer: the method, see `subfour.quantizers.METHODS`.
+        quantizer: the pair, see `subfour.quantizers.QUANTIZER_PAIRS`.
         padding: what convolutions are padded with.
 
     Raises:
         ValueError: the method or padding is unknown, or a layer cannot be placed (see `find_sites`).
     """
-    if quantizer not in METHODS:
-        raise ValueError(f"quantizer: {quantizer!r} is not known; use one of {', '.join(METHODS)}")
+    if quantizer not in QUANTIZER_PAIRS:
+        raise ValueError(f"quantizer: {quantizer!r} is not known; use one of {', '.join(QUANTIZER_PAIRS)}")
     if padding not in get_args(Padding):
         raise ValueError(f"padding: {padding!r} is not known; use {' or '.join(get_args(Padding))}")
     return [
@@ -84,4 +84,4 @@ def _pads(layer: nn.Conv2d | nn.Linear) -> bool:
 
 def _offset(site: Site, quantizer: QuantizerName) -> float:
     """Return the value of the code that the padding becomes."""
-    return 0.0 if site.domain == "image" else METHODS[quantizer].activation(site.domain).offset
+    return 0.0 if site.domain == "image" else QUANTIZER_PAIRS[quantizer].activation(site.domain).offset

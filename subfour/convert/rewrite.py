@@ -15,7 +15,7 @@ from subfour.convert.policy import LayerRule, Padding, make_policy
 from subfour.convert.skips import find_skips, quantize_skips
 from subfour.layers import QuantConv2d, QuantLinear
 from subfour.ops import FLOAT_BITS
-from subfour.quantizers import METHODS, Granularity, ImageQuantizer, Quantizer, QuantizerName, check_granularity
+from subfour.quantizers import QUANTIZER_PAIRS, Granularity, ImageQuantizer, Quantizer, QuantizerName, check_granularity
 
 BatchNorm = Literal["unfused", "fused"]
 """`fused`: weights are quantized with the batch norm's gain, as it would be folded into them."""
@@ -40,7 +40,7 @@ def convert(
 
     Args:
         model: a float network that takes normalised images [N, 3, H, W]; unchanged when an error is raised.
-        quantizer: the method, see `subfour.quantizers.METHODS`.
+        quantizer: the pair, see `subfour.quantizers.QUANTIZER_PAIRS`.
         padding: what convolutions are padded with.
         weight_granularity: whether weights have a range per layer or per output channel.
         skip_bits: width of what skip paths carry; 32 is float.
@@ -57,20 +57,20 @@ def convert(
     skips = find_skips(model) if skip_bits != FLOAT_BITS else {}
     rules = make_policy(model, quantizer=quantizer, padding=padding)
     check_granularity(quantizer, weight_granularity)
-    method = METHODS[quantizer]
+    pair = QUANTIZER_PAIRS[quantizer]
     converted = {}
     for rule in rules:
         layer = model.get_submodule(rule.name)
         assert isinstance(layer, nn.Conv2d | nn.Linear)
-        weight = method.weight(range_shape=channel_shape(layer.weight)) if weight_granularity == "channel" else method.weight()
-        activation = ImageQuantizer(mean, std) if rule.domain == "image" else method.activation(rule.domain)
+        weight = pair.weight(range_shape=channel_shape(layer.weight)) if weight_granularity == "channel" else pair.weight()
+        activation = ImageQuantizer(mean, std) if rule.domain == "image" else pair.activation(rule.domain)
         converted[rule.name] = _quantized(layer, rule, weight_quantizer=weight, activation_quantizer=activation)
     for name, layer in converted.items():
         model.set_submodule(name, layer, strict=True)
     if batchnorm == "fused":
         fuse_batchnorm(model)
     domains = {rule.name: rule.domain for rule in rules if rule.domain != "image"}
-    quantize_skips(model, skips, domains, method.activation, skip_bits)
+    quantize_skips(model, skips, domains, pair.activation, skip_bits)
     return rules
 
 

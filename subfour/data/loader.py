@@ -25,10 +25,10 @@ Augmentation = Literal["crop-flip", "crop", "resized-crop", "none"]
 """`crop`: shifted by up to 1/8 of the size (digits must not be mirrored); `resized-crop`: ImageNet's, with flip."""
 
 
-Share = tuple[int, int]
+BatchShare = tuple[int, int]
 """Which part of every batch a worker takes: its rank, and how many workers there are."""
 
-WHOLE: Share = (0, 1)
+WHOLE: BatchShare = (0, 1)
 
 
 class TrainingLoader:
@@ -88,7 +88,7 @@ class TrainingLoader:
             pixels = EvaluationPixels(split, preprocessing, workers, unreadable)
             self._views, self.errors = lambda _, batches: pixels.batches(batches), pixels.errors
 
-    def epoch(self, *key: int, first_step: int = 0, share: Share = WHOLE) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, *key: int, first_step: int = 0, share: BatchShare = WHOLE) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images, labels) of each step; the last partial batch is dropped.
 
         The shares of all workers are the batch of one: the same images, cropped and mirrored the same way.
@@ -131,7 +131,7 @@ class EvaluationLoader:
         batch_size: int,
         workers: int | None = None,
         unreadable: Unreadable = "error",
-        share: Share = WHOLE,
+        share: BatchShare = WHOLE,
     ) -> None:
         """Decode the images, if they fit into memory; see `TrainingLoader`.
 
@@ -162,7 +162,7 @@ def _check_counts(batch_size: int, workers: int | None) -> None:
         raise ValueError(f"workers: {workers} is not possible; use 0 (decode in this process) or more")
 
 
-def _shared(batch: Tensor, share: Share) -> Tensor:
+def _shared(batch: Tensor, share: BatchShare) -> Tensor:
     rank, workers = share
     return batch.tensor_split(workers)[rank]
 

@@ -38,7 +38,7 @@ def fold(layer: QuantConv2d | QuantLinear, norm: _BatchNorm | None, *, dtype: to
     """Return the integer form of a quantized layer and the batch norm behind it, as they are in evaluation mode.
 
     Args:
-        layer: quantizing its input and its weight; their zero points are 0.
+        layer: quantizing its input and its weight.
         norm: reads this layer's output and nothing else does; None without one.
         dtype: of what is returned; the codes are those of training, whatever it is.
 

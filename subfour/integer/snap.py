@@ -60,7 +60,7 @@ from subfour.quantizers import HSWISH_MINIMUM
 HARD_SIGMOID_SLOPE, HARD_SIGMOID_SHIFT = 1 / 6, 3.0
 """hardsigmoid(v) = clip((v + 3) / 6, 0, 1)"""
 
-SMALLEST_STEP, LARGEST_STEP = 1e-30, 1e30
+SMALLEST_REAL, LARGEST_REAL = 1e-30, 1e30
 """Of a quantizer before it is snapped: between them a step, its inverse and their products with units are ordinary floats."""
 
 
@@ -89,9 +89,9 @@ def _check_constants(program: Program) -> None:
                 raise FloatingPointError(f"{operation.name}: its scale or shift is not finite, so it cannot be snapped")
         elif isinstance(operation, Quantize):
             step, offset = (float(torch.as_tensor(value).detach()) for value in (operation.step, operation.offset))
-            if not SMALLEST_STEP < step < LARGEST_STEP:
+            if not SMALLEST_REAL < step < LARGEST_REAL:
                 raise FloatingPointError(f"{operation.name}: its step is {step:.3g}, so it cannot be snapped")
-            if not abs(offset) < LARGEST_STEP:
+            if not abs(offset) < LARGEST_REAL:
                 raise FloatingPointError(f"{operation.name}: its offset is {offset:.3g}, so it cannot be snapped")
 
 

@@ -80,13 +80,15 @@ def check_ranges(model: nn.Module, *, rate: str) -> None:
 class ChanceGuard:
     """Knows how good the network has been, from the records of its epochs."""
 
-    def __init__(self, labels: Tensor, classes: int) -> None:
+    def __init__(self, labels: Tensor, classes: int, *, start: float = 0.0) -> None:
         """Begin a run.
 
         Args:
             labels: of the validation images, [N].
             classes: how many there are.
+            start: top-1 of the network that the run began with, if it had learned before, in percent.
         """
+        self.start = start
         commonest = float(labels.bincount().max()) / len(labels)
         self.chance = 100 * max(commonest, 1 / classes)
         self.best: dict[tuple[int, int], float] = {}
@@ -111,7 +113,7 @@ class ChanceGuard:
         reached = self.best.get((record["activation_bits"], record["weight_bits"]), 0.0)
         trains_weights = record["kind"] in ("sample", "finetune")
         if trains_weights and record["epoch"] + 1 == record["epochs"]:
-            reached = max(self.best.values(), default=0.0)
+            reached = max([self.start, *self.best.values()])
         if now <= self._above_chance(AT_CHANCE) and reached >= self._above_chance(WELL_ABOVE):
             raise CollapseError(
                 f"accuracy fell from {reached:.1f} % to chance, {now:.1f} %, in epoch {record['epoch'] + 1}; "

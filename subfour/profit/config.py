@@ -27,7 +27,7 @@ from subfour.profit.sections import (
     ProfitConfig,
     ScheduleConfig,
 )
-from subfour.quantizers import METHODS, Granularity, QuantizerName, check_granularity, check_weight_bits
+from subfour.quantizers import QUANTIZER_PAIRS, Granularity, QuantizerName, check_granularity, check_weight_bits
 
 __all__ = [
     "AverageConfig",
@@ -113,7 +113,8 @@ class RunConfig:
                 raise ValueError(f"{name}: no width given; name at least one, such as 4, or 32 for float")
             for bits in widths:
                 check_bits(bits, name)
-            distinct = len(set(widths)) == len(widths) or self.keep_phases
+            repeatable = [bits for bits in widths if not (self.keep_phases and bits == FLOAT_BITS)]
+            distinct = len(set(repeatable)) == len(repeatable)
             if list(widths) != sorted(widths, reverse=True) or not distinct:
                 raise ValueError(f"{name}: {' '.join(map(str, widths))} must fall from one width to the next, such as 8 5 4")
         if self.batchnorm == "fused" and self.method in ("dampening", "iterative-freezing"):
@@ -124,7 +125,7 @@ class RunConfig:
         check_bits(self.starting_weight_bits, "starting_weight_bits")
         if self.engine in ("folded", "compiled") and not self.foldable:
             raise ValueError(
-                f"engine: {self.engine} is possible with --quantizer duq, --batchnorm unfused and --skip-bits 32 only; use auto"
+                f"engine: {self.engine} needs --quantizer duq or duq-offset, --batchnorm unfused and --skip-bits 32; use auto"
             )
         check_granularity(self.quantizer, self.weight_granularity)
         check_weight_bits(self.quantizer, self.weight_bits)
@@ -139,6 +140,9 @@ class RunConfig:
     def _refuse_what_would_be_ignored(self) -> None:
         if self.profit.at_bits == FLOAT_BITS:
             raise ValueError("profit.at_bits: 32 is float, where nothing is frozen; name a width below it")
+        float_at_last = FLOAT_BITS in (self.weight_bits[-1], self.activation_bits[-1])
+        if self.snap and not float_at_last and not QUANTIZER_PAIRS[self.quantizer].integers:
+            raise ValueError(f"snap: {self.quantizer} has no integer form, so that nothing can be snapped; add --no-snap")
         if self.snap and not self.schedule.snap_epochs:
             raise ValueError("schedule.snap_epochs: 0 leaves the snap phase out; use 1 or more, or --no-snap")
         if self.skip_bits != FLOAT_BITS and self.method == "data-free":
@@ -148,7 +152,7 @@ class RunConfig:
                 f"skip_bits: {self.skip_bits} is below {self.activation_bits[-1]}, the last of activation_bits, and skips are "
                 "never narrower; use as many bits or more"
             )
-        if self.profit.covers != "weights" and METHODS[self.quantizer].follows_inputs:
+        if self.profit.covers != "weights" and QUANTIZER_PAIRS[self.quantizer].follows_inputs:
             raise ValueError(
                 f"profit.covers: {self.profit.covers} cannot stop the activation ranges of --quantizer {self.quantizer}, which "
                 "are not learned but follow their inputs; use weights, or another quantizer"
@@ -170,6 +174,11 @@ class RunConfig:
     def foldable(self) -> bool:
         """Whether training steps can be computed on codes."""
         return self.quantizer in ("duq", "duq-offset") and self.batchnorm == "unfused" and self.skip_bits == FLOAT_BITS
+
+    @property
+    def teaches(self) -> bool:
+        """Whether a teacher has a say in the loss."""
+        return self.teacher != "none" and self.distill.weight > 0 and self.method != "data-free"
 
     @property
     def freezes_layers(self) -> bool:

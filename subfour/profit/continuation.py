@@ -31,7 +31,7 @@ def continued(config: RunConfig, from_run: str) -> RunConfig:
     earlier = _config_of(from_run)
     if not (Path(from_run) / WEIGHTS_FILE).exists():
         raise ValueError(f"from: {from_run} is not finished; finish it with: subfour train --resume {from_run}")
-    was_float = _ended_float(earlier)
+    was_float = ended_float(from_run)
     quantization: tuple[str, ...] = () if was_float else ("quantizer", "weight_granularity", "batchnorm", "skip_bits")
     if earlier.start == "dfq" or not was_float:
         quantization = (*quantization, "start")
@@ -59,7 +59,7 @@ def continue_from(run: str, config: RunConfig, model: nn.Module, preprocessing: 
     """
     earlier, start = _config_of(run), read_tensors(Path(run) / WEIGHTS_FILE)
     pads = [rule.pad_value for rule in make_policy(model, quantizer=earlier.quantizer, padding=earlier.padding)]
-    if _ended_float(earlier):  # it never used its quantizers, which may be others
+    if was_float := ended_float(run):  # it never used its quantizers, which may be others
         load_model(model, without_quantizers(start))
         if config.start != earlier.start:
             equalize(model)
@@ -68,8 +68,18 @@ def continue_from(run: str, config: RunConfig, model: nn.Module, preprocessing: 
             f"quantizer: {config.quantizer} pads h-swish outputs in another way than {earlier.quantizer}, with which {run} "
             "trained its float network; continue one of the same padding, or use --padding zero for both"
         )
-    if not _ended_float(earlier):
+    if not was_float:
         load_model(model, start)
+
+
+def ended_float(run: str) -> bool:
+    """Return whether the final network of a run is float.
+
+    Raises:
+        ValueError: there is no run in that folder.
+    """
+    config = _config_of(run)
+    return config.weight_bits[-1] == config.activation_bits[-1] == FLOAT_BITS
 
 
 def _config_of(run: str) -> RunConfig:
@@ -91,7 +101,3 @@ def _opened(run: str) -> RunDirectory:
         return RunDirectory.open(Path(run))
     except ValueError as error:
         raise ValueError(f"from: {error}; seen from {Path.cwd()}") from None
-
-
-def _ended_float(config: RunConfig) -> bool:
-    return config.weight_bits[-1] == config.activation_bits[-1] == FLOAT_BITS

@@ -88,7 +88,7 @@ class ProfitRun:
         )
         self.state = self.progress.state
         self.collapse_guard = collapse_guard
-        self.chance = ChanceGuard(session.validation.split.labels, len(session.data.classes))
+        self.chance = ChanceGuard(session.validation.split.labels, len(session.data.classes), start=self.state.start_top1)
         for record in run.metrics():
             self.chance.remember(record)
 
@@ -257,13 +257,16 @@ class ProfitRun:
         """Return the state of a run that begins, the starting weights evaluated."""
         state = RunState(config=self.config.digest, threads=torch.get_num_threads(), workers=collective.count())
         state.padding_top1 = self.examiner.padding_top1()
-        if self.phases[0].kind != "float" and self.config.from_run is None:
-            state.rows.append(self.examiner.starting_row())  # no float phase will give one
+        if self.phases[0].kind != "float":  # which would give a row
+            start = self.examiner.starting_row()
+            state.start_top1 = start["raw"]["top1"]
+            if self.config.from_run is None:
+                state.rows.append(start)
         return state
 
     def _teacher_of(self, phase: Phase) -> Teacher | None:
         """Return the teacher; the network cannot teach itself before it has learned."""
-        if self.teacher is None and self.config.teacher == "self" and phase.kind != "float":
+        if self.teacher is None and self.config.teacher == "self" and self.config.teaches and phase.kind != "float":
             self.teacher = self_teacher(self.model, self.config, self.run.path / TEACHER_FILE)
         return self.teacher
 

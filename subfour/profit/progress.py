@@ -25,6 +25,10 @@ from subfour.train.interruption import Interruption
 logger = logging.getLogger(__name__)
 
 
+CHECKPOINTS = "checkpoints"
+"""Folder of a run's checkpoints."""
+
+
 class Progress:
     """The state of a run, with the weight average and the step method that go along, and their checkpoints."""
 
@@ -55,7 +59,7 @@ class Progress:
         """
         self.session, self.run, self.phases = session, run, phases
         self.average, self.step_method, self.interruption = average, step_method, interruption
-        self.store = CheckpointStore(run.path / "checkpoints")
+        self.store = CheckpointStore(run.path / CHECKPOINTS)
         self._momentum: dict[str, Tensor] = {}
         self._previous_weights: dict[str, Tensor] = {}
         checkpoint = self.store.load_newest()

@@ -104,6 +104,8 @@ class ProfitConfig:
     def __post_init__(self) -> None:
         """Check every field; `RunConfig` checks `at_bits`."""
         check_fields(self, "profit.", share={"decay"}, positive={"sample_stride"})
+        if not self.fractions:
+            raise ValueError("profit.fractions: none is named, so that nothing would be frozen; name some, or use --method none")
         if any(not 0 < share < 1 for share in self.fractions) or list(self.fractions) != sorted(set(self.fractions)):
             shown = " ".join(map(str, self.fractions))
             raise ValueError(f"profit.fractions: {shown} must rise and lie between 0 and 1, such as 1/3 2/3")

@@ -55,24 +55,30 @@ class Session:
         return [loader.split.where(index) for loader in loaders for index in sorted(loader.errors)]
 
 
-def prepare_session(config: RunConfig) -> Session:
+def prepare_session(config: RunConfig, *, begun: DataRecord | None = None) -> Session:
     """Read the data, build and convert the network.
+
+    Args:
+        config: of the run.
+        begun: what a run that has a checkpoint knows of its data. Neither its starting weights nor the run that it continues are
+            read again: all they gave is in the checkpoint.
 
     Raises:
         ValueError: data, weights, teacher or device do not fit; the message names the option.
     """
     device = choose_device(config.device)
     precision = Precision(config.parallel.precision, device)
-    earlier = None if config.from_run is None else data_of(config.from_run)
+    known = data_of(config.from_run) if begun is None and config.from_run is not None else begun
     images = load_images(config.data)
-    classes = images.classes if earlier is None else earlier.classes
+    classes = images.classes if known is None else known.classes
     training_images, validation_images = (
         as_the_model_labels(split, images.classes, classes, config.data) for split in training_splits(images)
     )
     torch.manual_seed(derive_seed(config.seed, "weights"))
-    float_model = build_model(config.model, num_classes=len(classes), weights=config.weights, architecture=config.architecture)
-    known = float_model.preprocessing if earlier is None else earlier.preprocessing
-    data = DataRecord(classes=classes, preprocessing=_preprocessing(config, training_images, known))
+    weights = config.weights if begun is None else "none"
+    float_model = build_model(config.model, num_classes=len(classes), weights=weights, architecture=config.architecture)
+    preprocessing = float_model.preprocessing if known is None else known.preprocessing
+    data = begun or DataRecord(classes=classes, preprocessing=_preprocessing(config, training_images, preprocessing))
     loading, batch_size = config.loading, config.schedule.batch_size
     training = TrainingLoader(
         training_images,
@@ -97,12 +103,12 @@ def prepare_session(config: RunConfig) -> Session:
     )
     _check_shares(training.batch_size, config.parallel.accumulate)
     model = float_model.model.to(memory_format=torch.channels_last).to(device)
-    if config.from_run is None:
-        if config.start == "dfq":
+    if config.from_run is not None and begun is None:
+        continue_from(config.from_run, config, model, data.preprocessing)
+    else:
+        if config.start == "dfq" and begun is None:
             equalize(model)
         convert_for(config, model, data.preprocessing)
-    else:
-        continue_from(config.from_run, config, model, data.preprocessing)
     if any(phase.kind == "snap" for phase in build_phases(config)):
         _check_snappable(model, data.preprocessing)
     return Session(
@@ -156,7 +162,7 @@ def _check_snappable(model: nn.Module, preprocessing: Preprocessing) -> None:
 
 
 def _outside_teacher(config: RunConfig, data: DataRecord, device: torch.device) -> Teacher | None:
-    if config.teacher in ("self", "none"):
+    if config.teacher == "self" or not config.teaches:
         return None
     try:
         built = build_model(config.teacher, num_classes=len(data.classes), weights=config.teacher_weights, rehead=False)

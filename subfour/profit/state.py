@@ -46,6 +46,8 @@ class RunState:
     """One result per pair of widths."""
     snapping: dict[str, Any] | None = None
     """What the snap phase measured when it began; None before it."""
+    start_top1: float = 0.0
+    """Top-1 of the network that the run began with, where it begins quantized."""
     padding_top1: dict[str, float] = field(default_factory=dict)
     """Top-1 before negative padding, after it, and after the float phase."""
     unreadable: list[str] = field(default_factory=list)

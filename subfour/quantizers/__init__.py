@@ -1,4 +1,4 @@
-"""One paper per file; `METHODS` names the pairs of activation and weight quantizer a run can choose."""
+"""One paper per file; `QUANTIZER_PAIRS` names the pairs of activation and weight quantizer a run can choose."""
 
 from collections.abc import Callable, Collection, Iterable
 from typing import Literal, NamedTuple
@@ -22,8 +22,8 @@ Granularity = Literal["layer", "channel"]
 """Weight ranges per layer, or per output channel."""
 
 
-class Method(NamedTuple):
-    """How one method quantizes activations and weights."""
+class QuantizerPair(NamedTuple):
+    """What a run chooses by one name."""
 
     activation: Callable[[Domain], Quantizer]
     weight: Callable[..., Quantizer]
@@ -34,38 +34,40 @@ class Method(NamedTuple):
     """Whether activation ranges are not learned, but follow what arrives while training."""
     weight_bits: Collection[int] = range(2, 9)
     """Widths that weights may have, beside float."""
+    integers: bool = True
+    """Whether a network of them can be said in integers (integer/fold.py)."""
 
 
-METHODS: dict[QuantizerName, Method] = {
-    "duq": Method(DuQ, DuQWeight, per_channel=True),
-    "duq-offset": Method(DuQOffset, DuQOffsetWeight, per_channel=True),
-    "pact-sawb": Method(PACT, SAWB, weight_bits=COEFFICIENTS),
-    "lsq": Method(LSQ, LSQWeight, per_channel=True),
-    "lsq-plus": Method(LSQPlus, LSQPlusWeight, per_channel=True),
-    "dsq": Method(DSQ, DSQWeight),
-    "affine": Method(Affine, AffineWeight, follows_inputs=True),
-    "uniq": Method(Affine, UNIQ, follows_inputs=True),
+QUANTIZER_PAIRS: dict[QuantizerName, QuantizerPair] = {
+    "duq": QuantizerPair(DuQ, DuQWeight, per_channel=True),
+    "duq-offset": QuantizerPair(DuQOffset, DuQOffsetWeight, per_channel=True),
+    "pact-sawb": QuantizerPair(PACT, SAWB, weight_bits=COEFFICIENTS),
+    "lsq": QuantizerPair(LSQ, LSQWeight, per_channel=True),
+    "lsq-plus": QuantizerPair(LSQPlus, LSQPlusWeight, per_channel=True),
+    "dsq": QuantizerPair(DSQ, DSQWeight, integers=False),
+    "affine": QuantizerPair(Affine, AffineWeight, follows_inputs=True),
+    "uniq": QuantizerPair(Affine, UNIQ, follows_inputs=True, integers=False),
 }
 
 
 def check_granularity(quantizer: QuantizerName, granularity: Granularity) -> None:
-    """Raise unless the method can have weight ranges like that.
+    """Raise unless the quantizer can have weight ranges like that.
 
     Raises:
         ValueError: it has one range per layer only.
     """
-    if granularity == "channel" and not METHODS[quantizer].per_channel:
-        able = " or ".join(name for name, method in METHODS.items() if method.per_channel)
+    if granularity == "channel" and not QUANTIZER_PAIRS[quantizer].per_channel:
+        able = " or ".join(name for name, pair in QUANTIZER_PAIRS.items() if pair.per_channel)
         raise ValueError(f"weight_granularity: {quantizer} has no ranges per channel; use layer, or --quantizer {able}")
 
 
 def check_weight_bits(quantizer: QuantizerName, widths: Iterable[int]) -> None:
-    """Raise unless the method can quantize weights to each of the widths; 32 is float.
+    """Raise unless the quantizer can have weights of to each of the widths; 32 is float.
 
     Raises:
         ValueError: it has no equation for one of them.
     """
-    able = METHODS[quantizer].weight_bits
+    able = QUANTIZER_PAIRS[quantizer].weight_bits
     if strange := [bits for bits in widths if bits != FLOAT_BITS and bits not in able]:
         raise ValueError(
             f"weight_bits: {quantizer} knows nothing of {strange[0]} bits; "
@@ -77,8 +79,8 @@ __all__ = [
     "DSQ",
     "HSWISH_MINIMUM",
     "LSQ",
-    "METHODS",
     "PACT",
+    "QUANTIZER_PAIRS",
     "SAWB",
     "UNIQ",
     "Affine",
@@ -94,9 +96,9 @@ __all__ = [
     "LSQPlus",
     "LSQPlusWeight",
     "LSQWeight",
-    "Method",
     "Quantizer",
     "QuantizerName",
+    "QuantizerPair",
     "check_granularity",
     "check_weight_bits",
     "positive_percentile",

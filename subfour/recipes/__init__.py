@@ -42,8 +42,11 @@ def load_recipe(name: str) -> RunConfig:
     if path.endswith(".py"):
         if not Path(path).is_file():
             raise ValueError(f"recipe: there is no file {path}")
-        make = runpy.run_path(path).get(function)
-        config = make() if callable(make) else None
+        try:
+            make = runpy.run_path(path).get(function)
+            config = make() if callable(make) else None
+        except Exception as error:  # whatever is wrong in the user's own code
+            raise ValueError(f"recipe: {path} fails: {type(error).__name__}: {error}") from error
         if not isinstance(config, RunConfig):
             raise ValueError(f"recipe: {path} has no function {function!r} that returns a RunConfig")
         return config

@@ -44,9 +44,10 @@ def _with_paper_schedule(config: RunConfig) -> RunConfig:
     return replace(
         config,
         recipe=f"{config.recipe}-paper",
+        loading=replace(config.loading, cutout=0),
         schedule=ScheduleConfig(float_epochs=FLOAT_EPOCHS, float_lr=FLOAT_LR, lr=0.04),
-        profit=ProfitConfig(),
-        average=AverageConfig(decay=0.9997, restart=False),
+        profit=ProfitConfig(corrected=False),
+        average=AverageConfig(decay=0.9997, restart=False, reestimate_batches=0),
         snap=False,
     )
 

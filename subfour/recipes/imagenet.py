@@ -16,7 +16,7 @@ def _imagenet(recipe: str, model: str, schedule: ScheduleConfig) -> RunConfig:
         teacher="torchvision/resnet101",
         schedule=schedule,
         profit=ProfitConfig(corrected=False),
-        average=AverageConfig(decay=0.9997, restart=False),
+        average=AverageConfig(decay=0.9997, restart=False, reestimate_batches=0),
     )
 
 

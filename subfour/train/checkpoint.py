@@ -102,6 +102,10 @@ class CheckpointStore:
             if _place(path)[1]:
                 path.unlink()
 
+    def has_any(self) -> bool:
+        """Return whether a checkpoint was ever saved."""
+        return bool(self._newest_first())
+
     def load_newest(self) -> Checkpoint | None:
         """Return the newest checkpoint that is whole, or None if none was ever saved.
 

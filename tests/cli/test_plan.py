@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import error, printed
+from tests.cli.command import ONE_STEP, error, printed, subfour
 
 
 def test_json_is_a_list_of_phases():
@@ -65,7 +65,49 @@ def test_the_snap_phase_is_an_option():
 
 
 def test_keeping_phases_repeats_no_other_width():
-    assert printed("plan", "digits", "--weight-bits", 4, "--keep-phases") == printed("plan", "digits", "--weight-bits", 4)
+    words = ("plan", "digits", "--weight-bits", 32, 4, "--keep-phases", "--json")
+    assert [phase["weight_bits"] for phase in json.loads(printed(*words))].count(4) == len(
+        [phase for phase in json.loads(printed("plan", "digits", "--weight-bits", 4, "--json")) if phase["weight_bits"] == 4]
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--keep-phases"], "keep_phases: no width is 32, so that there are no float phases to keep; leave it out"),
+        (["--weight-bits", 8, 8, 4, 32, "--keep-phases"], "weight_bits: 8 8 4 32 must fall"),
+        (["--weight-bits", 8, 8, 4, "--activation-bits", 32, "--no-snap", "--keep-phases"], "weight_bits: 8 8 4 must fall"),
+        (["--method", "none", "--profit.fractions", "1/2"], "profit.fractions: (Fraction(1, 2),) is not read with --method none"),
+        (["--method", "dampening", "--profit.covers", "weights+ranges"], "profit.covers: 'weights+ranges' is not read with"),
+        (["--oscillation.dampening", 3], "oscillation.dampening: 3.0 is not read with --method profit"),
+        (
+            ["--method", "dampening", "--oscillation.momentum", 0.5],
+            "oscillation.momentum: 0.5 is not read with --method dampening",
+        ),
+        (["--teacher", "none", "--distill.weight", 2], "distill.weight: 2.0 is not read with --teacher none; leave it out"),
+        (
+            ["--profit.fractions"],
+            "profit.fractions: none is named, so that nothing would be frozen; name some",
+        ),
+        (["--quantizer", "uniq"], "snap: uniq has no integer form, so that nothing can be snapped; add --no-snap"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(words: list[str | int], message: str):
+    assert error("plan", "digits", *words).startswith(message)
+
+
+def test_the_control_of_a_continued_run_has_its_epochs(finished_run: Path, tmp_path: Path):
+    """One block of float phases for each block of widths, not one for each of the recipe's."""
+    floating = ["train", "digits", *ONE_STEP, "--weight-bits", 32, "--activation-bits", 32, "--out", tmp_path / "float"]
+    subfour(*floating)
+    plans = [
+        json.loads(printed("plan", "digits", "--from", tmp_path / "float", *words, "--json"))
+        for words in (
+            ["--weight-bits", 4, "--activation-bits", 4, "--no-snap"],
+            ["--weight-bits", 32, "--activation-bits", 32, "--keep-phases", "--no-snap"],
+        )
+    ]
+    assert [(phase["kind"], phase["epochs"]) for phase in plans[0]] == [(phase["kind"], phase["epochs"]) for phase in plans[1]]
 
 
 @pytest.mark.parametrize("option", ["--out", "--resume"])

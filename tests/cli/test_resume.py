@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from subfour.profit.method import ProfitRun
+from subfour.profit.phases import Phase
 from tests.cli.command import ONE_STEP, TEN_PHASES, error, printed, subfour
 from tests.data.builders import write_folder
 
@@ -91,6 +93,31 @@ def test_tensorboard_counts_on(unfinished: Path):
     printed("train", "--resume", unfinished, "--tensorboard")
     events = EventAccumulator(str(unfinished / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("train/loss")] == list(range(3, 12))
+
+
+def test_a_continued_run_goes_on_without_the_run_that_it_continues(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its first checkpoint holds all that it took from there: the folder may be gone."""
+    earlier, run, other = Path(shutil.copytree(finished_run, tmp_path / "earlier")), tmp_path / "run", tmp_path / "other"
+    words = ["train", "digits", *ONE_STEP, "--from", earlier, "--weight-bits", 3, "--activation-bits", 3, "--no-snap", "--out"]
+    printed(*words, other)
+    train_phase = ProfitRun._train_phase
+
+    def train_first_phase(run: ProfitRun, phase: Phase) -> None:
+        train_phase(run, phase) if run.state.phase == 0 else interrupt()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ProfitRun, "_train_phase", train_first_phase)
+        assert subfour(*words, run).code == 130
+    shutil.rmtree(earlier)
+    printed("train", "--resume", run)
+    assert same_outcome(run, other)
+
+
+def test_only_the_main_worker_shows_a_finished_run(finished_run: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RANK", "1")
+    assert printed("train", "--resume", finished_run, "--json") == ""
 
 
 def test_a_finished_run_says_so_and_shows_its_result(finished_run: Path):

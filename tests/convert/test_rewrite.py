@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812 (the field's name)
 
 from subfour.convert.rewrite import convert
 from subfour.layers import QuantConv2d, quant_layers
-from subfour.quantizers import METHODS, ImageQuantizer, QuantizerName
+from subfour.quantizers import QUANTIZER_PAIRS, ImageQuantizer, QuantizerName
 from tests.convert.stock_networks import NAMES, NORMALIZATION, random_images, stock_network
 
 
@@ -70,7 +70,7 @@ def test_a_training_step_moves_every_batch_norm(name: str):
     assert not [key for key, norm in norms.items() if torch.equal(norm.running_mean, before[key])]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", QUANTIZER_PAIRS)
 def test_rules_are_written_into_the_layers(name: QuantizerName):
     """Kind, domain, padding, quantizers and widths of each layer are those of its rule."""
     model = stock_network("subfour/tiny_mobilenet_v3")
@@ -78,8 +78,10 @@ def test_rules_are_written_into_the_layers(name: QuantizerName):
         layer = model.get_submodule(rule.name)
         assert layer.kind == rule.kind
         assert not isinstance(layer, QuantConv2d) or layer.pad_value == rule.pad_value
-        assert type(layer.weight_quantizer) is METHODS[name].weight
-        assert type(layer.activation_quantizer) is (ImageQuantizer if rule.domain == "image" else METHODS[name].activation)
+        assert type(layer.weight_quantizer) is QUANTIZER_PAIRS[name].weight
+        assert type(layer.activation_quantizer) is (
+            ImageQuantizer if rule.domain == "image" else QUANTIZER_PAIRS[name].activation
+        )
         assert layer.activation_quantizer.domain == ("signed" if rule.domain == "image" else rule.domain)
         assert layer.weight_quantizer.bits == layer.activation_quantizer.bits == 32
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from subfour.integer.fold import fold
 from subfour.layers import QuantConv2d, QuantLinear
 from subfour.ops import quantize
-from subfour.quantizers import METHODS, Domain, QuantizerName
+from subfour.quantizers import QUANTIZER_PAIRS, Domain, QuantizerName
 from subfour.seeding import derive_seed
 
 
@@ -15,7 +15,7 @@ def quantized_layer(
     layer: nn.Conv2d | nn.Linear, domain: Domain, *, quantizer: QuantizerName = "duq", pad_value: float | None = None
 ) -> QuantConv2d | QuantLinear:
     """Return a quantized layer in float64, calibrated on normal values, padded with its input's offset."""
-    method = METHODS[quantizer]
+    method = QUANTIZER_PAIRS[quantizer]
     parts = {"weight_quantizer": method.weight(), "activation_quantizer": method.activation(domain)}
     made: QuantConv2d | QuantLinear
     if isinstance(layer, nn.Linear):

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from subfour.convert.policy import METHODS
+from subfour.convert.policy import QUANTIZER_PAIRS
 from subfour.models.zoo import Architecture
 from subfour.profit.config import (
     AverageConfig,
@@ -180,7 +180,7 @@ FIELDS: dict[str, Values] = {
     "data": text,
     "weight_bits": widths,
     "activation_bits": widths,
-    "quantizer": choice(*METHODS),
+    "quantizer": choice(*QUANTIZER_PAIRS),
     "weight_granularity": choice("layer", "channel"),
     "batchnorm": choice("unfused", "fused"),
     "skip_bits": one_of_widths(32, 8, 7, 6, 5, 4),
@@ -254,7 +254,7 @@ def dotted(values: dict[str, Any], section: str = "") -> Iterator[str]:
 def configs(draw: st.DrawFn) -> RunConfig:
     """Draw a configuration with a value of its own in every field, and these in accord."""
     drawn = {name: draw(values.allowed) for name, values in FIELDS.items()}
-    able = {32, *METHODS[drawn["quantizer"]].weight_bits}
+    able = {32, *QUANTIZER_PAIRS[drawn["quantizer"]].weight_bits}
     drawn["weight_bits"] = tuple(bits for bits in drawn["weight_bits"] if bits in able) or (4,)
     drawn["skip_bits"] = max(drawn["skip_bits"], drawn["activation_bits"][-1])
     if drawn["keep_phases"]:
@@ -267,9 +267,9 @@ def configs(draw: st.DrawFn) -> RunConfig:
         drawn["teacher_weights"] = "pretrained"
     if drawn["method"] == "data-free":
         drawn["skip_bits"] = 32
-    if not METHODS[drawn["quantizer"]].per_channel:
+    if not QUANTIZER_PAIRS[drawn["quantizer"]].per_channel:
         drawn["weight_granularity"] = "layer"
-    if METHODS[drawn["quantizer"]].follows_inputs:
+    if QUANTIZER_PAIRS[drawn["quantizer"]].follows_inputs:
         drawn["profit.covers"] = "weights"
     if drawn["batchnorm"] == "fused" and drawn["method"] in ("dampening", "iterative-freezing"):
         drawn["method"] = "profit"

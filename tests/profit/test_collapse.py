@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import nn
 
 from subfour.profit.collapse import ChanceGuard, CollapseError, check_parameters, check_ranges
 from subfour.profit.method import FAILURE_FILE, ProfitRun
-from subfour.quantizers import METHODS, PACT, DuQ, DuQWeight, Quantizer, QuantizerName
+from subfour.quantizers import PACT, QUANTIZER_PAIRS, DuQ, DuQWeight, Quantizer, QuantizerName
 from subfour.rundir import RunDirectory
 from subfour.train.interruption import Interruption
 from tests.profit.conftest import FinishedRun
@@ -204,7 +205,27 @@ def test_the_guard_can_be_told_to_let_go(finished: FinishedRun, tmp_path: Path, 
         train(tmp_path / "nan", config, lambda run: Saboteur(run, 0, fill(float("nan"))))
 
 
-@pytest.mark.parametrize("quantizer", METHODS)
+def test_a_run_that_begins_quantized_knows_how_good_its_start_was():
+    """Its first widths may have ruined it: nothing in its records was ever above chance."""
+    labels = torch.arange(100) % 10
+    for start, collapses in ((90.0, True), (20.0, False)):
+        guard = ChanceGuard(labels, 10, start=start)
+        with pytest.raises(CollapseError) if collapses else nullcontext():
+            guard.check(
+                {
+                    "kind": "finetune",
+                    "epoch": 1,
+                    "epochs": 2,
+                    "activation_bits": 2,
+                    "weight_bits": 2,
+                    "train_top1": 10.0,
+                    "raw": {"top1": 10.0},
+                },
+                rate="schedule.lr",
+            )
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZER_PAIRS)
 @pytest.mark.parametrize(("weight_bits", "activation_bits"), [(32, 4), (4, 32)])
 def test_every_quantizer_collapses_alike_where_the_rate_is_too_high(
     finished: FinishedRun, tmp_path: Path, quantizer: QuantizerName, weight_bits: int, activation_bits: int

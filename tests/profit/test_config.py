@@ -229,7 +229,7 @@ def test_the_engine_is_not_part_of_what_a_checkpoint_remembers():
 def test_the_folded_engine_cannot_be_forced_where_it_does_not_apply(other: dict[str, Any]):
     """Left to itself the plain path is taken."""
     assert not RunConfig(**other).foldable
-    with pytest.raises(ValueError, match=r"^engine: folded is possible with"):
+    with pytest.raises(ValueError, match=r"^engine: folded needs --quantizer duq"):
         RunConfig(engine="folded", **other)
 
 

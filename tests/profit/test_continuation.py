@@ -11,9 +11,11 @@ from subfour.layers import quant_layers
 from subfour.models.zoo import Architecture
 from subfour.profit.config import RunConfig
 from subfour.profit.continuation import TEACHER_FILE, WEIGHTS_FILE, continued
+from subfour.profit.self_teacher import float_network
 from subfour.profit.session import prepare_session
-from subfour.profit.state import without_quantizers
+from subfour.profit.state import read_tensors, without_quantizers
 from subfour.rundir import RunDirectory
+from subfour.train.average import WeightAverage
 from tests.profit.conftest import FinishedRun
 from tests.profit.tiny_run import same, sized
 
@@ -78,6 +80,20 @@ def test_a_float_run_is_continued_by_any_quantizer_of_its_padding(config: RunCon
     for quantizer in ("duq", "lsq-plus", "dsq"):
         with pytest.raises(ValueError, match=f"quantizer: {quantizer} pads h-swish outputs in another way than lsq"):
             prepare_session(continued(replace(asked, quantizer=quantizer), str(tmp_path / "run")))
+
+
+def test_a_float_control_is_continued_with_itself_as_teacher(config: RunConfig, tmp_path: Path):
+    """Not with what it was at the end of its float phase, before it was trained on."""
+    narrower = float_run(config, tmp_path / "run", tuple("0123456789"))
+    (tmp_path / "run" / TEACHER_FILE).write_bytes(b"of an earlier phase")
+    session = prepare_session(narrower)
+    average = WeightAverage(session.model, 0.5)
+    assert unpacked(float_network(narrower, average), tmp_path).keys() == without_quantizers(average.state).keys()
+
+
+def unpacked(content: bytes, folder: Path) -> dict[str, torch.Tensor]:
+    (folder / "packed.safetensors").write_bytes(content)
+    return read_tensors(folder / "packed.safetensors")
 
 
 def float_run(config: RunConfig, folder: Path, classes: tuple[str, ...]) -> RunConfig:

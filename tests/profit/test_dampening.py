@@ -5,7 +5,7 @@ import torch
 
 from subfour.layers import quant_layers
 from subfour.profit.dampening import Dampening, distance_to_centres
-from subfour.quantizers import METHODS, LSQWeight, QuantizerName
+from subfour.quantizers import QUANTIZER_PAIRS, LSQWeight, QuantizerName
 from tests.profit.quantized_networks import tiny
 
 
@@ -23,7 +23,7 @@ def test_a_case_by_hand():
     assert quantizer.step.grad is None
 
 
-@pytest.mark.parametrize("quantizer", METHODS)
+@pytest.mark.parametrize("quantizer", QUANTIZER_PAIRS)
 def test_weights_at_the_centres_of_their_bins_have_no_penalty(quantizer: QuantizerName):
     """Whatever the quantizer; elsewhere they have one."""
     model = tiny(3, quantizer=quantizer)

@@ -18,7 +18,7 @@ from subfour.profit.config import RunConfig
 from subfour.profit.data_record import DataRecord
 from subfour.profit.model_file import FORMAT, MODEL_FILE, evaluate_model, pack_model, read_model
 from subfour.profit.tensor_file import DIGEST, METADATA, pack_tensors
-from subfour.quantizers import METHODS, Granularity, QuantizerName
+from subfour.quantizers import QUANTIZER_PAIRS, Granularity, QuantizerName
 from tests.convert.stock_networks import NORMALIZATION, random_images
 from tests.profit.conftest import FinishedRun
 from tests.profit.quantized_networks import TINY, quantized, tiny
@@ -71,12 +71,12 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-PER_CHANNEL = [name for name, method in METHODS.items() if method.per_channel]
+PER_CHANNEL = [name for name, method in QUANTIZER_PAIRS.items() if method.per_channel]
 
 
 @pytest.mark.parametrize(
     ("quantizer", "granularity"),
-    [*((name, "layer") for name in METHODS), *((name, "channel") for name in PER_CHANNEL)],
+    [*((name, "layer") for name in QUANTIZER_PAIRS), *((name, "channel") for name in PER_CHANNEL)],
 )
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_evaluation_from_codes_equals_evaluation_from_floats(

@@ -1,5 +1,6 @@
 """Recipes are promises."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,21 @@ def test_a_recipe_of_the_user_s_own_is_a_function_in_a_file(tmp_path: Path):
     file = tmp_path / "mine.py"
     file.write_text("from subfour.recipes import load_recipe\ndef mine():\n    return load_recipe('digits')\n")
     assert load_recipe(f"{file}:mine") == load_recipe("digits")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("import nosuchmodule", "ModuleNotFoundError: No module named 'nosuchmodule'"),
+        ("from subfour.profit.config import RunConfig\ndef mine():\n    return RunConfig(batch_size=3)", "TypeError: "),
+        ("def mine(:", "SyntaxError: "),
+    ],
+)
+def test_what_is_wrong_in_a_recipe_of_the_user_s_own_is_said(text: str, why: str, tmp_path: Path):
+    file = tmp_path / "own.py"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=f"^recipe: {re.escape(str(file))} fails: {why}"):
+        load_recipe(f"{file}:mine")
 
 
 @pytest.mark.parametrize("name", ["missing.py:mine", "FILE:absent", "FILE:number"])
