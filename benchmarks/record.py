@@ -74,9 +74,11 @@ def published(model: Path) -> bytes:
 
 
 def record(name: str, run: Path) -> None:
-    """Write a run's rows, replacing earlier ones of that name, and keep its model file."""
+    """Write a run's rows, replacing earlier ones of that name, and keep its model file, unless it is a control."""
     others = [row for row in read_rows(ACCURACY) if row["name"] != name]
     write_rows(ACCURACY, COLUMNS, [*others, *rows_of(name, run)])
+    if name.endswith(CONTROL):
+        return
     models = RESULTS / "models"
     models.mkdir(parents=True, exist_ok=True)
     (models / f"{name}.safetensors").write_bytes(published(run / "model.safetensors"))
@@ -91,6 +93,8 @@ def table() -> str:
         return "No rows yet."
     lines = ["| run | float top-1 % | widths | top-1 % | points lost | weights MB | minutes |", "|---|---|---|---|---|---|---|"]
     for name, rows in runs.items():
+        if name.endswith(CONTROL):
+            continue
         last, reference = rows[-1], float_top1(rows, runs)
         lost = f"{float(reference) - float(last['top1']):.2f}" if reference else ""
         size = f"{int(last['bytes']) / 1e6:.3f}"

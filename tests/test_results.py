@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from record import ACCURACY, table
+from record import ACCURACY, CONTROL, float_top1, table
 from table import read_rows
 
 from subfour.profit.model_file import evaluate_model, read_model
@@ -17,6 +17,18 @@ LARGEST_BYTES = 5_000_000
 def test_the_readme_s_table_is_made_from_the_results():
     """Run `python benchmarks/record.py` when this fails."""
     assert f"<!-- results:begin -->\n{table()}\n<!-- results:end -->" in (ROOT / "README.md").read_text()
+
+
+def test_points_are_lost_against_the_better_of_start_and_control():
+    """Training as long in float may be better than the start, or worse; through `--from`, too."""
+    first = {"name": "run", "widths": "A32W32", "top1": "9.50", "command": "subfour train digits"}
+    quantized = first | {"widths": "A4W4", "top1": "9.00"}
+    further = first | {"name": "further", "widths": "A3W3", "command": "subfour train digits --from run"}
+    runs = {"run": [first, quantized], "further": [further]}
+    assert [float_top1(rows, runs) for rows in runs.values()] == ["9.50", "9.50"]
+    for top1, better in (("10.20", "10.20"), ("9.10", "9.50")):
+        control = first | {"name": f"run{CONTROL}", "top1": top1}
+        assert [float_top1(rows, runs | {control["name"]: [control]}) for rows in runs.values()] == [better, better]
 
 
 @pytest.mark.parametrize("file", MODELS, ids=lambda file: file.stem)
