@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,11 +84,30 @@ class TrainOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Elsewhere:
+    """What may be another when a run goes on, on another machine for one: it decides no weight."""
+
+    data: str | None = None
+    """Where the same images lie now."""
+    device: str | None = None
+    """Where to compute now; on another kind of device sums differ in their last bits."""
+    loading_workers: Annotated[int | None, tyro.conf.arg(name="loading.workers")] = None
+    """Processes that decode images."""
+
+    def applied(self, config: RunConfig) -> RunConfig:
+        """Return the configuration of a run with what is another now."""
+        workers = config.loading.workers if self.loading_workers is None else self.loading_workers
+        loading = replace(config.loading, workers=workers)
+        return replace(config, data=self.data or config.data, device=self.device or config.device, loading=loading)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ResumeOptions:
     """Go on with a run; it keeps its own configuration."""
 
     resume: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     """The run directory."""
+    elsewhere: Annotated[Elsewhere, tyro.conf.arg(name="")] = Elsewhere()
     launch: Annotated[Launch, tyro.conf.arg(name="")] = Launch()  # noqa: RUF009 (it is frozen)
     safeguards: Annotated[Safeguards, tyro.conf.arg(name="")] = Safeguards()
     output: Annotated[Output, tyro.conf.arg(name="")] = Output()
@@ -151,7 +170,7 @@ def _resume(arguments: Sequence[str]) -> None:
         console.print(f"{directory.path} is finished; nothing is left to train.")
         _show(directory.read_json(RESULT_FILE), directory, console, options.output)
         return
-    config = RunConfig.from_json(directory.read_json("config.json"))
+    config = _config_now(directory, options)
     if options.launch.starts_others:
         with _resumable(directory.path):
             start_workers(arguments, options.launch.workers)
@@ -174,16 +193,23 @@ def _prepare(config: RunConfig, output: Output, begun: DataRecord | None = None)
         return prepare_session(config, begun=begun)
 
 
-def _prepare_again(directory: RunDirectory, output: Output) -> Session:
-    config = RunConfig.from_json(directory.read_json("config.json"))
+def _config_now(directory: RunDirectory, options: ResumeOptions) -> RunConfig:
+    return options.elsewhere.applied(RunConfig.from_json(directory.read_json("config.json")))
+
+
+def _prepare_again(directory: RunDirectory, options: ResumeOptions) -> Session:
+    config = _config_now(directory, options)
     there = directory.read_json(DATA_FILE)
     record = DataRecord.from_json(there)
     # Without weights from elsewhere the normalisation comes from the images, and tells whether they are the same.
     elsewhere = config.from_run is not None or config.weights != "none"
-    session = _prepare(config, output, record if elsewhere and CheckpointStore(directory.path / CHECKPOINTS).has_any() else None)
+    session = _prepare(
+        config, options.output, record if elsewhere and CheckpointStore(directory.path / CHECKPOINTS).has_any() else None
+    )
     if session.data != record:
         raise ValueError(f"data: {session.config.data} is not what it was when {directory.path} began; bring it back")
     check_images(session, there, str(directory.path))
+    directory.write_json("config.json", config.to_json())
     note_resumption(directory)
     return session
 
@@ -213,7 +239,8 @@ def _train(
     console = _console(options.output)
     with directory.locked(), _resumable(directory.path), noticing_lost_workers(), interruption.listening():
         if session is None:
-            session = _prepare_again(directory, options.output)
+            assert isinstance(options, ResumeOptions)
+            session = _prepare_again(directory, options)
             state = _without_training(session)
         state = state or _trained(session, directory, console, options, interruption)
         if not collective.is_main():

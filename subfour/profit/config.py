@@ -164,9 +164,12 @@ class RunConfig:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that decides a weight: what a checkpoint remembers."""
+        """SHA-256 of all that decides a weight: what a checkpoint remembers.
+
+        Engines compute the same, and looking more often changes nothing; the images are checked by their names and labels.
+        """
         values = self.to_json()
-        del values["engine"], values["schedule"]["evaluations"]  # engines compute the same; looking more often changes nothing
+        del values["engine"], values["schedule"]["evaluations"], values["data"], values["device"], values["loading"]["workers"]
         values = without_later(values)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

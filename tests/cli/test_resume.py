@@ -115,6 +115,24 @@ def test_a_continued_run_goes_on_without_the_run_that_it_continues(
     assert same_outcome(run, other)
 
 
+def test_a_run_goes_on_where_its_images_lie_now(unfinished_on_photos: tuple[Path, Path], tmp_path: Path):
+    """And remembers it."""
+    photos, run = unfinished_on_photos
+    moved = photos.rename(tmp_path / "moved")
+    words = ("--data", f"folder:{moved}", "--device", "cpu", "--loading.workers", 0)
+    printed("train", "--resume", run, *words)
+    config = json.loads((run / "config.json").read_text())
+    assert (config["data"], config["device"], config["loading"]["workers"]) == (f"folder:{moved}", "cpu", 0)
+
+
+def test_other_images_are_none_that_lie_elsewhere(unfinished_on_photos: tuple[Path, Path], tmp_path: Path):
+    photos, run = unfinished_on_photos
+    other = Path(shutil.copytree(photos, tmp_path / "other"))
+    (other / "train" / "cat" / "1.png").unlink()
+    message = error("train", "--resume", run, "--data", f"folder:{other}")
+    assert message == f"data: folder:{other} has 3 training images, {run} began with 4; bring them back, or start anew"
+
+
 def test_only_the_main_worker_shows_a_finished_run(finished_run: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RANK", "1")
     assert printed("train", "--resume", finished_run, "--json") == ""
