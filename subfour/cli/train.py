@@ -203,9 +203,8 @@ def _prepare_again(directory: RunDirectory, options: ResumeOptions) -> Session:
     record = DataRecord.from_json(there)
     # Without weights from elsewhere the normalisation comes from the images, and tells whether they are the same.
     elsewhere = config.from_run is not None or config.weights != "none"
-    session = _prepare(
-        config, options.output, record if elsewhere and CheckpointStore(directory.path / CHECKPOINTS).has_any() else None
-    )
+    begun = CheckpointStore(directory.path / CHECKPOINTS).has_any()
+    session = _prepare(config, options.output, record if elsewhere and begun else None)
     if session.data != record:
         raise ValueError(f"data: {session.config.data} is not what it was when {directory.path} began; bring it back")
     check_images(session, there, str(directory.path))
