@@ -71,9 +71,10 @@ def read_newest(folder: Path) -> str:
 
 
 def resume(folder: Path) -> str:
-    """Return the model file of the run when it has gone on."""
+    """Return the model of the run when it has gone on. Where its images lie and what computes it decides none of it."""
     printed("train", "--resume", str(folder / "run"))
-    return digest((folder / "run" / "model.safetensors").read_bytes())
+    trained = read_model(folder / "run" / "model.safetensors")
+    return digest(tensors_digest(trained.model.state_dict()), trained.config.digest, trained.data, trained.weight_bits)
 
 
 def read_model_file(folder: Path) -> str:
