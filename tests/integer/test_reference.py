@@ -53,13 +53,17 @@ def test_an_accumulator_that_may_leave_int32_is_refused():
         reference.accumulate(codes + 1, weight=weight, groups=1)
 
 
-@given(half=st.integers(0, 2**14), values=st.lists(st.integers(-(2**23), 2**23), min_size=1, max_size=20))
-def test_a_division_rounds_to_the_nearest_and_never_meets_a_tie(half: int, values: list[int]):
+@given(
+    half=st.integers(0, 2**14),
+    offset=st.integers(-(2**20), 2**20),
+    values=st.lists(st.integers(-(2**23), 2**23), min_size=1, max_size=20),
+)
+def test_a_division_rounds_to_the_nearest_and_never_meets_a_tie(half: int, offset: int, values: list[int]):
     """The step is odd; exactly, and in float32 as executors divide, while step times levels stays below 2^19."""
     step = 2 * half + 1
     numbers = np.array(values)
     levels = 2**TIE_BITS // step
-    found = reference.divide(numbers, step=step, qmin=-levels, qmax=levels)
+    found = reference.divide(numbers + offset, step=step, offset=offset, qmin=-levels, qmax=levels)
     quotients = [Fraction(value, step) for value in values]
     assert all(quotient.denominator % 2 for quotient in quotients)
     assert found.tolist() == [min(max(round(quotient), -levels), levels) for quotient in quotients]

@@ -142,7 +142,7 @@ def rising(value: object) -> bool:
         shares = [Fraction(share) for share in value]
     except (ValueError, ArithmeticError):
         return False
-    return shares == sorted(set(shares)) and all(0 < share < 1 for share in shares)
+    return bool(shares) and shares == sorted(set(shares)) and all(0 < share < 1 for share in shares)
 
 
 widths = Values(
@@ -153,7 +153,7 @@ widths = Values(
     many=True,
 )
 shares = Values(
-    st.lists(st.fractions(Fraction(1, 100), Fraction(99, 100)), max_size=4, unique=True).map(lambda found: tuple(sorted(found))),
+    st.lists(st.fractions(Fraction(1, 100), Fraction(99, 100)), min_size=1, max_size=4, unique=True).map(sorted).map(tuple),
     st.lists(st.sampled_from(["0", "1", "4/3", "-1/3", "1/0", "a third", "1e999999999", "1/3", "2/3"]), max_size=3),
     rising,
     of_text=Fraction,
@@ -259,9 +259,10 @@ def configs(draw: st.DrawFn) -> RunConfig:
     drawn["skip_bits"] = max(drawn["skip_bits"], drawn["activation_bits"][-1])
     if drawn["keep_phases"]:
         for name in ("weight_bits", "activation_bits"):
-            drawn[name] = tuple(bits for bits in drawn[name] for _ in range(draw(st.integers(1, 3))))
+            drawn[name] = tuple(bits for bits in drawn[name] for _ in range(draw(st.integers(1, 3)) if bits == 32 else 1))
     quantized = [bits for bits in drawn["weight_bits"] if bits != 32]
     drawn["profit.at_bits"] = draw(st.sampled_from([None, *quantized]))
+    drawn["snap"] = drawn["snap"] and QUANTIZER_PAIRS[drawn["quantizer"]].integers
     drawn["schedule.snap_epochs"] += drawn["snap"] and not drawn["schedule.snap_epochs"]
     if drawn["teacher"] in ("self", "none"):
         drawn["teacher_weights"] = "pretrained"

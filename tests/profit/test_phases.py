@@ -108,12 +108,10 @@ def test_profit_acts_at_another_width_if_asked():
 
 
 def test_any_shares_can_be_frozen():
-    """One stage each after the first; with none, sampling and one stage."""
+    """One stage each after the first."""
     shares = (Fraction(1, 8), Fraction("0.5"))
     config = RunConfig(weight_bits=(4,), activation_bits=(4,), profit=ProfitConfig(fractions=shares))
     assert rows(build_phases(config))[4:] == profit_block(4, 4, ["1/8", "1/2"])
-    config = replace(config, profit=ProfitConfig(fractions=()))
-    assert rows(build_phases(config))[4:] == profit_block(4, 4, [])
 
 
 def test_without_profit_the_same_phases_run_with_nothing_frozen():

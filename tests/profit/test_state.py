@@ -43,6 +43,7 @@ def full_state() -> RunState:
         running={"b": [1 / 3, 7, 2], "a": [0.0, 0, 0]},
         snapping={"accumulators": {"a": 7}, "largest": {"b": 1 / 3}, "positions": {}},
         rows=[{"widths": "A4W4", "raw": {"top1": 12.5}}],
+        start_top1=9.0,
         padding_top1={"before": 10.0, "after": 9.5},
         unreadable=["photos/train/cat/one.jpg"],
         metrics_size=12345,
