@@ -179,6 +179,11 @@ class RunConfig:
         return self.quantizer in ("duq", "duq-offset") and self.batchnorm == "unfused" and self.skip_bits == FLOAT_BITS
 
     @property
+    def ends_float(self) -> bool:
+        """Whether the final network is float."""
+        return self.weight_bits[-1] == self.activation_bits[-1] == FLOAT_BITS
+
+    @property
     def teaches(self) -> bool:
         """Whether a teacher has a say in the loss."""
         return self.teacher != "none" and self.distill.weight > 0 and self.method != "data-free"

@@ -8,7 +8,6 @@ from torch import nn
 from subfour.convert.equalize import equalize
 from subfour.convert.policy import make_policy
 from subfour.data.preprocess import Preprocessing
-from subfour.ops import FLOAT_BITS
 from subfour.profit.config import RunConfig
 from subfour.profit.conversion import convert_for
 from subfour.profit.data_record import DATA_FILE, DataRecord
@@ -28,10 +27,10 @@ def continued(config: RunConfig, from_run: str) -> RunConfig:
     Raises:
         ValueError: the earlier run is not finished, is of another network, or has no float network left to teach.
     """
-    earlier = _config_of(from_run)
+    earlier = config_of(from_run)
     if not (Path(from_run) / WEIGHTS_FILE).exists():
         raise ValueError(f"from: {from_run} is not finished; finish it with: subfour train --resume {from_run}")
-    was_float = ended_float(from_run)
+    was_float = earlier.ends_float
     quantization: tuple[str, ...] = () if was_float else ("quantizer", "weight_granularity", "batchnorm", "skip_bits")
     if earlier.start == "dfq" or not was_float:
         quantization = (*quantization, "start")
@@ -57,9 +56,9 @@ def continue_from(run: str, config: RunConfig, model: nn.Module, preprocessing: 
     Raises:
         ValueError: a float run padded its h-swish outputs with another value than the quantizers now asked for.
     """
-    earlier, start = _config_of(run), read_tensors(Path(run) / WEIGHTS_FILE)
+    earlier, start = config_of(run), read_tensors(Path(run) / WEIGHTS_FILE)
     pads = [rule.pad_value for rule in make_policy(model, quantizer=earlier.quantizer, padding=earlier.padding)]
-    if was_float := ended_float(run):  # it never used its quantizers, which may be others
+    if earlier.ends_float:  # it never used its quantizers, which may be others
         load_model(model, without_quantizers(start))
         if config.start != earlier.start:
             equalize(model)
@@ -68,21 +67,16 @@ def continue_from(run: str, config: RunConfig, model: nn.Module, preprocessing: 
             f"quantizer: {config.quantizer} pads h-swish outputs in another way than {earlier.quantizer}, with which {run} "
             "trained its float network; continue one of the same padding, or use --padding zero for both"
         )
-    if not was_float:
+    if not earlier.ends_float:
         load_model(model, start)
 
 
-def ended_float(run: str) -> bool:
-    """Return whether the final network of a run is float.
+def config_of(run: str) -> RunConfig:
+    """Return the configuration of a run.
 
     Raises:
         ValueError: there is no run in that folder.
     """
-    config = _config_of(run)
-    return config.weight_bits[-1] == config.activation_bits[-1] == FLOAT_BITS
-
-
-def _config_of(run: str) -> RunConfig:
     return RunConfig.from_json(_opened(run).read_json("config.json"))
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from subfour.convert.calibrate import set_bits
 from subfour.ops import FLOAT_BITS
 from subfour.profit.config import RunConfig
-from subfour.profit.continuation import TEACHER_FILE, ended_float
+from subfour.profit.continuation import TEACHER_FILE, config_of
 from subfour.profit.state import load_model, read_tensors, without_quantizers
 from subfour.profit.tensor_file import pack_tensors
 from subfour.train.average import WeightAverage
@@ -17,7 +17,7 @@ from subfour.train.distill import Teacher
 
 def float_network(config: RunConfig, average: WeightAverage) -> bytes:
     """Return the network that teaches itself, as a file: that of the quantized run this one continues, or the average."""
-    if config.from_run is not None and not ended_float(config.from_run):
+    if config.from_run is not None and not config_of(config.from_run).ends_float:
         return (Path(config.from_run) / TEACHER_FILE).read_bytes()
     return pack_tensors(without_quantizers(average.state))
 
