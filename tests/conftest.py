@@ -19,6 +19,9 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
-    """Compute with one thread, so that what is compared bit for bit was summed in one order."""
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread, in processes of their own too, so that what is compared bit for bit was summed in one order."""
     torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
