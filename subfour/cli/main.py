@@ -15,6 +15,7 @@ from urllib.error import URLError
 from rich.console import Console
 
 from subfour.cli.console import Messages, make_console
+from subfour.environment import worker_number
 from subfour.train.interruption import Terminated, WorkerLostError
 
 COMMANDS = {
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _leave(errors: Console, line: str, code: int) -> NoReturn:
     """Say why, and exit; a worker that is not the main one lets that one speak."""
-    worker = int(os.environ.get("RANK", "0"))  # of torchrun
+    worker = worker_number()
     if worker:
         time.sleep(MAIN_SPEAKS_FIRST)
     errors.print(f"subfour: {f'worker {worker}: ' if worker else ''}{line}", style="red")

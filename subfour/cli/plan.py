@@ -7,6 +7,7 @@ from subfour.cli.arguments import Switch, parse
 from subfour.cli.console import make_console, print_json
 from subfour.cli.recipe_arguments import RecipeOptions, resolved, split_recipe
 from subfour.cli.tables import print_table
+from subfour.models.zoo import check_known
 from subfour.profit.continuation import continued
 from subfour.profit.phases import build_phases
 
@@ -27,6 +28,7 @@ def run(arguments: Sequence[str]) -> None:
     config = resolved(options.config, recipe)
     if config.from_run is not None:
         config = continued(config, config.from_run)
+    check_known(config.model)
     phases = build_phases(config)
     if options.json:
         print_json([phase.to_json() for phase in phases])

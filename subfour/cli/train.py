@@ -1,6 +1,5 @@
 """`subfour train RECIPE [options]` and `subfour train --resume RUN`."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from subfour.cli.observers import Observers
 from subfour.cli.recipe_arguments import RecipeOptions, resolved, split_recipe
 from subfour.cli.summary import print_summary
 from subfour.cli.tensorboard import TensorBoard
-from subfour.environment import ENVIRONMENT_FILE, environment, note_resumption
+from subfour.environment import ENVIRONMENT_FILE, environment, note_resumption, worker_number
 from subfour.profit.config import RunConfig
 from subfour.profit.continuation import continued
 from subfour.profit.data_free import quantize_without_data
@@ -164,7 +163,7 @@ def _resume(arguments: Sequence[str]) -> None:
         raise ValueError(f"{error} (a run that goes on keeps its own recipe and options)") from None
     directory = RunDirectory.open(options.resume)
     if (directory.path / RESULT_FILE).exists():
-        if int(os.environ.get("RANK", "0")):  # of torchrun: the main worker shows it
+        if worker_number():  # the main one shows it
             return
         console = _console(options.output)
         console.print(f"{directory.path} is finished; nothing is left to train.")

@@ -114,9 +114,8 @@ def build_model(
 
 def _build(name: str, num_classes: int, architecture: Architecture) -> nn.Module:
     """Return the network with random weights and its own strides."""
+    check_known(name)
     family, _, network = name.partition("/")
-    if network not in _known_networks(family):
-        raise ValueError(unknown_network(name))
     width = architecture.width
     dropout = {} if architecture.dropout is None else {"dropout": architecture.dropout}
     model: nn.Module
@@ -161,6 +160,17 @@ def _known_networks(family: str) -> Collection[str]:
 
         return [*timm.list_models(), *timm.list_pretrained()]
     return ()
+
+
+def check_known(name: str) -> None:
+    """Raise ValueError unless there is a network of this name.
+
+    Args:
+        name: as `build_model` takes it.
+    """
+    family, _, network = name.partition("/")
+    if network not in _known_networks(family):
+        raise ValueError(unknown_network(name))
 
 
 def unknown_network(name: str) -> str:

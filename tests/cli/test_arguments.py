@@ -124,6 +124,11 @@ def test_an_unknown_recipe_suggests_the_near_one():
     assert error("train", "imagenet-mobilenetv2").endswith("did you mean imagenet-mobilenet-v2?")
 
 
+def test_a_plan_is_of_a_network_that_exists() -> None:
+    line = error("plan", "digits", "--model", "torchvision/mobilnet_v2")
+    assert line.startswith("model: 'torchvision/mobilnet_v2' is not known; did you mean torchvision/mobilenet_v2")
+
+
 @pytest.mark.parametrize("words", [[], ["--json", "digits"]])
 def test_the_recipe_comes_first(words: list[str]):
     assert error("plan", *words).startswith(
