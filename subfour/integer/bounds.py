@@ -63,10 +63,14 @@ def accumulator_reach(program: Program) -> dict[str, Reach]:
             case Flatten():
                 codes[operation.name] = codes[operation.inputs[0]]
             case Layer():
-                ends = [operation.codes.double().flatten(1) * end for end in codes[operation.inputs[0]]]
-                lowest, highest = torch.minimum(*ends), torch.maximum(*ends)
-                # Not below 0: a border is code 0, and partial sums begin there.
-                found = Reach(lowest.clamp(max=0).sum(dim=1), highest.clamp(min=0).sum(dim=1))
+                lowest, highest = codes[operation.inputs[0]]
+                weights = operation.codes.flatten(1)
+                positive, negative = (
+                    part.sum(dim=1, dtype=torch.float64) for part in (weights.clamp(min=0), weights.clamp(max=0))
+                )
+                # Not beyond 0 on either side: a border is code 0, and partial sums begin there.
+                lowest, highest = min(lowest, 0), max(highest, 0)
+                found = Reach(negative * highest + positive * lowest, positive * highest + negative * lowest)
                 if (largest := int(found.magnitude.max())) > INT32:
                     raise ValueError(f"{operation.name}: its accumulators may reach {largest}, beyond int32; use fewer bits")
                 reach[operation.name] = found

@@ -22,6 +22,7 @@ from math import ceil, floor, inf, log2
 import torch
 from torch import Tensor
 
+from subfour.integer.bounds import accumulator_reach
 from subfour.integer.grids import (
     CODE_BITS,
     FINE_MULTIPLIER,
@@ -133,6 +134,7 @@ class _Snapper:
     def __init__(self, program: Program, snapping: Snapping) -> None:
         self.program, self.snapping = program, snapping
         self.structure = Structure(program)
+        self.reach = accumulator_reach(program)
         self.skip_units: dict[str, float] = {}
         """Integers per 1 on skip paths, by name."""
         for chain in self.structure.chains:
@@ -164,9 +166,14 @@ class _Snapper:
         return 2.0 ** floor(log2(min(limits)))
 
     def _most_units(self, layer: Layer) -> float:
-        """Return how many integers per 1 keep a layer's products and sums exact."""
-        extent = float(layer.multiplier.detach().max()) * self.snapping.accumulators[layer.name]
-        return LARGEST_INTEGER / (HEADROOM * max(extent, float(layer.addend.detach().abs().max()), 1e-6))
+        """Return how many integers per 1 keep a layer's products and sums exact.
+
+        Channel by channel: where hardly anything happens batch norm has made a large multiplier for small accumulators, and
+        together with the largest accumulator of another channel it would leave all others multipliers of 1 or 2.
+        """
+        accumulators = self.reach[layer.name].magnitude.clamp(max=HEADROOM * self.snapping.accumulators[layer.name])
+        extent = layer.multiplier.detach() * accumulators + layer.addend.detach().abs()
+        return LARGEST_INTEGER / max(float(extent.max()), 1e-6)
 
     def _rewritten(self, operation: Operation) -> list[Operation]:
         match operation:

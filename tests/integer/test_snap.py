@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from subfour.integer.bounds import bounds
 from subfour.integer.build import build_program
 from subfour.integer.execute import accumulate, compute, execute
-from subfour.integer.grids import EXACT_BITS, LARGEST_CUT, TIE_BITS
+from subfour.integer.grids import EXACT_BITS, FINE_MULTIPLIER, LARGEST_CUT, TIE_BITS
 from subfour.integer.measure import measure
 from subfour.integer.program import (
     IMAGE,
@@ -23,6 +24,7 @@ from subfour.integer.program import (
     Program,
     Quantize,
 )
+from subfour.integer.settle import settle
 from subfour.integer.snap import _Snapper, coarse_layers, snap
 from subfour.quantizers import QuantizerName
 from tests.integer.programs import FEW, NETWORKS, PREPROCESSING, codes_of, normed, random_pixels, stock_programs
@@ -178,6 +180,22 @@ def test_rounded_multipliers_are_felt_at_eight_bits_only(bits: int, felt: bool):
     assert bool(coarse_layers(programs.snapped, programs.snapping)) == felt
     for before, after in zip(of_kind(programs.built, Layer), of_kind(programs.snapped, Layer), strict=True):
         assert (after.multiplier[before.multiplier > 0] > 0).all(), before.name
+
+
+def test_a_channel_where_hardly_anything_happens_leaves_the_others_their_bits():
+    """Batch norm scales it up as far as its deviation is small: with the largest accumulator its product would leave float32."""
+    torch.manual_seed(0)
+    model = normed(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU6(), nn.Conv2d(8, 4, 1))
+    norm = model[1]
+    with torch.no_grad():
+        model[0].weight[0] *= 0.01
+        norm.running_var[0] = 1e-4 * norm.running_var[1]
+    program = build_program(quantized(model, 4), PREPROCESSING, dtype=torch.float64)
+    snapping = measure(program, [random_pixels(16)])
+    first = of_kind(snap(program, snapping), Layer)[0]
+    assert first.multiplier[0] > 50 * first.multiplier[1:].max()
+    assert first.multiplier[1:].min() > FINE_MULTIPLIER
+    assert bounds(settle(snap(program, snapping), snapping), snapping)[first.name].proven
 
 
 def test_sums_that_do_not_hang_together_have_units_of_their_own():
