@@ -4,7 +4,8 @@ python benchmarks/bench_parallel.py [--out DIR]
 
 The digits recipe at one width, with each of its kinds of phases. One worker is what the others are compared with: layers frozen,
 accuracy, and the training loss epoch by epoch. Training magnifies the order of sums; by how much, one worker with two threads
-shows, where nothing else differs. The two hosts are namespaces joined by a pair of virtual cables; each runs
+shows, where nothing else differs. Before it has, after one epoch of sampling that all begin with the same trained network, the
+freeze order must be the same. The two hosts are namespaces joined by a pair of virtual cables; each runs
 `torchrun --nnodes 2`, as a cluster would, and they share a file system. The worker of the second one is killed with SIGKILL on
 the way, the time until both hosts have stopped is taken, and the run resumes; it must end bit for bit like two workers on one
 machine. Needs root, and iproute2.
@@ -43,6 +44,11 @@ HOSTS = {"subfour-a": "10.77.0.1", "subfour-b": "10.77.0.2"}
 """Network namespace -> its address."""
 
 PORT = 29477
+
+SAMPLING = shlex.split(
+    "digits --weight-bits 3 --activation-bits 4 --schedule.finetune-epochs 0 --schedule.stabilize-epochs 0 --no-snap"
+)
+"""One epoch, in which the freeze order is measured."""
 
 KILLED_AFTER = 5
 """Epochs."""
@@ -106,6 +112,13 @@ def on_two_hosts(run: Path, words: Sequence[str], kill_after: int | None) -> tup
     return said, stopped
 
 
+def train(run: Path, words: Sequence[str], workers: int, threads: int = 1) -> None:
+    """Train on this host, unless the run is finished already."""
+    if not (run / "result.json").exists():
+        command = [sys.executable, "-m", "subfour", "train", *words, "--out", str(run), "--workers", str(workers)]
+        subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": str(threads)}, check=True)
+
+
 def children(process: int) -> list[int]:
     """Return the processes that a process has started."""
     return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
@@ -124,7 +137,7 @@ def compared(run: Path, alone: Path) -> dict[str, Any]:
         "threads": result["threads"],
         "seconds": round(result["seconds"]),
         "first_epoch_loss_difference": f"{apart[0]:.1e}",
-        "float_phase_loss_difference": f"{max(in_float):.1e}",
+        "float_phase_loss_difference": f"{max(in_float):.1e}" if in_float else "",
         "all_phases_loss_difference": f"{max(apart):.1e}",
         "same_freeze_order": orders[0] == orders[1],
         "same_layers_frozen": frozen[0] == frozen[1],
@@ -145,12 +158,15 @@ def main() -> None:
     options = parser.parse_args()
     work = options.out or Path(tempfile.mkdtemp())
     rows: list[dict[str, Any]] = []
+    alone = work / "workers-1"
     for workers, threads in ((1, 1), (1, 2), (2, 1), (4, 1)):
         run = work / (f"workers-{workers}" if threads == 1 else f"threads-{threads}")
-        if not (run / "result.json").exists():
-            command = [sys.executable, "-m", "subfour", "train", *RECIPE, "--out", str(run), "--workers", str(workers)]
-            subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": str(threads)}, check=True)
-        rows.append({"launch": "--workers", "hosts": 1, **compared(run, work / "workers-1")})
+        train(run, RECIPE, workers, threads)
+        rows.append({"launch": "--workers", "hosts": 1, **compared(run, alone)})
+    for workers in (1, 2, 4):
+        run = work / f"sampling-{workers}"
+        train(run, [*SAMPLING, "--from", str(alone)], workers)
+        rows.append({"launch": "--workers, one epoch of sampling", "hosts": 1, **compared(run, work / "sampling-1")})
     run = work / "two-hosts"
     shutil.rmtree(run, ignore_errors=True)
     with two_hosts():
@@ -158,9 +174,10 @@ def main() -> None:
         print("\n".join(line for text in said for line in text.splitlines() if "subfour: " in line))
         on_two_hosts(run, ["--resume", str(run)], None)
     killed = {"seconds_to_stop_after_a_kill": f"{stopped:.1f}", "same_bits_as_on_one_host": same_weights(run, work / "workers-2")}
-    rows.append({"launch": "torchrun --nnodes 2", "hosts": 2, **compared(run, work / "workers-1"), **killed})
+    rows.append({"launch": "torchrun --nnodes 2", "hosts": 2, **compared(run, alone), **killed})
     shared = provenance()
-    write_rows(TOTALS, [*shared, *rows[-1]], [shared | row for row in rows])
+    columns = list(dict.fromkeys([*shared, *(column for row in rows for column in row)]))
+    write_rows(TOTALS, columns, [shared | row for row in rows])
     print(json.dumps(rows, indent=2))
 
 

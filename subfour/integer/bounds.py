@@ -65,9 +65,8 @@ def accumulator_reach(program: Program) -> dict[str, Reach]:
             case Layer():
                 lowest, highest = codes[operation.inputs[0]]
                 weights = operation.codes.flatten(1)
-                positive, negative = (
-                    part.sum(dim=1, dtype=torch.float64) for part in (weights.clamp(min=0), weights.clamp(max=0))
-                )
+                positive = weights.clamp(min=0).sum(dim=1, dtype=torch.float64)
+                negative = weights.clamp(max=0).sum(dim=1, dtype=torch.float64)
                 # Not beyond 0 on either side: a border is code 0, and partial sums begin there.
                 lowest, highest = min(lowest, 0), max(highest, 0)
                 found = Reach(negative * highest + positive * lowest, positive * highest + negative * lowest)
