@@ -4,8 +4,8 @@ python benchmarks/bench_parallel.py [--out DIR]
 
 The digits recipe at one width, with each of its kinds of phases. One worker is what the others are compared with: layers frozen,
 accuracy, and the training loss epoch by epoch. Training magnifies the order of sums; by how much, one worker with two threads
-shows, where nothing else differs. Before it has, after one epoch of sampling that all begin with the same trained network, the
-freeze order must be the same. The two hosts are namespaces joined by a pair of virtual cables; each runs
+shows, where nothing else differs. Codes of activations magnify it at once: one that rounds the other way changes a fifth of those
+behind it. So the freeze order is compared after a few steps, too, with weights alone in codes. The two hosts are namespaces joined by a pair of virtual cables; each runs
 `torchrun --nnodes 2`, as a cluster would, and they share a file system. The worker of the second one is killed with SIGKILL on
 the way, the time until both hosts have stopped is taken, and the run resumes; it must end bit for bit like two workers on one
 machine. Needs root, and iproute2.
@@ -45,10 +45,11 @@ HOSTS = {"subfour-a": "10.77.0.1", "subfour-b": "10.77.0.2"}
 
 PORT = 29477
 
-SAMPLING = shlex.split(
-    "digits --weight-bits 3 --activation-bits 4 --schedule.finetune-epochs 0 --schedule.stabilize-epochs 0 --no-snap"
+FEW_STEPS = shlex.split(
+    "digits --weight-bits 4 --activation-bits 32 --schedule.float-epochs 1 --schedule.finetune-epochs 0 --no-snap "
+    "--schedule.stabilize-epochs 0 --schedule.sample-epochs 1 --schedule.max-steps 8 --loading.workers 0"
 )
-"""One epoch, in which the freeze order is measured."""
+"""In float, then sampling: the freeze order before training has magnified anything."""
 
 KILLED_AFTER = 5
 """Epochs."""
@@ -112,7 +113,13 @@ def on_two_hosts(run: Path, words: Sequence[str], kill_after: int | None) -> tup
     return said, stopped
 
 
-def train(run: Path, words: Sequence[str], workers: int, threads: int = 1) -> None:
+def folder(work: Path, words: Sequence[str], workers: int, threads: int) -> Path:
+    """Return where a run lies."""
+    name = f"workers-{workers}" if threads == 1 else f"threads-{threads}"
+    return work / (name if words == RECIPE else f"few-steps-{name}")
+
+
+def train(run: Path, words: Sequence[str], workers: int, threads: int) -> None:
     """Train on this host, unless the run is finished already."""
     if not (run / "result.json").exists():
         command = [sys.executable, "-m", "subfour", "train", *words, "--out", str(run), "--workers", str(workers)]
@@ -158,23 +165,22 @@ def main() -> None:
     options = parser.parse_args()
     work = options.out or Path(tempfile.mkdtemp())
     rows: list[dict[str, Any]] = []
-    alone = work / "workers-1"
-    for workers, threads in ((1, 1), (1, 2), (2, 1), (4, 1)):
-        run = work / (f"workers-{workers}" if threads == 1 else f"threads-{threads}")
-        train(run, RECIPE, workers, threads)
-        rows.append({"launch": "--workers", "hosts": 1, **compared(run, alone)})
-    for workers in (1, 2, 4):
-        run = work / f"sampling-{workers}"
-        train(run, [*SAMPLING, "--from", str(alone)], workers)
-        rows.append({"launch": "--workers, one epoch of sampling", "hosts": 1, **compared(run, work / "sampling-1")})
+    for launch, words in (("--workers", RECIPE), ("--workers, 8 steps", FEW_STEPS)):
+        for workers, threads in ((1, 1), (1, 2), (2, 1), (4, 1)):
+            run = folder(work, words, workers, threads)
+            train(run, words, workers, threads)
+            rows.append({"launch": launch, "hosts": 1, **compared(run, folder(work, words, 1, 1))})
     run = work / "two-hosts"
     shutil.rmtree(run, ignore_errors=True)
     with two_hosts():
         said, stopped = on_two_hosts(run, [*RECIPE, "--out", str(run)], KILLED_AFTER)
         print("\n".join(line for text in said for line in text.splitlines() if "subfour: " in line))
         on_two_hosts(run, ["--resume", str(run)], None)
-    killed = {"seconds_to_stop_after_a_kill": f"{stopped:.1f}", "same_bits_as_on_one_host": same_weights(run, work / "workers-2")}
-    rows.append({"launch": "torchrun --nnodes 2", "hosts": 2, **compared(run, alone), **killed})
+    killed = {
+        "seconds_to_stop_after_a_kill": f"{stopped:.1f}",
+        "same_bits_as_on_one_host": same_weights(run, folder(work, RECIPE, 2, 1)),
+    }
+    rows.append({"launch": "torchrun --nnodes 2", "hosts": 2, **compared(run, folder(work, RECIPE, 1, 1)), **killed})
     shared = provenance()
     columns = list(dict.fromkeys([*shared, *(column for row in rows for column in row)]))
     write_rows(TOTALS, columns, [shared | row for row in rows])
