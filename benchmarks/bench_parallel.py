@@ -5,10 +5,11 @@ python benchmarks/bench_parallel.py [--out DIR]
 The digits recipe at one width, with each of its kinds of phases. One worker is what the others are compared with: layers frozen,
 accuracy, and the training loss epoch by epoch. Training magnifies the order of sums; by how much, one worker with two threads
 shows, where nothing else differs. Codes of activations magnify it at once: one that rounds the other way changes a fifth of those
-behind it. So the freeze order is compared after a few steps, too, with weights alone in codes. The two hosts are namespaces joined by a pair of virtual cables; each runs
-`torchrun --nnodes 2`, as a cluster would, and they share a file system. The worker of the second one is killed with SIGKILL on
-the way, the time until both hosts have stopped is taken, and the run resumes; it must end bit for bit like two workers on one
-machine. Needs root, and iproute2.
+behind it. So the freeze order is compared after a few steps, too, with weights alone in codes.
+
+The two hosts are namespaces joined by a pair of virtual cables; each runs `torchrun --nnodes 2`, as a cluster would, and they
+share a file system. The worker of the second one is killed with SIGKILL on the way, the time until both hosts have stopped is
+taken, and the run resumes; it must end bit for bit like two workers on one machine. Needs root, and iproute2.
 """
 
 import argparse
