@@ -113,7 +113,7 @@ def float_top1(rows: list[dict[str, str]], runs: dict[str, list[dict[str, str]]]
         trained_on = runs.get(f"{rows[0]['name']}{CONTROL}", [])
         return max((row["top1"] for row in (rows[0], *trained_on) if row["widths"] == "A32W32"), key=float)
     words = shlex.split(rows[0]["command"])
-    before = words[words.index("--from") + 1] if "--from" in words else ""
+    before = Path(words[words.index("--from") + 1]).name if "--from" in words else ""
     return float_top1(runs[before], runs) if before in runs else ""
 
 
