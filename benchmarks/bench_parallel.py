@@ -145,7 +145,7 @@ def compared(run: Path, alone: Path) -> dict[str, Any]:
         "threads": result["threads"],
         "seconds": round(result["seconds"]),
         "first_epoch_loss_difference": f"{apart[0]:.1e}",
-        "float_phase_loss_difference": f"{max(in_float):.1e}" if in_float else "",
+        "float_phase_loss_difference": f"{max(in_float):.1e}",
         "all_phases_loss_difference": f"{max(apart):.1e}",
         "same_freeze_order": orders[0] == orders[1],
         "same_layers_frozen": frozen[0] == frozen[1],

@@ -40,11 +40,6 @@ def environment() -> dict[str, JSON]:
     }
 
 
-def worker_number() -> int:
-    """Return which of the workers that torchrun has started this process is; 0, as the main one, where it has started none."""
-    return int(os.environ.get("RANK", "0"))
-
-
 def note_resumption(run: RunDirectory) -> None:
     """Add to environment.json in what environment the run goes on, which may be another commit or machine."""
     known = run.read_json(ENVIRONMENT_FILE)

@@ -15,7 +15,6 @@ from urllib.error import URLError
 from rich.console import Console
 
 from subfour.cli.console import Messages, make_console
-from subfour.environment import worker_number
 from subfour.train.interruption import Terminated, WorkerLostError
 
 COMMANDS = {
@@ -65,6 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "RANK" in os.environ and STARTED in os.environ:
             sys.exit(code)
         _leave(errors, "; ".join([*words, *stop.args]), code)
+
+
+def worker_number() -> int:
+    """Return which of the workers that torchrun has started this process is; 0, as the main one, where it has started none."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def _leave(errors: Console, line: str, code: int) -> NoReturn:

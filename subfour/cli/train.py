@@ -15,11 +15,12 @@ from subfour.cli.arguments import Switch, parse
 from subfour.cli.console import make_console, print_json
 from subfour.cli.display import ProgressDisplay
 from subfour.cli.launch import Launch, how_to_resume, start_workers
+from subfour.cli.main import worker_number
 from subfour.cli.observers import Observers
 from subfour.cli.recipe_arguments import RecipeOptions, resolved, split_recipe
 from subfour.cli.summary import print_summary
 from subfour.cli.tensorboard import TensorBoard
-from subfour.environment import ENVIRONMENT_FILE, environment, note_resumption, worker_number
+from subfour.environment import ENVIRONMENT_FILE, environment, note_resumption
 from subfour.profit.config import RunConfig
 from subfour.profit.continuation import continued
 from subfour.profit.data_free import quantize_without_data

@@ -63,12 +63,12 @@ def accumulator_reach(program: Program) -> dict[str, Reach]:
             case Flatten():
                 codes[operation.name] = codes[operation.inputs[0]]
             case Layer():
-                lowest, highest = codes[operation.inputs[0]]
+                first, last = codes[operation.inputs[0]]
+                # Not beyond 0 on either side: a border is code 0, and partial sums begin there.
+                lowest, highest = min(first, 0), max(last, 0)
                 weights = operation.codes.flatten(1)
                 positive = weights.clamp(min=0).sum(dim=1, dtype=torch.float64)
                 negative = weights.clamp(max=0).sum(dim=1, dtype=torch.float64)
-                # Not beyond 0 on either side: a border is code 0, and partial sums begin there.
-                lowest, highest = min(lowest, 0), max(highest, 0)
                 found = Reach(negative * highest + positive * lowest, positive * highest + negative * lowest)
                 if (largest := int(found.magnitude.max())) > INT32:
                     raise ValueError(f"{operation.name}: its accumulators may reach {largest}, beyond int32; use fewer bits")

@@ -192,10 +192,11 @@ def test_a_channel_where_hardly_anything_happens_leaves_the_others_their_bits():
         norm.running_var[0] = 1e-4 * norm.running_var[1]
     program = build_program(quantized(model, 4), PREPROCESSING, dtype=torch.float64)
     snapping = measure(program, [random_pixels(16)])
-    first = of_kind(snap(program, snapping), Layer)[0]
+    snapped = snap(program, snapping)
+    first = of_kind(snapped, Layer)[0]
     assert first.multiplier[0] > 50 * first.multiplier[1:].max()
     assert first.multiplier[1:].min() > FINE_MULTIPLIER
-    assert bounds(settle(snap(program, snapping), snapping), snapping)[first.name].proven
+    assert bounds(settle(snapped, snapping), snapping)[first.name].proven
 
 
 def test_sums_that_do_not_hang_together_have_units_of_their_own():
