@@ -2,7 +2,7 @@
 
 python benchmarks/bench_growth.py [--repeats 7] [--out FILE.csv] [--figure FILE.svg]
 
-MobileNet-v2 with 1,000 classes around one base, W4A4 on the folded engine beside float32, one thread; one thing varies at a time.
+MobileNet-v2 with 1,000 classes around one base, W4A4 on both fast engines beside float32, one thread; one thing varies at a time.
 Depth repeats the blocks of each stage: 1 is the stock network. `training_step.py` says how numbers are taken. An exponent is the
 slope of the logarithms, by least squares: 1 is growth in proportion, 2 with the square. Resolution counts the side in pixels.
 """
@@ -19,7 +19,7 @@ import torch
 from matplotlib.axes import Axes
 from table import provenance, write_rows
 from torchvision.models import MobileNetV2
-from training_step import CLASSES, FLOAT, FOLDED, Variant, megabytes, random_batch, timed, variant
+from training_step import CLASSES, COMPILED, FLOAT, FOLDED, Memory, Variant, memory, random_batch, timed, variant
 
 from subfour.analysis.figures.style import figure_style, grid, plain_numbers, series_colour, svg_file
 from subfour.train.allocator import keep_freed_memory
@@ -48,7 +48,7 @@ AXES: dict[str, tuple[float, ...]] = {
 QUANTITIES = {"milliseconds": "step, ms", "saved_mb": "kept, MB", "peak_mb": "peak, MB"}
 """Column -> what a figure calls it."""
 
-VARIANTS = (FLOAT, FOLDED)
+VARIANTS = (FLOAT, FOLDED, COMPILED)
 
 COLUMNS = ["varies", "value", "variant", *QUANTITIES, "ratio", *(f"{name}_exponent" for name in QUANTITIES)]
 COLUMNS += [*("batch", "resolution", "width", "depth", "repeats", "date", "cpu", "torch", "commit")]
@@ -72,14 +72,14 @@ def sizes_along(varies: str) -> dict[float, Size]:
     return {value: replace(Size(), **{varies: value}) for value in AXES[varies]}
 
 
-def rows_of(varies: str, memory: dict[tuple[str, Size], tuple[float, float]], repeats: int) -> list[dict[str, Any]]:
+def rows_of(varies: str, needed: dict[tuple[str, Size], Memory], repeats: int) -> list[dict[str, Any]]:
     """Return a row per value and variant."""
     rows: list[dict[str, Any]] = []
     for value, size in sizes_along(varies).items():
         taken = timed({name: build(name, size) for name in VARIANTS}, 1, repeats)
         for name, (seconds, ratio) in taken.items():
-            saved, peak = memory[name, size]
-            costs = {"milliseconds": 1000 * seconds, "saved_mb": saved, "peak_mb": peak}
+            found = needed[name, size]
+            costs = {"milliseconds": 1000 * seconds, "saved_mb": found.saved, "peak_mb": found.peak}
             rows.append({"varies": varies, "value": value, "variant": name, "ratio": f"{ratio:.3f}"} | costs | vars(size))
     for name in VARIANTS:
         of_variant = [row for row in rows if row["variant"] == name]
@@ -109,8 +109,7 @@ def _draw(axis: Axes, rows: list[dict[str, Any]], varies: str, quantity: str) ->
         x, y = [row["value"] for row in of_variant], [row[quantity] for row in of_variant]
         slope = of_variant[0][f"{quantity}_exponent"]
         axis.plot(x, y, marker="o", markersize=3, linewidth=0.8, color=series_colour(index), label=name)
-        vertical = "bottom" if index else "top"
-        axis.text(0.98, 0.12, f"^{slope}", transform=axis.transAxes, color=series_colour(index), ha="right", va=vertical)
+        axis.text(0.98, 0.04 + 0.11 * index, f"^{slope}", transform=axis.transAxes, color=series_colour(index), ha="right")
     axis.set_xticks(AXES[varies], [f"{value:g}" for value in AXES[varies]], fontsize=6.5)
     plain_numbers(axis.yaxis)
     axis.minorticks_off()
@@ -124,12 +123,12 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
     sizes = dict.fromkeys(size for varies in AXES for size in sizes_along(varies).values())
-    memory = {(name, size): megabytes(partial(build, name, size)) for size in sizes for name in VARIANTS}
+    needed = {(name, size): memory(partial(build, name, size)) for size in sizes for name in VARIANTS}
     keep_freed_memory()
     shared = {"repeats": options.repeats, "torch": torch.__version__, **provenance()}
     rows: list[dict[str, Any]] = []
     for varies in AXES:
-        of_axis = rows_of(varies, memory, options.repeats)
+        of_axis = rows_of(varies, needed, options.repeats)
         rows += of_axis
         for row in of_axis:
             shown = [f"{row[quantity]:.1f} ^{row[f'{quantity}_exponent']}" for quantity in QUANTITIES]

@@ -24,8 +24,9 @@ from training_step import (
     FOLDED,
     PLAIN,
     SAMPLING,
+    Memory,
     Variant,
-    megabytes,
+    memory,
     random_batch,
     timed,
     trained,
@@ -42,7 +43,7 @@ SETTINGS = [
 SIBLING = "another process used the sibling hyperthread all the time"
 COLUMNS = [
     *("network", "image_size", "batch", "threads", "malloc", "variant", "milliseconds", "ratio", "saved_mb", "saved_ratio"),
-    *("peak_mb", "peak_ratio", "repeats", "date", "cpu", "torch", "commit", "load", "note"),
+    *("peak_mb", "peak_ratio", "resident_mb", "resident_ratio", "repeats", "date", "cpu", "torch", "commit", "load", "note"),
 ]
 
 
@@ -59,17 +60,16 @@ def build(name: str, setting: tuple[str, int, int]) -> Variant:
 
 def memory_of(setting: tuple[str, int, int], names: list[str]) -> dict[str, dict[str, str]]:
     """Return the memory columns of every variant."""
-    measured = {name: megabytes(partial(build, name, setting)) for name in names}
-    float_saved, float_peak = measured[FLOAT]
-    return {
-        name: {
-            "saved_mb": f"{saved:.1f}",
-            "saved_ratio": f"{saved / float_saved:.3f}",
-            "peak_mb": f"{peak:.0f}",
-            "peak_ratio": f"{peak / float_peak:.3f}",
-        }
-        for name, (saved, peak) in measured.items()
-    }
+    measured = {name: memory(partial(build, name, setting)) for name in names}
+    columns = {}
+    for name, found in measured.items():
+        ratios = zip(Memory._fields, found, measured[FLOAT], strict=True)
+        columns[name] = {key: value for kind, mb, of_float in ratios for key, value in _memory_columns(kind, mb, of_float)}
+    return columns
+
+
+def _memory_columns(kind: str, mb: float, of_float: float) -> list[tuple[str, str]]:
+    return [(f"{kind}_mb", f"{mb:.1f}"), (f"{kind}_ratio", f"{mb / of_float:.3f}")]
 
 
 def times_of(setting: tuple[str, int, int], names: list[str], threads: int, repeats: int) -> dict[str, dict[str, str]]:
@@ -99,7 +99,7 @@ def main() -> None:
     others = [FLOAT_COMPILED, FLOAT_BF16] if options.float_variants else []
     names = [FLOAT, FOLDED, COMPILED, PLAIN, SAMPLING, *rivals, *others]
     # First, from a process that has computed nothing: a child inherits what its parent keeps.
-    memory = {number: {} if options.no_memory else memory_of(SETTINGS[number], names) for number in options.settings}
+    columns = {number: {} if options.no_memory else memory_of(SETTINGS[number], names) for number in options.settings}
     if not options.default_malloc:
         keep_freed_memory()
     shared = {
@@ -116,7 +116,7 @@ def main() -> None:
         for threads in options.threads:
             for name, times in times_of(setting, names, threads, options.repeats).items():
                 load = {"load": round(os.getloadavg()[0], 1)}
-                rows.append(shared | place | load | {"threads": threads, "variant": name} | times | memory[number].get(name, {}))
+                rows.append(shared | place | load | {"threads": threads, "variant": name} | times | columns[number].get(name, {}))
                 shown = (rows[-1].get(key, "") for key in ("milliseconds", "ratio", "saved_ratio", "peak_ratio"))
                 print(
                     f"{setting[0]:32} {setting[1]:3} px  {threads} threads  {name:36}",

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from saved_memory import saved_bytes
+from saved_memory import peak_bytes, saved_bytes
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's name)
 
@@ -78,33 +79,45 @@ def variant(model: nn.Module, name: str, images: Tensor, labels: Tensor) -> Vari
 
 def trained(network: nn.Module, name: str, images: Tensor, labels: Tensor) -> Variant:
     """Return a network that trains by SGD with momentum."""
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, nesterov=True)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, nesterov=True, fused=True)
     network.train()
     if name == FLOAT_COMPILED:
         network.compile()
     return Variant(network, optimizer, images, labels, bf16=name == FLOAT_BF16)
 
 
-def megabytes(build: Callable[[], Variant]) -> tuple[float, float]:
-    """Return the memory of a variant, (kept for backward, peak), from a process of its own with the system's malloc.
+class Memory(NamedTuple):
+    """What a training step needs, in MB."""
 
-    The peak is the largest resident set during three steps over that of the process before it had a network. Call it before
-    this process has computed anything: a child inherits what its parent keeps.
+    saved: float
+    """Kept for backward."""
+    peak: float
+    """The most that tensors take at one time: weights, gradients, momentum, activations."""
+    resident: float
+    """The process at its largest, over what it was before it had a network: libraries and malloc's own included."""
+
+
+def memory(build: Callable[[], Variant]) -> Memory:
+    """Return the memory of a variant, from a process of its own with the system's malloc.
+
+    Call it before this process has computed anything: a child inherits what its parent keeps.
     """
     with multiprocessing.get_context("fork").Pool(1) as pool:
-        return pool.apply(_megabytes, (build,))
+        return pool.apply(_memory, (build,))
 
 
-def _megabytes(build: Callable[[], Variant]) -> tuple[float, float]:
+def _memory(build: Callable[[], Variant]) -> Memory:
     torch.set_num_threads(1)
+    compiled_operations()  # loading the library, and torch's loader, is no part of any network's memory
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     built = build()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    Path("/proc/self/clear_refs").write_text("5")  # the largest counts from here
     for _ in range(3):
         built.step()
-    peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1e3
-    saved = saved_bytes(built.loss, built.network, built.images) / 1e6
-    return saved, peak - pages * resource.getpagesize() / 1e6
+    largest = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1e3
+    saved = saved_bytes(built.loss, built.network, built.images)
+    peak = peak_bytes(built.step, built.network, built.optimizer)
+    return Memory(saved / 1e6, peak / 1e6, (largest - pages * resource.getpagesize()) / 1e6)
 
 
 def timed(variants: Mapping[str, Variant], threads: int, repeats: int) -> dict[str, tuple[float, float]]:

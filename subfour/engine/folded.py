@@ -31,13 +31,19 @@ class Operations(NamedTuple):
     """What a twin computes with: functions of torch, or kernels that compute the same (`compiled.py`)."""
 
     codes_of: Callable[[Tensor, Tensor, Tensor, Statistics, Behind], Tensor]
-    scaled_weight: Callable[[Tensor, QuantParams, Tensor], Tensor]
+    quantized_layer: Callable[["CodesLayer", Tensor, QuantParams], Tensor]
+    """A layer's output from what enters it, with the constants of its weight quantizer."""
     quantize: Callable[[Tensor, QuantParams], Tensor]
     """Values to codes."""
     gated_codes: GatedCodes
 
 
-TORCH = Operations(codes_of, scaled_weight, quantize_ste, gated_codes)
+def quantized_layer(layer: "CodesLayer", inputs: Tensor, params: QuantParams) -> Tensor:
+    """Return what a layer makes of what enters it; see the head of this file."""
+    return layer.computed(layer.quantized_input(inputs), scaled_weight(layer.weight, params, layer.input_params.scale))
+
+
+TORCH = Operations(codes_of, quantized_layer, quantize_ste, gated_codes)
 
 
 def folded_network(model: nn.Module, operations: Operations = TORCH) -> nn.Module:
@@ -99,21 +105,25 @@ class CodesLayer(QuantLayer):
 
     def apply_weight(self, inputs: Tensor, weight: Tensor) -> Tensor:
         """Compute on codes, with a weight, what the layer computes on the values that they stand for."""
-        return self._computed(inputs, weight * self.input_params.scale)
+        return self.computed(inputs, weight * self.input_params.scale)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Compute the quantized layer."""
-        codes, params = self.quantized_input(inputs), self.weight_params
+        params = self.weight_params
         if params is None:
-            return self.apply_weight(codes, self.weight)
-        return self._computed(codes, self.operations.scaled_weight(self.weight, params, self.input_params.scale))
+            return self.apply_weight(self.quantized_input(inputs), self.weight)
+        return self.operations.quantized_layer(self, inputs, params)
 
-    def _computed(self, codes: Tensor, weight: Tensor) -> Tensor:
+    @property
+    def normalized(self) -> bool:
+        """Whether a batch norm takes out again what all images have in common."""
+        return any(norm.training for norm in self.norm_after)
+
+    def computed(self, codes: Tensor, weight: Tensor) -> Tensor:
         """Compute on codes with a weight that has the input's scale in it; the input's offset goes into the bias."""
         params, bias = self.input_params, cast("Tensor | None", self.bias)
         if params.offset:
-            normalized = any(norm.training for norm in self.norm_after)
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not normalized):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.normalized):
                 shift = weight.flatten(1).sum(dim=1) * (params.offset / params.scale)
             bias = shift if bias is None else bias + shift
         return self._linear_map(codes, weight, bias)

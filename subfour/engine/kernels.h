@@ -1,11 +1,21 @@
-// What the kernels share.
+// What the kernels share. Float32 on CPUs; activations are channels_last, so that a tensor is rows of C channels. Each function is a
+// node of autograd of its own, with its gradient written beside it: the equations are in the Python file of the same name.
 #pragma once
 
 #include <ATen/Parallel.h>
 #include <torch/extension.h>
 
 #include <cmath>
+#include <limits>
+#include <optional>
 #include <vector>
+
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+using Ends = std::vector<int64_t>;                // the smallest code and the largest
+using Moves = std::vector<std::vector<int64_t>>;  // stride, padding, dilation and groups of a convolution; empty: a linear layer
 
 constexpr int64_t kRowsPerSum = 256;  // float sums over so many rows, double beyond
 constexpr int64_t kGrain = 16384;     // elements that are worth a thread
@@ -15,7 +25,27 @@ inline float clipped(float value, float low, float high) {
   return value > high ? high : value;
 }
 
-at::Tensor gated(const at::Tensor& x, const at::Tensor& slopes, double shift, double lowest, double highest);
+// The neighbours of the ends of a grid: strictly between them is what lies inside (`just_outside` in ops/affine.py).
+inline float below(int64_t lowest) { return std::nextafter(float(lowest), -std::numeric_limits<float>::infinity()); }
+inline float above(int64_t highest) { return std::nextafter(float(highest), std::numeric_limits<float>::infinity()); }
 
-std::tuple<at::Tensor, at::Tensor, double> gated_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& slopes,
-                                                          double shift, double low, double high);
+inline double number(const Tensor& tensor) { return *tensor.const_data_ptr<float>(); }
+
+inline Tensor number_like(double value, const Tensor& tensor) { return at::full_like(tensor, value); }
+
+// A gradient in the memory order of the values.
+inline Tensor like(const Tensor& grad, const Tensor& values) {
+  return grad.strides() == values.strides() ? grad : at::empty_like(values).copy_(grad);
+}
+
+Tensor codes_of(const Tensor& values, const Tensor& gamma, const Tensor& beta, const Tensor& step, const Tensor& running_mean,
+                const Tensor& running_var, bool of_batch, double momentum, double eps, const std::string& activation, Ends ends,
+                double offset);
+
+Tensor gated_codes(const Tensor& values, const Tensor& gate, const Tensor& step, Ends ends, double offset);
+
+Tensor quantized(const Tensor& values, const Tensor& step, Ends ends, double offset);
+
+Tensor quantized_layer(const Tensor& inputs, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& step,
+                       const Tensor& scale, const Tensor& input_scale, const std::optional<Tensor>& input_step, Ends ends,
+                       Ends input_ends, double offset, bool offset_trains, const Moves& moves);

@@ -5,15 +5,16 @@ from functools import partial
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from subfour.engine.chains import Activation
 from subfour.engine.codes import Behind, Statistics, codes_of
 from subfour.engine.compiled import compiled_operations
-from subfour.engine.folded import TORCH, Operations, folded_network
+from subfour.engine.folded import TORCH, CodesConv2d, CodesLinear, Operations, folded_network
 from subfour.engine.gates import gated_codes
-from subfour.engine.weights import scaled_weight
 from subfour.ops import IntegerGrid, QuantParams, quantize_ste
+from subfour.quantizers import DuQ, DuQWeight
+from subfour.quantizers.base import Domain
 from tests.convert.stock_networks import random_images, stock_network
 from tests.profit.quantized_networks import TINY, quantized
 
@@ -28,9 +29,9 @@ def kernels() -> Operations:
     return operations
 
 
-def assert_close(found: Tensor, expected: Tensor) -> None:
-    """Within 1e-4 of the largest entry."""
-    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+def assert_close(found: Tensor, expected: Tensor, *, zero: float = 0.0) -> None:
+    """Within 1e-4 of the largest entry; below `zero` there is nothing but rounding."""
+    assert (found - expected).abs().max() <= 1e-4 * max(float(expected.abs().max()), zero)
 
 
 def test_without_a_compiler_the_folded_engine_computes_and_says_so(monkeypatch: pytest.MonkeyPatch):
@@ -87,29 +88,97 @@ def test_codes_and_their_gradients(
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(7,), (33, 5), (8, 6, 3, 3), (16, 1, 5, 5)])
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
-def test_weights_and_values_and_their_gradients(kernels: Operations, shape: tuple[int, ...], memory: torch.memory_format):
+def test_values_and_their_gradients(kernels: Operations, shape: tuple[int, ...], memory: torch.memory_format):
     """Whatever the memory order; sizes that are no multiple of anything."""
     generator = torch.Generator().manual_seed(0)
     values, outer = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
     if len(shape) == 4:
         values = values.contiguous(memory_format=memory)
-    for compiled, torch_s in (
-        (
-            lambda *given: kernels.scaled_weight(*given, torch.tensor(0.7)),
-            lambda *given: scaled_weight(*given, torch.tensor(0.7)),
-        ),
-        (kernels.quantize, quantize_ste),
-    ):
-        results = []
-        for compute in (compiled, torch_s):
-            leaves = [values.clone(), torch.tensor(0.21), torch.tensor(0.3)]
-            leaves = [leaf.requires_grad_() for leaf in leaves]
-            params = QuantParams(IntegerGrid.signed_narrow(4), leaves[1], leaves[2])
-            result = compute(leaves[0], params)
-            gradients = torch.autograd.grad(result, leaves, outer, allow_unused=True)
-            results.append((result.detach(), *(leaf if leaf is not None else torch.zeros(()) for leaf in gradients)))
-        for found, expected in zip(*results, strict=True):
-            assert_close(found, expected)
+    results = []
+    for compute in (kernels.quantize, quantize_ste):
+        leaves = [leaf.requires_grad_() for leaf in (values.clone(), torch.tensor(0.21))]
+        codes = compute(leaves[0], QuantParams(IntegerGrid.signed_narrow(4), leaves[1], torch.tensor(0.3), 0.1))
+        results.append((codes.detach(), *torch.autograd.grad(codes, leaves, outer)))
+    for found, expected in zip(*results, strict=True):
+        assert_close(found, expected)
+
+
+LAYERS = {
+    "pointwise": partial(nn.Conv2d, 12, 20, 1, bias=False),
+    "depthwise": partial(nn.Conv2d, 12, 12, 5, stride=2, padding=2, groups=12, bias=False),
+    "with bias": partial(nn.Conv2d, 12, 7, 3, padding=1, dilation=2),
+    "linear": partial(nn.Linear, 12, 33),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer_name", LAYERS)
+@pytest.mark.parametrize("behind", ["a batch norm that trains", "a batch norm that does not", "nothing"])
+@pytest.mark.parametrize("domain", ["unsigned", "signed", "hswish"])
+@pytest.mark.parametrize("case", ["values", "codes", "frozen weight"])
+def test_layers_on_codes_and_their_gradients(kernels: Operations, layer_name: str, behind: str, domain: Domain, case: str):
+    """Output, and the gradients of input, weight, bias and all ranges. A frozen weight's ranges train.
+
+    A batch norm that trains takes out what scales or shifts its whole input: those gradients are 0.
+    """
+    results = []
+    for operations in (kernels, TORCH):
+        torch.manual_seed(0)
+        layer = layer_on_codes(LAYERS[layer_name](), domain)
+        layer.weight.requires_grad_(case != "frozen weight")
+        layer.takes_codes, layer.operations = case == "codes", operations
+        norm = nn.BatchNorm2d(layer.weight.shape[0]).train(behind == "a batch norm that trains")
+        layer.norm_after = () if behind == "nothing" else (norm,)
+        layer.input_params, layer.weight_params = layer.activation_quantizer.params(), layer.weight_quantizer.params()
+        inputs = torch.randn(3, 12, 9, 7).contiguous(memory_format=torch.channels_last)
+        is_convolution = isinstance(layer, CodesConv2d)
+        inputs = (inputs if is_convolution else inputs[:, :, 0, 0].contiguous()).requires_grad_()
+        output = norm(layer(inputs)) if is_convolution and behind != "nothing" else layer(inputs)
+        output.backward(torch.randn(output.shape))
+        leaves = [
+            inputs,
+            layer.weight,
+            layer.bias,
+            *layer.weight_quantizer.parameters(),
+            *layer.activation_quantizer.parameters(),
+        ]
+        results.append((output.detach(), [None if leaf is None or leaf.grad is None else leaf.grad for leaf in leaves]))
+    (found, found_gradients), (expected, expected_gradients) = results
+    assert_close(found, expected)
+    assert expected_gradients[0].abs().max() > 0
+    for one, other in zip(found_gradients, expected_gradients, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            assert_close(one, other, zero=1.0)
+
+
+def layer_on_codes(stock: nn.Conv2d | nn.Linear, domain: Domain) -> CodesConv2d | CodesLinear:
+    """Return a layer on a stock layer's parameters whose ranges clip some of what they meet."""
+    weight_quantizer, activation_quantizer = DuQWeight(), DuQ(domain)
+    quantizers = {"weight_quantizer": weight_quantizer, "activation_quantizer": activation_quantizer}
+    if isinstance(stock, nn.Conv2d):
+        layer = CodesConv2d.from_float(stock, kind="conv", pad_value=activation_quantizer.offset, pads_offset=True, **quantizers)
+    else:
+        layer = CodesLinear.from_float(stock, kind="linear", **quantizers)
+    layer.set_bits(4, 4)
+    weight_quantizer.set_ranges(0.6 * stock.weight.detach().abs().max(), torch.tensor(0.3))
+    activation_quantizer.set_ranges(torch.tensor(1.5), torch.tensor(1.9))
+    return layer
+
+
+@pytest.mark.slow
+def test_a_layer_keeps_no_quantized_weight_for_backward(kernels: Operations):
+    """Its input and its own weight, which is there anyway."""
+    model = quantized(stock_network(TINY), 4).to(memory_format=torch.channels_last)
+    network = folded_network(model, kernels).train()
+    there = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    on_codes = [layer for layer in network.modules() if isinstance(layer, CodesConv2d | CodesLinear)]
+    weights = {layer.weight.shape for layer in on_codes if layer.weight.numel() > 100}
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        network(random_images(4, 32).contiguous(memory_format=torch.channels_last))
+    assert any(tensor.shape in weights for tensor in kept)
+    assert all(tensor.untyped_storage().data_ptr() in there for tensor in kept if tensor.shape in weights)
 
 
 @pytest.mark.slow
