@@ -87,7 +87,7 @@ struct Sums {
 
 template <Kind kind>
 Sums summed(const float* x, const float* g, int64_t rows, const Channels& per, const Bounds ends) {
-  const int64_t channels = per.count, parts = at::get_num_threads();
+  const int64_t channels = per.count, parts = parts_of(rows * channels);
   std::vector<Sums> partial(parts);
   at::parallel_for(0, parts, 1, [&](int64_t first, int64_t last) {
     for (int64_t part = first; part < last; ++part) {

@@ -24,7 +24,7 @@ from subfour.engine.gates import FactorOfGate, GatedCodes, gated_codes
 from subfour.engine.weights import scaled_weight
 from subfour.layers import QuantConv2d, QuantLayer, QuantLinear
 from subfour.ops import QuantParams, exact, fake_quantize, quantize_ste
-from subfour.quantizers import DuQ, Quantizer, stacked_params
+from subfour.quantizers import DuQ, DuQStack, Quantizer
 
 
 class Operations(NamedTuple):
@@ -214,14 +214,16 @@ class _Ranges:
         self._layers = layers
         quantizers = [quantizer for layer in layers for quantizer in (layer.activation_quantizer, layer.weight_quantizer)]
         self._single = [quantizer for quantizer in quantizers if isinstance(quantizer, DuQ) and _has_single_ranges(quantizer)]
+        self._stack = DuQStack(self._single)
 
     def __call__(self, twin: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         del twin, inputs
-        stacked: dict[Quantizer, QuantParams] = dict(zip(self._single, stacked_params(self._single), strict=True))
+        stacked: dict[Quantizer, QuantParams] = dict(zip(self._single, self._stack.params(), strict=True))
         for layer in self._layers:
-            layer.input_params = stacked[layer.activation_quantizer]
             quantizer = layer.weight_quantizer
-            layer.weight_params = (stacked.get(quantizer) or quantizer.params()) if quantizer.enabled else None
+            weight_params = (stacked.get(quantizer) or quantizer.params()) if quantizer.enabled else None
+            # Past nn.Module's setter, which looks for parameters and modules first.
+            vars(layer).update(input_params=stacked[layer.activation_quantizer], weight_params=weight_params)
 
 
 def _has_single_ranges(quantizer: DuQ) -> bool:

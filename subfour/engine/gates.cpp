@@ -42,7 +42,7 @@ class GatedCodes : public torch::autograd::Function<GatedCodes> {
     const auto *values = x.const_data_ptr<float>(), *g = grad.const_data_ptr<float>(), *slope_of = slopes.const_data_ptr<float>();
     float *d_values = dx.data_ptr<float>(), *d_gate_of = d_gate.data_ptr<float>();
     std::vector<double> inside_sums(images), position_sums(images);
-    at::parallel_for(0, images, 1, [&](int64_t first, int64_t last) {
+    at::parallel_for(0, images, std::max<int64_t>(kGrain / (rows * channels), 1), [&](int64_t first, int64_t last) {
       std::vector<float> some(channels), all(channels);
       std::vector<double> of_slope(channels);
       float *sums = some.data(), *q = all.data();

@@ -5,6 +5,7 @@
 #include <ATen/Parallel.h>
 #include <torch/extension.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <optional>
@@ -20,6 +21,9 @@ using Moves = std::vector<std::vector<int64_t>>;  // stride, padding, dilation a
 constexpr int64_t kRowsPerSum = 256;  // float sums over so many rows, double beyond
 constexpr int64_t kGrain = 16384;     // elements that are worth a thread
 
+// Parts of a tensor that threads sum up apart: as many as there is work for.
+inline int64_t parts_of(int64_t elements) { return std::clamp<int64_t>(elements / kGrain, 1, at::get_num_threads()); }
+
 inline float clipped(float value, float low, float high) {
   value = value < low ? low : value;
   return value > high ? high : value;
@@ -31,7 +35,11 @@ inline float above(int64_t highest) { return std::nextafter(float(highest), std:
 
 inline double number(const Tensor& tensor) { return *tensor.const_data_ptr<float>(); }
 
-inline Tensor number_like(double value, const Tensor& tensor) { return at::full_like(tensor, value); }
+inline Tensor number_like(double value, const Tensor& tensor) {
+  Tensor result = at::empty(tensor.sizes(), tensor.options());
+  *result.data_ptr<float>() = value;
+  return result;
+}
 
 // A gradient in the memory order of the values.
 inline Tensor like(const Tensor& grad, const Tensor& values) {

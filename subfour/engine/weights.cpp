@@ -27,6 +27,29 @@ Tensor rounded(const Tensor& x, const Grid& grid, float scale) {
   return result;
 }
 
+// The sum of each output's weights, which lie in memory one after the other.
+Tensor output_sums(const Tensor& weight, float factor) {
+  const int64_t outputs = weight.size(0), count = weight.numel() / outputs;
+  Tensor sums = at::empty({outputs}, weight.options());
+  const float* in = weight.const_data_ptr<float>();
+  float* out = sums.data_ptr<float>();
+  at::parallel_for(0, outputs, std::max<int64_t>(kGrain / count, 1), [=](int64_t begin, int64_t end) {
+    for (int64_t o = begin; o < end; ++o) {
+      constexpr int64_t lanes = 16;
+      float partial[lanes] = {};
+      const float* of_output = in + o * count;
+      const int64_t whole = count / lanes * lanes;
+      for (int64_t i = 0; i < whole; i += lanes)
+        for (int64_t lane = 0; lane < lanes; ++lane) partial[lane] += of_output[i + lane];
+      for (int64_t i = whole; i < count; ++i) partial[i - whole] += of_output[i];
+      float sum = 0.0f;
+      for (float some : partial) sum += some;
+      out[o] = sum * factor;
+    }
+  });
+  return sums;
+}
+
 struct Products {
   double positions = 0.0, codes = 0.0;  // sum(m g u), sum(g k): u the position, k the code, m the mask
 };
@@ -35,7 +58,7 @@ struct Products {
 Products rounded_backward(const Tensor& grad, const Tensor& x, const Grid& grid, float factor, const Tensor& result) {
   const float *in = x.const_data_ptr<float>(), *g = grad.const_data_ptr<float>();
   float* out = result.data_ptr<float>();
-  const int64_t count = x.numel(), parts = at::get_num_threads();
+  const int64_t count = x.numel(), parts = parts_of(count);
   std::vector<Products> partial(parts);
   at::parallel_for(0, parts, 1, [&](int64_t first, int64_t last) {
     for (int64_t part = first; part < last; ++part) {
@@ -98,7 +121,7 @@ class QuantizedLayer : public torch::autograd::Function<QuantizedLayer> {
     std::optional<Tensor> addend = bias;
     Tensor shift;
     if (offset != 0.0) {
-      shift = result.flatten(1).sum(1).mul_(offset / c);
+      shift = output_sums(result, offset / c);
       addend = bias ? *bias + shift : shift;
     }
     ctx->save_for_backward(

@@ -7,7 +7,7 @@ from subfour.ops import FLOAT_BITS
 from subfour.quantizers.affine import Affine, AffineWeight
 from subfour.quantizers.base import HSWISH_MINIMUM, Domain, Quantizer, positive_percentile
 from subfour.quantizers.dsq import DSQ, DSQWeight
-from subfour.quantizers.duq import DuQ, DuQWeight, stacked_params
+from subfour.quantizers.duq import DuQ, DuQStack, DuQWeight
 from subfour.quantizers.duq_offset import DuQOffset, DuQOffsetWeight
 from subfour.quantizers.image import ImageQuantizer
 from subfour.quantizers.lsq import LSQ, LSQWeight
@@ -90,6 +90,7 @@ __all__ = [
     "DuQ",
     "DuQOffset",
     "DuQOffsetWeight",
+    "DuQStack",
     "DuQWeight",
     "Granularity",
     "ImageQuantizer",
@@ -102,5 +103,4 @@ __all__ = [
     "check_granularity",
     "check_weight_bits",
     "positive_percentile",
-    "stacked_params",
 ]

@@ -118,16 +118,29 @@ class DuQ(Quantizer):
         self.initialized = True
 
 
-def stacked_params(quantizers: Sequence[DuQ]) -> list[QuantParams]:
-    """Return the `params()` of many quantizers with single ranges, from a few operations on all of them.
+class DuQStack:
+    """Quantizers with single ranges and fixed widths, whose constants come from a few operations on all of them.
 
-    A network has a hundred quantizers, and an operation on one number costs as much as one on a hundred.
+    A network has a hundred, and an operation on one number costs as much as one on a hundred.
     """
-    largest = torch.tensor([quantizer.grid.qmax for quantizer in quantizers], device=quantizers[0].input_range_raw.device)
-    inputs = F.softplus(torch.stack([quantizer.input_range_raw for quantizer in quantizers])) + SMALLEST_RANGE
-    outputs = F.softplus(torch.stack([quantizer.output_range_raw for quantizer in quantizers]))
-    constants = zip(quantizers, (inputs / largest).unbind(), (outputs / largest).unbind(), strict=True)
-    return [QuantParams(quantizer.grid, pre_scale, scale, quantizer.offset) for quantizer, pre_scale, scale in constants]
+
+    def __init__(self, quantizers: Sequence[DuQ]) -> None:
+        """Take the quantizers in some order.
+
+        Args:
+            quantizers: calibrated; their parameters are read anew by each `params`.
+        """
+        self._inputs = [quantizer.input_range_raw for quantizer in quantizers]
+        self._outputs = [quantizer.output_range_raw for quantizer in quantizers]
+        self._fixed = [(quantizer.grid, quantizer.offset) for quantizer in quantizers]
+        self._largest = torch.tensor([float(grid.qmax) for grid, _ in self._fixed], device=self._inputs[0].device)
+
+    def params(self) -> list[QuantParams]:
+        """Return the `params()` of each, in their order."""
+        pre_scales = ((F.softplus(torch.stack(self._inputs)) + SMALLEST_RANGE) / self._largest).unbind()
+        scales = (F.softplus(torch.stack(self._outputs)) / self._largest).unbind()
+        constants = zip(self._fixed, pre_scales, scales, strict=True)
+        return [QuantParams(grid, pre_scale, scale, offset) for (grid, offset), pre_scale, scale in constants]
 
 
 class DuQWeight(DuQ):
