@@ -130,8 +130,8 @@ class DuQStack:
         Args:
             quantizers: calibrated; their parameters are read anew by each `params`.
         """
-        self._inputs = [quantizer.input_range_raw for quantizer in quantizers]
-        self._outputs = [quantizer.output_range_raw for quantizer in quantizers]
+        self._inputs: list[Tensor] = [quantizer.input_range_raw for quantizer in quantizers]
+        self._outputs: list[Tensor] = [quantizer.output_range_raw for quantizer in quantizers]
         self._fixed = [(quantizer.grid, quantizer.offset) for quantizer in quantizers]
         self._largest = torch.tensor([float(grid.qmax) for grid, _ in self._fixed], device=self._inputs[0].device)
 
