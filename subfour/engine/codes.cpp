@@ -157,14 +157,17 @@ void write_gradient(const float* x, const float* g, float* dx, int64_t rows, con
   });
 }
 
+// Whether the activation ends below the largest code: decided once, in double, because in float32 the two may be the same.
+bool saturates(const std::string& activation, double step, int64_t highest) { return activation == "relu6" && 6.0 / step < highest; }
+
 Bounds bounds_of(Kind kind, const std::string& activation, double step, const Ends& codes, double offset) {
   const int64_t lowest = codes[0], highest = codes[1];
   if (kind == kHardswish)  // u > lowest is v > lowest p + d
     return {float(step * lowest + offset), float(step * highest + offset), float(lowest), float(highest), float(offset), float(step)};
-  const bool saturates = activation == "relu6" && 6.0 / step < highest;
-  const float largest = saturates ? 6.0 / step : highest;
-  return {activation == "identity" ? below(lowest) : 0.0f, saturates ? largest : above(highest), float(lowest), largest,
-          float(offset), float(step)};
+  const float low = activation == "identity" ? below(lowest) : 0.0f;
+  if (saturates(activation, step, highest))
+    return {low, float(6.0 / step), float(lowest), float(6.0 / step), float(offset), float(step)};
+  return {low, above(highest), float(lowest), float(highest), float(offset), float(step)};
 }
 
 class CodesOf : public torch::autograd::Function<CodesOf> {
@@ -184,7 +187,7 @@ class CodesOf : public torch::autograd::Function<CodesOf> {
     ctx->save_for_backward({x, rows, step});
     ctx->saved_data["of_batch"] = of_batch;
     ctx->saved_data["hardswish"] = kind == kHardswish;
-    ctx->saved_data["saturates"] = ends.top < code_ends[1];
+    ctx->saved_data["saturates"] = saturates(activation, p, code_ends[1]);
     ctx->saved_data["ends"] = std::vector<double>{ends.low, ends.high, ends.lowest, ends.top, ends.offset, ends.step};
     return codes;
   }

@@ -5,6 +5,7 @@ those. The compiler is called once, by torch, and the result kept in torch's cac
 compiler the engine is the folded one, and a warning says so.
 """
 
+import logging
 import warnings
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,8 @@ from subfour.engine.gates import gated_codes
 from subfour.layers import QuantConv2d
 from subfour.ops import QuantParams, quantize_ste
 
+logger = logging.getLogger(__name__)
+
 SOURCES = ("kernels.cpp", "codes.cpp", "gates.cpp", "weights.cpp")
 
 FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp"]
@@ -27,6 +30,7 @@ def compiled_operations() -> Operations:
     """Return the compiled operations; those of torch, with a warning, where nothing can be compiled."""
     from torch.utils.cpp_extension import load  # noqa: PLC0415 (slow to import, and it looks for a compiler)
 
+    logger.info("engine: loading the kernels; the first time they are compiled, which takes a minute or two")
     try:
         kernels = load("subfour_kernels", [str(Path(__file__).with_name(name)) for name in SOURCES], extra_cflags=FLAGS)
     except (OSError, RuntimeError, ImportError) as error:
@@ -36,17 +40,40 @@ def compiled_operations() -> Operations:
     def codes(values: Tensor, gamma: Tensor, beta: Tensor, statistics: Statistics, behind: Behind) -> Tensor:
         if not kernels.in_rows(values):
             return codes_of(values, gamma, beta, statistics, behind)
-        running = statistics.running_mean, statistics.running_var, statistics.of_batch, statistics.momentum, statistics.eps
-        quantizer = behind.params.pre_scale, *running, behind.activation, _ends(behind.params), behind.params.offset
-        return kernels.codes_of(values, gamma, beta, *quantizer)  # type: ignore[no-any-return]
+        params = behind.params
+        return kernels.codes_of(  # type: ignore[no-any-return]
+            values,
+            gamma,
+            beta,
+            params.pre_scale,
+            statistics.running_mean,
+            statistics.running_var,
+            statistics.of_batch,
+            statistics.momentum,
+            statistics.eps,
+            behind.activation,
+            _ends(params),
+            params.offset,
+        )
 
     def layer(layer: CodesLayer, inputs: Tensor, params: QuantParams) -> Tensor:
         if params.scale.dim() or not kernels.computes_layer(inputs, layer.weight):
             return quantized_layer(layer, inputs, params)
         of_input = layer.input_params
-        scales = params.pre_scale, params.scale, of_input.scale, None if layer.takes_codes else of_input.pre_scale
-        ends = _ends(params), _ends(of_input), of_input.offset, not layer.normalized
-        return kernels.quantized_layer(inputs, layer.weight, layer.bias, *scales, *ends, _moves(layer))  # type: ignore[no-any-return]
+        return kernels.quantized_layer(  # type: ignore[no-any-return]
+            inputs,
+            layer.weight,
+            layer.bias,
+            params.pre_scale,
+            params.scale,
+            of_input.scale,
+            None if layer.takes_codes else of_input.pre_scale,
+            _ends(params),
+            _ends(of_input),
+            of_input.offset,
+            not layer.normalized,
+            _moves(layer),
+        )
 
     def quantize(values: Tensor, params: QuantParams) -> Tensor:
         if not kernels.dense(values):

@@ -43,15 +43,15 @@ class GatedCodes : public torch::autograd::Function<GatedCodes> {
     float *d_values = dx.data_ptr<float>(), *d_gate_of = d_gate.data_ptr<float>();
     std::vector<double> inside_sums(images), position_sums(images);
     at::parallel_for(0, images, std::max<int64_t>(kGrain / (rows * channels), 1), [&](int64_t first, int64_t last) {
-      std::vector<float> some(channels), all(channels);
+      std::vector<float> some(channels), others(channels);
       std::vector<double> of_slope(channels);
-      float *sums = some.data(), *q = all.data();
+      float *sums = some.data(), *q = others.data();
       for (int64_t image = first; image < last; ++image) {
         const float* __restrict slope = slope_of + image * channels;
-        std::fill(all.begin(), all.end(), 0.0f);
         std::fill(of_slope.begin(), of_slope.end(), 0.0);
         for (int64_t start = image * rows, stop = start + rows; start < stop; start += kRowsPerSum) {
           std::fill(some.begin(), some.end(), 0.0f);
+          std::fill(others.begin(), others.end(), 0.0f);
           for (int64_t row = start; row < std::min(start + kRowsPerSum, stop); ++row) {
             const float *__restrict in = values + row * channels, *__restrict up = g + row * channels;
             float* __restrict out = d_values + row * channels;
@@ -63,12 +63,11 @@ class GatedCodes : public torch::autograd::Function<GatedCodes> {
               q[c] += inside;
             }
           }
-          for (int64_t c = 0; c < channels; ++c) of_slope[c] += sums[c];
+          for (int64_t c = 0; c < channels; ++c) of_slope[c] += sums[c], inside_sums[image] += q[c];
         }
         for (int64_t c = 0; c < channels; ++c) {
           d_gate_of[image * channels + c] = of_slope[c] / p;
           position_sums[image] += of_slope[c] * slope[c];
-          inside_sums[image] += q[c];
         }
       }
     });

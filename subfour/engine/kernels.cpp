@@ -20,12 +20,14 @@ bool computes_layer(const Tensor& codes, const Tensor& weight) {
 
 }  // namespace
 
+using release = py::call_guard<py::gil_scoped_release>;  // as torch's own operations do
+
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("dense", &dense);
   m.def("in_rows", &in_rows);
   m.def("computes_layer", &computes_layer);
-  m.def("codes_of", &codes_of);
-  m.def("gated_codes", &gated_codes);
-  m.def("quantized", &quantized);
-  m.def("quantized_layer", &quantized_layer);
+  m.def("codes_of", &codes_of, release());
+  m.def("gated_codes", &gated_codes, release());
+  m.def("quantized", &quantized, release());
+  m.def("quantized_layer", &quantized_layer, release());
 }

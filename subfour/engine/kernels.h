@@ -1,5 +1,5 @@
-// What the kernels share. Float32 on CPUs; activations are channels_last, so that a tensor is rows of C channels. Each function is a
-// node of autograd of its own, with its gradient written beside it: the equations are in the Python file of the same name.
+// What the kernels share. Float32 on CPUs; what has channels in codes.cpp and gates.cpp is channels_last, rows of C channels. Each
+// function is a node of autograd of its own, its gradient beside it; the head of each file says where its equations are.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -33,7 +33,10 @@ inline float clipped(float value, float low, float high) {
 inline float below(int64_t lowest) { return std::nextafter(float(lowest), -std::numeric_limits<float>::infinity()); }
 inline float above(int64_t highest) { return std::nextafter(float(highest), std::numeric_limits<float>::infinity()); }
 
-inline double number(const Tensor& tensor) { return *tensor.const_data_ptr<float>(); }
+inline double number(const Tensor& tensor) {
+  TORCH_CHECK(tensor.dim() == 0, "a step or scale for the whole tensor is needed");
+  return *tensor.const_data_ptr<float>();
+}
 
 inline Tensor number_like(double value, const Tensor& tensor) {
   Tensor result = at::empty(tensor.sizes(), tensor.options());

@@ -1,4 +1,4 @@
-// weights.py and `quantize_ste` (ops/affine.py): what rounds a tensor, and a whole layer on codes around it. For backward the layer
+// weights.py, `quantize_ste` (ops/affine.py), and a whole layer on codes around them (folded.py, `quantized_layer`). For backward the layer
 // keeps neither the quantized weight nor codes that it made itself but makes them once more, and gradients are written over one another.
 
 #include "kernels.h"
@@ -67,11 +67,11 @@ Products rounded_backward(const Tensor& grad, const Tensor& x, const Grid& grid,
         float of_positions[lanes] = {}, of_codes[lanes] = {};
         const int64_t end = std::min(start + lanes * kRowsPerSum, stop), whole = start + (end - start) / lanes * lanes;
         auto take = [&](int64_t i, int64_t lane) {
-          const float above = g[i], u = (in[i] - grid.offset) / grid.step, inside = (u > grid.low) & (u < grid.high) ? above : 0.0f;
+          const float upstream = g[i], u = (in[i] - grid.offset) / grid.step, inside = (u > grid.low) & (u < grid.high) ? upstream : 0.0f;
           const float clip = clipped(u, grid.lowest, grid.highest);
           out[i] = inside * factor;
           of_positions[lane] += inside * clip;
-          of_codes[lane] += above * std::rint(clip);
+          of_codes[lane] += upstream * std::rint(clip);
         };
         for (int64_t i = start; i < whole; i += lanes)
 #pragma GCC ivdep

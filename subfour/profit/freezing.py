@@ -107,8 +107,17 @@ def build_optimizer(model: nn.Module, phase: Phase, config: ScheduleConfig) -> S
         lr=rate,
         momentum=config.momentum,
         nesterov=True,
-        fused=True,  # one call for all parameters, of which a quantized network has hundreds with one number
+        fused=_on_cpu(model) or None,
     )
+
+
+def _on_cpu(model: nn.Module) -> bool:
+    """Return whether SGD may move all parameters in one call: a quantized network has hundreds with a single number.
+
+    Not on a GPU: where fp16's loss scale leaves out an optimizer's first step, torch's fused SGD goes on with a momentum that
+    nothing has been written to.
+    """
+    return all(parameter.device.type == "cpu" for parameter in model.parameters())
 
 
 def _quantizers(model: nn.Module) -> list[Quantizer]:

@@ -128,7 +128,7 @@ class DuQStack:
         """Take the quantizers in some order.
 
         Args:
-            quantizers: calibrated; their parameters are read anew by each `params`.
+            quantizers: calibrated; the values of their parameters are read anew by each `params`.
         """
         self._inputs: list[Tensor] = [quantizer.input_range_raw for quantizer in quantizers]
         self._outputs: list[Tensor] = [quantizer.output_range_raw for quantizer in quantizers]

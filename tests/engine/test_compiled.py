@@ -53,6 +53,7 @@ def test_without_a_compiler_the_folded_engine_computes_and_says_so(monkeypatch: 
         ("relu", 0.2, 0.0, IntegerGrid.unsigned(4)),
         ("relu6", 0.2, 0.0, IntegerGrid.unsigned(4)),
         ("relu6", 0.6, 0.0, IntegerGrid.unsigned(4)),  # 6 is below the largest code
+        ("relu6", 0.4, 0.0, IntegerGrid.unsigned(4)),  # 6 is the largest code, and in float64 a little below
         ("hardswish", 0.15, -0.375, IntegerGrid.unsigned(4)),
         ("hardswish", 0.02, -0.375, IntegerGrid.unsigned(8)),
     ],

@@ -172,6 +172,13 @@ def test_the_float_phase_has_the_common_rate_unless_it_has_its_own():
     assert {group["base_lr"] for group in build_optimizer(model, phase_of("float"), ScheduleConfig(lr=0.5)).param_groups} == {0.5}
 
 
+@pytest.mark.parametrize(("device", "fused"), [("cpu", True), ("meta", None)])
+def test_only_on_a_cpu_sgd_moves_all_parameters_in_one_call(device: str, fused: bool | None):
+    """Where fp16 leaves an optimizer's first step out, torch's fused SGD goes on with a momentum that was never written."""
+    model = tiny(32).to(device)
+    assert build_optimizer(model, phase_of("float"), RATES).defaults["fused"] is fused
+
+
 def test_every_range_is_a_quantizers():
     """What the names above rely on."""
     model = tiny(4)
