@@ -74,7 +74,7 @@ class _LinearCodes(torch.autograd.Function):
         codes, mean, inverse_std = _normalize(values, scale, shift, statistics)
         ctx.save_for_backward(values, scale, shift, mean, inverse_std, step)
         ctx.statistics = statistics
-        ctx.bounds, largest = linear_ends(behind, values.dtype)
+        ctx.bounds, largest = _linear_ends(behind, values.dtype)
         ctx.saturates = largest < params.highest
         return codes.clamp_(params.lowest, largest).round_()
 
@@ -111,7 +111,7 @@ class _HardswishCodes(torch.autograd.Function):
         params: QuantParams = ctx.params
         before = _normalized(values, gamma, beta, mean, inverse_std)
         activated = torch.ops.aten.hardswish(before)
-        inside = torch.ops.aten.hardtanh_backward(grad, activated, *hardswish_ends(params))
+        inside = torch.ops.aten.hardtanh_backward(grad, activated, *_hardswish_ends(params))
         d_step = (params.offset * inside.sum() - sum_of_products(inside, activated, step.shape)) / step.square()
         torch.ops.aten.hardswish_backward.out(inside, before, out=before)
         # 1 / step is a factor of all three gradients: of the first as part of gamma, of the others afterwards.
@@ -119,7 +119,7 @@ class _HardswishCodes(torch.autograd.Function):
         return d_values, None, None, d_gamma / step, d_beta / step, d_step
 
 
-def linear_ends(behind: Behind, dtype: torch.dtype) -> tuple[tuple[float, float], float]:
+def _linear_ends(behind: Behind, dtype: torch.dtype) -> tuple[tuple[float, float], float]:
     """Return what positions with a gradient lie strictly between, and the largest position before rounding."""
     params = behind.params
     low, high = just_outside(params.lowest, params.highest, dtype)
@@ -128,7 +128,7 @@ def linear_ends(behind: Behind, dtype: torch.dtype) -> tuple[tuple[float, float]
     return (low if behind.activation == "identity" else 0.0, largest if saturates else high), min(largest, params.highest)
 
 
-def hardswish_ends(params: QuantParams) -> tuple[float, float]:
+def _hardswish_ends(params: QuantParams) -> tuple[float, float]:
     """Return what activations with a gradient lie strictly between: u > lowest is v > lowest * p + d.
 
     The lower end is left out with the upper one; it is the minimum of h-swish, where there is no slope.

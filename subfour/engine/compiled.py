@@ -56,7 +56,7 @@ def compiled_operations() -> Operations:
             params.offset,
         )
 
-    def layer(layer: CodesLayer, inputs: Tensor, params: QuantParams) -> Tensor:
+    def on_codes(layer: CodesLayer, inputs: Tensor, params: QuantParams) -> Tensor:
         if params.scale.dim() or not kernels.computes_layer(inputs, layer.weight):
             return quantized_layer(layer, inputs, params)
         of_input = layer.input_params
@@ -85,7 +85,7 @@ def compiled_operations() -> Operations:
             return gated_codes(values, gate, params)
         return kernels.gated_codes(values, gate, params.pre_scale, _ends(params), params.offset)  # type: ignore[no-any-return]
 
-    return Operations(codes, layer, quantize, gated)
+    return Operations(codes, on_codes, quantize, gated)
 
 
 def _ends(params: QuantParams) -> tuple[int, int]:

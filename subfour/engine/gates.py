@@ -55,13 +55,9 @@ class _GatedCodes(torch.autograd.Function):
         # Written over the positions, element by element.
         inside = torch.ops.aten.hardtanh_backward.grad_input(grad, position, *ends, grad_input=position)
         d_gate = (inside * values).sum_to_size(gate.shape) / step
-        d_step = step_gradient(d_gate, gate, step, params, inside.sum() if params.offset else 0.0)
+        of_offset = params.offset * inside.sum() / step if params.offset else 0.0
+        d_step = (of_offset - (d_gate * gate).sum()) / step
         return inside.mul_(gate / step), d_gate, d_step, None
-
-
-def step_gradient(d_gate: Tensor, gate: Tensor, step: Tensor, params: QuantParams, inside: Tensor | float) -> Tensor:
-    """Return the gradient of the step from that of the gate, and the sum of what the mask leaves of the codes' gradient."""
-    return (params.offset * inside / step - (d_gate * gate).sum()) / step
 
 
 def _position(values: Tensor, gate: Tensor, step: Tensor, params: QuantParams) -> Tensor:
