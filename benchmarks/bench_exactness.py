@@ -34,7 +34,7 @@ def verify_runtimes(model: Path, trained: TrainedModel, data: str, images: int |
     """Record what torch and both runtimes compute."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
-        file.write_bytes(export_model(trained, model, snap=snap, data=data).content)
+        file.write_bytes(export_model(trained, model, snap=snap).content)
         found = verify_file(file, trained, data, images=images, threads=THREADS)
     record_rows(rows_of(model.stem, found.record, found.comparisons, without_folders(data)))
 
@@ -42,13 +42,13 @@ def verify_runtimes(model: Path, trained: TrainedModel, data: str, images: int |
 @torch.no_grad()
 def verify_qonnx(model: Path, trained: TrainedModel, split: Split, data: str, images: int) -> None:
     """Record what qonnx's own executor computes."""
-    exported = export_model(trained, model, file_format="qonnx", snap=True, data=data)
+    exported = export_model(trained, model, file_format="qonnx", snap=True)
     preprocessing, snapping = exported.record.preprocessing, exported.record.snapping
     assert snapping is not None
     program = deployed_program(trained.model, preprocessing, Snapping.from_json(snapping))
     verifier = Verifier(exported.content, program, runs={"qonnx": qonnx_run(exported.content, program)}, runtimes=())
-    for number, pixels in enumerate(batches_of(split, preprocessing, list(range(len(split)))[:images], BATCH)):
-        verifier.end_to_end(pixels.numpy(), split.labels[number * BATCH :][: len(pixels)].numpy())
+    for pixels, read in batches_of(split, preprocessing, torch.arange(len(split))[:images], BATCH):
+        verifier.end_to_end(pixels.numpy(), split.labels[read].numpy())
     record_rows(rows_of(model.stem, exported.record, verifier.comparisons, without_folders(data)))
 
 

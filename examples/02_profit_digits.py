@@ -11,15 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from subfour.environment import environment
+from subfour.profit.beginning import begin_run
 from subfour.profit.config import RunConfig
-from subfour.profit.data_record import DATA_FILE
 from subfour.profit.method import ProfitRun
 from subfour.profit.phases import Phase
 from subfour.profit.result import write_result
 from subfour.profit.session import prepare_session
 from subfour.recipes import load_recipe
-from subfour.rundir import RunDirectory
 
 
 class Watcher:
@@ -46,10 +44,8 @@ def shortened(recipe: RunConfig) -> RunConfig:
 
 def main(out: str) -> None:
     """Train, and print what was reached at each pair of widths."""
-    config = shortened(load_recipe("digits"))
-    session = prepare_session(config)
-    records = {"environment.json": environment(), DATA_FILE: session.data.to_json()}
-    run = RunDirectory.create(Path(out), config.to_json(), records)
+    session = prepare_session(shortened(load_recipe("digits")))
+    run = begin_run(session, Path(out))
     for row in write_result(session, run, ProfitRun(session, run, Watcher()).train())["rows"]:
         widths = f"{row['widths']} snapped" if row["snapped"] else row["widths"]
         print(f"{widths}: top-1 {row['averaged']['top1']:.2f} %, {row['bytes'] / 1e6:.3f} MB")

@@ -2,7 +2,8 @@
 
 All three are written anew after each run. Each run is a run directory like any other, below --out. What is finished is skipped,
 what was interrupted goes on, and a run that collapsed (profit/collapse.py: not finite, a range at zero, accuracy at chance) is a
-row that diverged: it does not stop the others, and those that were to start from it have diverged with it.
+row that diverged: it does not stop the others, and those that were to start from it have diverged with it. Nor does a run that
+cannot start: it is named at the end, and tried again the next time.
 """
 
 import csv
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import tyro
 
 from subfour.cli import train
@@ -64,18 +66,26 @@ def run(arguments: Sequence[str]) -> None:
         return
     table = _write(study, options.study, out)
     progress = make_console(stderr=options.json)
+    refused: list[str] = []
     for number, (entry, state) in enumerate(zip(study.runs, states, strict=True), start=1):
         if state in ("new", "unfinished"):
             progress.print(f"\nrun {number} of {len(study.runs)}: {entry.row}, seed {entry.seed}", style="bold")
             if state == "new" and _start_diverged(entry, study):
                 _give_up(entry)
             else:
-                _train(entry, state, quiet=options.json)
+                try:
+                    _train(entry, state, quiet=options.json)
+                except ValueError as error:
+                    progress.print(f"it cannot run: {error}", style="bold red", markup=False)
+                    refused.append(f"{entry.row}, seed {entry.seed}: {error}")
             table = _write(study, options.study, out)
     if options.json:
         print_json(table)
-        return
-    print_table(make_console(), f"{out / PAGE_FILE}: mean over seeds", list(table[0]), [list(row.values()) for row in table])
+    else:
+        print_table(make_console(), f"{out / PAGE_FILE}: mean over seeds", list(table[0]), [list(row.values()) for row in table])
+    if refused:
+        others = f" (and {len(refused) - 1} more runs, named above)" if len(refused) > 1 else ""
+        raise ValueError(f"study: {refused[0]}{others}")
 
 
 def _state(entry: StudyRun) -> str:
@@ -97,11 +107,14 @@ def _state(entry: StudyRun) -> str:
 def _train(entry: StudyRun, state: str, *, quiet: bool) -> None:
     """Begin a run, or go on with it."""
     words = ["--resume", str(entry.path)] if state == "unfinished" else entry.arguments
+    threads = torch.get_num_threads()  # a run that goes on takes as many as before
     try:
         with redirect_stdout(sys.stderr) if quiet else nullcontext():
             train.run(words)
     except FloatingPointError as error:
         RunDirectory.open(entry.path).write_json(DIVERGED_FILE, {"reason": str(error)})
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _start_diverged(entry: StudyRun, study: Study) -> bool:
@@ -180,7 +193,7 @@ def _write(study: Study, file: Path, out: Path) -> list[dict[str, Any]]:
                 command=entries[0].command,
             )
         )
-    write_study_page(file, rows, out / PAGE_FILE)
+    write_study_page(file, rows, out / PAGE_FILE, goals=study.goals)
     return table
 
 

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 from subfour.cli.arguments import Switch, parse
 from subfour.cli.console import make_console, print_json
-from subfour.cli.recipe_arguments import RecipeOptions, resolved, split_recipe
+from subfour.cli.recipe_arguments import RecipeOptions, continuing, resolved, split_recipe
 from subfour.cli.tables import print_table
 from subfour.models.zoo import check_known
-from subfour.profit.continuation import continued
 from subfour.profit.phases import build_phases
 
 
@@ -27,7 +26,7 @@ def run(arguments: Sequence[str]) -> None:
     options = parse(PlanOptions, rest, prog=f"subfour plan {recipe.recipe}", default=PlanOptions(config=recipe))
     config = resolved(options.config, recipe)
     if config.from_run is not None:
-        config = continued(config, config.from_run)
+        config = continuing(config, recipe)
     check_known(config.model)
     phases = build_phases(config)
     if options.json:

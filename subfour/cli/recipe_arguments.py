@@ -1,5 +1,6 @@
 """The arguments of commands that take a recipe: its name first, then any of its fields as an option."""
 
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
@@ -9,7 +10,10 @@ import tyro
 
 from subfour.ops import FLOAT_BITS
 from subfour.profit.config import RunConfig
+from subfour.profit.continuation import config_of, continued
 from subfour.recipes import RECIPES, load_recipe
+
+logger = logging.getLogger(__name__)
 
 RecipeOptions = Annotated[RunConfig, tyro.conf.arg(name="")]
 """A configuration whose fields are options of the command itself."""
@@ -79,6 +83,42 @@ def resolved(config: RunConfig, recipe: RunConfig) -> RunConfig:
         weight_bits=repeated(config.weight_bits, recipe.weight_bits),
         activation_bits=repeated(config.activation_bits, recipe.activation_bits),
     )
+
+
+def continuing(config: RunConfig, recipe: RunConfig) -> RunConfig:
+    """Return the configuration of a run that goes on from another one: its data too, where nobody asked for others.
+
+    Raises:
+        ValueError: see `continued`.
+    """
+    run = config.from_run
+    assert run is not None
+    if config.data == recipe.data:
+        config = replace(config, data=config_of(run).data)
+    return continued(config, run)
+
+
+def warn_of_what_is_not_read(config: RunConfig, asked: RunConfig, recipe: RunConfig) -> None:
+    """Say what a run does not do as its command reads: options of phases that it has not, and the recipe's data.
+
+    They are no mistake, where several runs are given the same options, so nothing is refused.
+
+    Args:
+        config: of the run.
+        asked: as the command has it.
+        recipe: that it began with.
+    """
+    if config.data != asked.data:
+        logger.warning("data: %s, as in %s, and not the recipe's %s", config.data, config.from_run, asked.data)
+    left_out = (
+        ("with --from, after which there is no float phase", config.from_run, ("schedule.float_epochs", "schedule.float_lr")),
+        ("without a snap phase", not config.snap, ("schedule.snap_epochs", "schedule.snap_lr")),
+        ("with float weights", config.profit_bits == FLOAT_BITS, ("profit.fractions", "profit.at_bits", "profit.covers")),
+    )
+    for why, is_left_out, names in left_out:
+        for field in names:
+            if is_left_out and _value(config, field) != _value(recipe, field):
+                logger.warning("%s: %s is not read %s", field, _value(config, field), why)
 
 
 def _unread(config: RunConfig) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
     recipe = "cifar10-mobilenet-v2"         of every row that names none
     options = "--teacher none"              of every row, before its own: those of `subfour train`
     seconds_per_epoch = 8.0                 for the estimate, until runs have been timed
+    goals = {A4W4 = 0.5, A3W3 = 1.5}        points below float that the best row of some widths should not lose; none if left out
     float_rows = ["float"]                  points are lost against the best of these, of the same seed; a row may have its own
 
     [[row]]
@@ -26,10 +27,17 @@ from subfour.profit.config import RunConfig
 from subfour.profit.phases import build_phases
 from subfour.recipes import load_recipe
 
-TEXT, NUMBER, NAMES = "a text", "a number", "a list of names"
+TEXT, NUMBER, NAMES, GOALS = "a text", "a number", "a list of names", "a table of widths and points, such as {A4W4 = 0.5}"
 SEEDS = "a list of whole numbers, each another"
 
-STUDY_KEYS = {"recipe": TEXT, "options": TEXT, "seconds_per_epoch": NUMBER, "float_rows": NAMES, "row": "[[row]], once or more"}
+STUDY_KEYS = {
+    "recipe": TEXT,
+    "options": TEXT,
+    "seconds_per_epoch": NUMBER,
+    "goals": GOALS,
+    "float_rows": NAMES,
+    "row": "[[row]], once or more",
+}
 ROW_KEYS = {"name": TEXT, "recipe": TEXT, "options": TEXT, "seeds": SEEDS, "float_rows": NAMES}
 """Key -> what it holds."""
 
@@ -71,6 +79,8 @@ class Study:
     float_rows: Mapping[str, Sequence[str]]
     """Row -> the rows whose best it loses points against."""
     seconds_per_epoch: float
+    goals: Mapping[str, float]
+    """Widths, such as A4W4 -> points of top-1 below float that their best row should not lose."""
 
 
 def read_study(file: Path, out: Path) -> Study:
@@ -101,7 +111,8 @@ def read_study(file: Path, out: Path) -> Study:
     if unknown := [name for references in float_rows.values() for name in references if name not in names]:
         raise ValueError(f"study: {file}: float_rows names {unknown[0]!r}, which is no row")
     runs = tuple(run for row in rows for run in _runs(row, text, f"study: {file}, row {row['name']}", out))
-    return Study(runs=runs, float_rows=float_rows, seconds_per_epoch=float(text.get("seconds_per_epoch", 0)))
+    seconds_per_epoch, goals = float(text.get("seconds_per_epoch", 0)), text.get("goals", {})
+    return Study(runs=runs, float_rows=float_rows, seconds_per_epoch=seconds_per_epoch, goals=goals)
 
 
 def _runs(row: Mapping[str, Any], study: Mapping[str, Any], where: str, out: Path) -> Iterator[StudyRun]:
@@ -126,9 +137,12 @@ def _runs(row: Mapping[str, Any], study: Mapping[str, Any], where: str, out: Pat
 
 
 def same_run(asked: RunConfig, there: RunConfig) -> bool:
-    """Return whether a run directory holds the run a study asks for; what follows from the run it continues is left out."""
+    """Return whether a run directory holds the run a study asks for.
+
+    What follows from the run it continues is left out, and so is what decides no weight, such as where the images lie.
+    """
     inherited = replace(there, from_run=asked.from_run, weights=asked.weights, starting_weight_bits=asked.starting_weight_bits)
-    return inherited == asked
+    return inherited.digest == asked.digest
 
 
 def _check_keys(table: Mapping[str, Any], known: Mapping[str, str], where: str) -> None:
@@ -141,6 +155,8 @@ def _check_keys(table: Mapping[str, Any], known: Mapping[str, str], where: str) 
 
 def _holds(kind: str, value: object) -> bool:
     """Return whether a value is of a kind that a key may hold."""
+    if kind == GOALS:
+        return isinstance(value, dict) and all(isinstance(points, int | float) for points in value.values())
     if kind in (TEXT, NUMBER):
         return isinstance(value, str if kind == TEXT else int | float)
     if not isinstance(value, list):

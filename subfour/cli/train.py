@@ -17,15 +17,15 @@ from subfour.cli.display import ProgressDisplay
 from subfour.cli.launch import Launch, how_to_resume, start_workers
 from subfour.cli.main import worker_number
 from subfour.cli.observers import Observers
-from subfour.cli.recipe_arguments import RecipeOptions, resolved, split_recipe
+from subfour.cli.recipe_arguments import RecipeOptions, continuing, resolved, split_recipe, warn_of_what_is_not_read
 from subfour.cli.summary import print_summary
 from subfour.cli.tensorboard import TensorBoard
-from subfour.environment import ENVIRONMENT_FILE, environment, note_resumption
+from subfour.environment import note_resumption
+from subfour.profit.beginning import begin_run
 from subfour.profit.config import RunConfig
-from subfour.profit.continuation import continued
 from subfour.profit.data_free import quantize_without_data
 from subfour.profit.data_record import DATA_FILE, DataRecord
-from subfour.profit.images_record import IMAGES, check_images, images_record
+from subfour.profit.images_record import check_images
 from subfour.profit.method import ProfitRun
 from subfour.profit.observer import Observer
 from subfour.profit.phases import build_phases
@@ -33,7 +33,7 @@ from subfour.profit.progress import CHECKPOINTS
 from subfour.profit.result import RESULT_FILE, write_result
 from subfour.profit.session import Session, prepare_session
 from subfour.profit.state import RunState
-from subfour.rundir import JSON, RunDirectory
+from subfour.rundir import RunDirectory
 from subfour.train.allocator import keep_freed_memory
 from subfour.train.checkpoint import CheckpointStore
 from subfour.train.interruption import Interruption, Terminated, WorkerLostError
@@ -127,7 +127,7 @@ def _begin(arguments: Sequence[str]) -> None:
     options = parse(TrainOptions, rest, prog=f"subfour train {recipe.recipe}", default=TrainOptions(config=recipe))
     config = resolved(options.config, recipe)
     if config.from_run is not None:
-        config = continued(config, config.from_run)
+        config = continuing(config, recipe)
     build_phases(config)
     if options.launch.starts_others:
         if options.out is not None:
@@ -146,14 +146,11 @@ def _begin(arguments: Sequence[str]) -> None:
             RunDirectory(options.out).require_free(config.to_json())
         session = _prepare(config, options.output)  # before the folder is made: a start that fails leaves nothing behind
         state = _without_training(session)
-        records: dict[str, JSON] = {
-            ENVIRONMENT_FILE: environment(),
-            "plan.json": [phase.to_json() for phase in build_phases(config)],
-            DATA_FILE: {**session.data.to_json(), IMAGES: images_record(session)},
-        }
         out = options.out or Path(collective.from_main(str(_new_directory(config.recipe)) if collective.is_main() else ""))
         with collective.main_first():
-            directory = RunDirectory.create(out, config.to_json(), records) if collective.is_main() else _opened(out)
+            directory = begin_run(session, out) if collective.is_main() else _opened(out)
+        if collective.is_main():
+            warn_of_what_is_not_read(config, options.config, recipe)
         _train(session, directory, options, state)
 
 

@@ -33,8 +33,8 @@ class VerifyOptions:
     """The first so many images; by default all."""
     runtimes: tuple[RuntimeName, ...] = tuple(RUNTIMES)
     """Which to compare."""
-    batch_size: int = 50
-    """Images at once."""
+    batch_size: int | None = None
+    """Images at once; by default 50, and fewer of large ones, because every code of a batch is kept."""
     threads: int = 0
     """Of each runtime; 0 leaves it to the runtime."""
     json: Switch = False

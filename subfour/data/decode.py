@@ -111,7 +111,9 @@ class EvaluationPixels:
             ValueError: see `BatchDecoder.batches`.
         """
         workers = workers if len(split) > CHUNK else 0
-        self._decoder: BatchDecoder | None = BatchDecoder(partial(_decode, split, preprocessing), workers, unreadable)
+        self._decoder: BatchDecoder | None = BatchDecoder(
+            partial(decode_for_evaluation, split, preprocessing), workers, unreadable
+        )
         self.errors = self._decoder.errors
         self._pixels: Tensor | None = None
         shape = (len(split), 3, preprocessing.image_size, preprocessing.image_size)
@@ -157,6 +159,15 @@ class _Batches(Dataset[Decoded | ValueError]):
         return Decoded(pixels=stacked, kept=torch.tensor(kept, dtype=torch.long), errors=errors)
 
 
-def _decode(split: Split, preprocessing: Preprocessing, place: Place, index: int) -> NDArray[np.uint8]:
+def decode_for_evaluation(split: Split, preprocessing: Preprocessing, place: Place, index: int) -> NDArray[np.uint8]:
+    """Return the pixels of an image as evaluation sees them.
+
+    Raises:
+        ValueError: it cannot be read, or not be resized; its place is named.
+    """
     del place  # nothing is random here
-    return evaluation_pixels(split.image(index), preprocessing)
+    image = split.image(index)
+    try:
+        return evaluation_pixels(image, preprocessing)
+    except ValueError as error:
+        raise ValueError(f"image: {split.where(index)}: {error}") from None

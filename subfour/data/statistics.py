@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from subfour.data.decode import decode_for_evaluation
 from subfour.data.images import Split, Unreadable
-from subfour.data.preprocess import Interpolation, Preprocessing, evaluation_pixels
+from subfour.data.preprocess import Interpolation, Preprocessing
 
 SAMPLES = 10_000
 """Images looked at, at most; evenly spaced."""
@@ -31,7 +32,7 @@ def channel_statistics(
     count = min(len(split), SAMPLES)
     for sample in range(count):
         try:
-            pixels = evaluation_pixels(split.image(sample * len(split) // count), preprocessing)
+            pixels = decode_for_evaluation(split, preprocessing, (), sample * len(split) // count)
         except ValueError:
             if unreadable == "error":
                 raise

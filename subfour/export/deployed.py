@@ -2,16 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from subfour.data.images import TRAINING, Split, evaluation_split
-from subfour.data.preprocess import Preprocessing, evaluation_pixels
+from subfour.data.decode import BatchDecoder, decode_for_evaluation
+from subfour.data.images import TRAINING, Split, Unreadable, evaluation_split
+from subfour.data.preprocess import Preprocessing
 from subfour.data.sources import load_images
 from subfour.export.record import FileFormat, Record
 from subfour.integer.build import build_program
@@ -47,26 +48,43 @@ def deployed_program(model: nn.Module, preprocessing: Preprocessing, snapping: S
 
 
 @torch.no_grad()
-def measured_snapping(model: nn.Module, preprocessing: Preprocessing, source: str) -> Snapping:
+def measured_snapping(model: nn.Module, preprocessing: Preprocessing, source: str, *, unreadable: Unreadable) -> Snapping:
     """Return what to snap a network with, measured on random training images.
 
     Args:
         model: converted, at its trained widths.
         preprocessing: of its images.
         source: digits, folder:PATH, parquet:PATH or hub:NAME; without a training split, the one it has.
+        unreadable: whether an image that cannot be read is an error.
     """
     images = load_images(source)
     split = images.splits.get(TRAINING) or evaluation_split(images)
     generator = torch.Generator().manual_seed(derive_seed("snapping"))
-    indices = torch.randperm(len(split), generator=generator)[:MEASURED_IMAGES].tolist()
-    return measure_snapping(model, preprocessing, batches_of(split, preprocessing, indices, BATCH))
+    indices = torch.randperm(len(split), generator=generator)[:MEASURED_IMAGES]
+    batches = batches_of(split, preprocessing, indices, BATCH, unreadable=unreadable)
+    return measure_snapping(model, preprocessing, (pixels for pixels, _ in batches))
 
 
-def batches_of(split: Split, preprocessing: Preprocessing, indices: list[int], size: int) -> Iterator[Tensor]:
-    """Yield uint8 pixels [N, 3, H, W] of some images of a split, by batches."""
-    for start in range(0, len(indices), size):
-        chosen = indices[start : start + size]
-        yield torch.from_numpy(np.stack([evaluation_pixels(split.image(index), preprocessing) for index in chosen]))
+def batches_of(
+    split: Split, preprocessing: Preprocessing, indices: Tensor, size: int, *, unreadable: Unreadable = "error"
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield uint8 pixels [N, 3, H, W] of some images of a split, by batches, and their indices [N].
+
+    Args:
+        split: the images.
+        preprocessing: of them.
+        indices: which.
+        size: of a batch.
+        unreadable: whether an image that cannot be read is an error, or is left out.
+
+    Raises:
+        ValueError: an image cannot be read, and none may be left out.
+    """
+    groups = torch.split(indices, size)
+    decoder = BatchDecoder(partial(decode_for_evaluation, split, preprocessing), 0, unreadable)
+    for group, decoded in zip(groups, decoder.batches((), groups), strict=True):
+        if len(decoded.kept):
+            yield decoded.pixels, group[decoded.kept]
 
 
 def resized(preprocessing: Preprocessing, image_size: int | None) -> Preprocessing:

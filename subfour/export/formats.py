@@ -55,14 +55,16 @@ def export_model(
         data: where training images are taken from if snapping has to be measured; None: the data it was trained on.
 
     Raises:
-        ValueError: the network has no such form; the message says why.
+        ValueError: the network has no such form, or `data` is given and not needed; the message says why.
     """
     preprocessing = resized(trained.data.preprocessing, image_size)
-    snapping = trained.snapping
-    if snap is False:
-        snapping = None
-    elif (snap and snapping is None) or (snapping is not None and preprocessing != trained.data.preprocessing):
-        snapping = measured_snapping(trained.model, preprocessing, data or trained.config.data)
+    snapping = None if snap is False else trained.snapping
+    if (snap and snapping is None) or (snapping is not None and preprocessing != trained.data.preprocessing):
+        unreadable = trained.config.loading.unreadable
+        snapping = measured_snapping(trained.model, preprocessing, data or trained.config.data, unreadable=unreadable)
+    elif data is not None:
+        why = "a network that is not snapped" if snapping is None else "one that was trained snapped, at this image size,"
+        raise ValueError(f"data: {data} would not be read, because {why} needs no images; leave it out")
     if file_format == "codes" and snapping is None:
         raise ValueError(
             "format: codes holds nothing but integers, which a network that is not snapped does not have; use --snap"

@@ -29,6 +29,10 @@ CODE_KIND = np.dtype(np.uint8)
 int8 would not be exact everywhere: on processors without VNNI, OpenVINO's kernels for it halve the weight codes and round them,
 to keep the sum of two products in 16 bits (on AVX2, 37 % of the codes of CIFAR-10's W4A4 MobileNet-v2 came out otherwise)."""
 
+IMAGE_MEANING = "RGB pixels 0..255 as decoded, not normalised: the file does that"
+LOGITS_MEANING = "logits; their softmax are the probabilities of the classes in the metadata, in that order"
+"""What a viewer shows beside input and output."""
+
 
 def weight_kind(codes: NDArray[Any], bits: int) -> "np.dtype[Any]":
     """Return the narrowest kind of `bits` or more that holds weight codes.
@@ -79,8 +83,8 @@ class Graph:
             batch: images at once; a name leaves it open.
         """
         size = record.preprocessing.image_size
-        image = helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, [batch, 3, size, size])
-        logits = helper.make_tensor_value_info(output, TensorProto.FLOAT, [batch, len(record.classes)])
+        image = helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, [batch, 3, size, size], doc_string=IMAGE_MEANING)
+        logits = helper.make_tensor_value_info(output, TensorProto.FLOAT, [batch, len(record.classes)], doc_string=LOGITS_MEANING)
         graph = helper.make_graph(self._nodes, "subfour", [image], [logits], list(self._constants.values()))
         opsets = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(domain, 1) for domain in domains)]
         model = helper.make_model(

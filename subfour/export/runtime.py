@@ -106,8 +106,10 @@ def _other_format(content: bytes) -> FileFormat | None:
     """Return the format of a file of ours that is not meant for runtimes."""
     if b'"file_format": "qonnx"' in content:
         return "qonnx"
-    file = io.BytesIO(content)
-    return "codes" if zipfile.is_zipfile(file) and "operations.npy" in zipfile.ZipFile(file).namelist() else None
+    try:
+        return "codes" if "operations.npy" in zipfile.ZipFile(io.BytesIO(content)).namelist() else None
+    except zipfile.BadZipFile:
+        return None
 
 
 def _fits(session: Any, record: Record) -> bool:

@@ -39,6 +39,9 @@ from subfour.profit.model_file import TrainedModel
 LAYER_IMAGES = 4
 """Images of the comparison layer by layer."""
 
+PIXELS_AT_ONCE = 8 * 224**2
+"""Of a batch. Comparing 8 images of a MobileNet-v2 at 224 pixels takes some 1.5 GB."""
+
 
 class Reference:
     """The numbers that a program defines: integers alone where it is snapped, float64 where it is not."""
@@ -86,9 +89,10 @@ def different(layer: Layer, values: NDArray[Any], accumulators: NDArray[Any]) ->
     return found
 
 
-def codes_in(quantizer: Quantize | Lookup, stored: NDArray[Any]) -> NDArray[np.int64]:
+def codes_in(quantizer: Quantize | Lookup, stored: NDArray[Any]) -> NDArray[np.int16]:
     """Return the codes that a file's integers stand for: without their zero point."""
-    return stored.astype(np.int64) + quantizer.qmin
+    codes: NDArray[np.int16] = stored.astype(np.int16) + np.int16(quantizer.qmin)
+    return codes
 
 
 def _values(layer: Layer, accumulators: NDArray[Any]) -> NDArray[np.float64]:
@@ -158,6 +162,7 @@ class Verifier:
                 stored = self._probed[name]({IMAGE: pixels})
                 got = {quantize.name: codes_in(quantize, stored[quantize.name]) for quantize in self.program.quantizers}
             self._compare_codes(name, got, expected)
+            del got  # before the next executor's: each holds every code of the batch
         return expected
 
     def layer_by_layer(self, pixels: NDArray[np.uint8], expected: Arrays) -> None:
@@ -214,7 +219,7 @@ def verify_file(
     split: str | None = None,
     images: int | None = None,
     runtimes: Sequence[RuntimeName] = ("onnxruntime", "openvino"),
-    batch_size: int = 50,
+    batch_size: int | None = None,
     threads: int = 0,
 ) -> Verification:
     """Compare an exported file with the run it came from.
@@ -226,7 +231,7 @@ def verify_file(
         split: which one; None: the only one, else validation.
         images: the first so many; None: all.
         runtimes: that run the file.
-        batch_size: images at once.
+        batch_size: images at once; None: as many as have `PIXELS_AT_ONCE`, but 50 at most, because every code of a batch is kept.
         threads: of each runtime; 0 leaves it to the runtime.
 
     Raises:
@@ -241,11 +246,12 @@ def verify_file(
     check_constants(onnx.load_from_string(content), expected_model, path=path)
     torch_run = snapped_run(program) if program.snapped else _trained_run(trained.model, record.preprocessing, program.output)
     verifier = Verifier(content, program, runs={"torch": torch_run}, runtimes=runtimes, threads=threads)
-    indices = list(range(len(chosen)))[:images]
+    indices = torch.arange(len(chosen))[:images]
+    size = batch_size or min(50, max(1, PIXELS_AT_ONCE // record.preprocessing.image_size**2))
+    batches = batches_of(chosen, record.preprocessing, indices, size, unreadable=trained.config.loading.unreadable)
     with torch.no_grad():
-        for number, pixels in enumerate(batches_of(chosen, record.preprocessing, indices, batch_size)):
-            labels = chosen.labels[number * batch_size :][: len(pixels)]
-            expected = verifier.end_to_end(pixels.numpy(), labels.numpy())
+        for number, (pixels, read) in enumerate(batches):
+            expected = verifier.end_to_end(pixels.numpy(), chosen.labels[read].numpy())
             if not number:
                 few = {name: values[:LAYER_IMAGES] for name, values in expected.items()}
                 verifier.layer_by_layer(pixels.numpy()[:LAYER_IMAGES], few)

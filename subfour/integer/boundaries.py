@@ -16,6 +16,9 @@ from subfour.integer.program import Function, Quantize
 
 Values = NDArray[np.float64]
 
+SIGMOID_FLOOR = 0.5
+"""Executors err in a sigmoid by as much near 0 as near 1/2: onnxruntime 1.32 by 1.5e-7 everywhere."""
+
 
 class Boundaries(NamedTuple):
     """Where the code rises and falls by one; minus infinity where it always has, infinity where it never does."""
@@ -32,11 +35,14 @@ def boundaries(quantize: Quantize, function: Function | None, *, tolerance: floa
     Args:
         quantize: the quantizer.
         function: the nonlinearity before it, hardswish or sigmoid.
-        tolerance: moves every y_j by this times abs(y_j) + abs(offset): how far an error of that size moves the boundaries.
+        tolerance: moves every y_j by this times the magnitudes that an executor rounds on the way to its code: y_j, the offset
+            and the zero point.
     """
     offset = float(quantize.offset)
-    outputs = offset + (np.arange(quantize.qmin, quantize.qmax) + 0.5) * float(quantize.step)
-    outputs += tolerance * (np.abs(outputs) + abs(offset))
+    step = float(quantize.step)
+    outputs = offset + (np.arange(quantize.qmin, quantize.qmax) + 0.5) * step
+    magnitudes = np.abs(outputs) + abs(offset) + step * abs(quantize.qmin)
+    outputs += tolerance * (np.maximum(magnitudes, SIGMOID_FLOOR) if function == "sigmoid" else magnitudes)
     if function == "sigmoid":
         inside = (outputs > 0) & (outputs < 1)
         odds = np.where(inside, outputs, 0.5) / (1 - np.where(inside, outputs, 0.5))

@@ -38,7 +38,7 @@ that of a product with 1 / m. Narrower steps make multipliers coarse: with 2^19 
 one below 8 (results/LOG.md)."""
 
 LARGEST_REACH = 2.0 ** (TIE_BITS + 1)
-"""Of an offset t and the codes above it, abs(t) + m * levels. An executor may compute (n - t) / m as n / m - t / m, and each of
+"""Of the codes and an offset t below them, abs(t) + m * levels. An executor may compute (n - t) / m as n / m - t / m, and each of
 the three roundings errs by a quarter of the margin at most."""
 
 LARGEST_CUT = 1 / 32

@@ -286,8 +286,11 @@ class _Snapper:
         qmax = min(qmax, ceil(qmax * float((real / step).detach())))
         self.widened[operation.name] = step / real
         offset = rounded((operation.offset - self.origin.get(source, 0.0)) * torch.as_tensor(self.units[source]))
-        if offset and abs(float(offset.detach())) + float(step.detach()) * qmax > LARGEST_REACH:
-            raise FloatingPointError(f"{operation.name}: its range begins too far from 0, so it cannot be snapped")
+        if abs(float(torch.as_tensor(offset).detach())) + float(step.detach()) * qmax > LARGEST_REACH:
+            raise FloatingPointError(
+                f"{operation.name}: its range begins too far from 0, or adds up too many positions, for exact codes; leave it "
+                "unsnapped, or use smaller images"
+            )
         return replace(operation, inputs=(source,), step=step, offset=offset, qmax=qmax)
 
 

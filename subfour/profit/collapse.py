@@ -12,6 +12,7 @@ it: a phase that trains weights must not end at chance where an earlier width wa
 """
 
 from collections.abc import Mapping
+from math import sqrt
 from typing import Any
 
 import torch
@@ -22,6 +23,10 @@ from subfour.quantizers import Quantizer
 WELL_ABOVE = 0.25
 """Share of the way from chance to 100 % from which on a network has learned: 32.5 % of 10 classes, 25 % of 1,000. Below it,
 early epochs go up and down by themselves: digits fall back from 16 % to 10 % in the float phase."""
+
+DEVIATIONS = 4.0
+"""How many standard deviations of a guess among as many images it has learned by, too: 20 images of two classes give 75 % by
+chance within 40 epochs, and have learned from 94.7 % on. Where all images are of one class, nothing is ever learned."""
 
 AT_CHANCE = 0.02
 """Share of the way from chance to 100 % up to which a network knows nothing: 11.8 % of 10 classes. One that gives one answer for
@@ -80,17 +85,22 @@ def check_ranges(model: nn.Module, *, rate: str) -> None:
 class ChanceGuard:
     """Knows how good the network has been, from the records of its epochs."""
 
-    def __init__(self, labels: Tensor, classes: int, *, start: float = 0.0) -> None:
+    def __init__(self, labels: Tensor, classes: int, *, trained: int, start: float = 0.0) -> None:
         """Begin a run.
 
         Args:
             labels: of the validation images, [N].
             classes: how many there are.
+            trained: images of a training epoch.
             start: top-1 of the network that the run began with, if it had learned before, in percent.
         """
         self.start = start
         commonest = float(labels.bincount().max()) / len(labels)
-        self.chance = 100 * max(commonest, 1 / classes)
+        share = max(commonest, 1 / classes)
+        self.chance = 100 * share
+        deviation = 100 * sqrt(share * (1 - share) / min(len(labels), trained))
+        self.learned = max(self._above_chance(WELL_ABOVE), self.chance + DEVIATIONS * deviation)
+        """Top-1 above which a network is no guess."""
         self.best: dict[tuple[int, int], float] = {}
         """Widths -> the best accuracy of an epoch so far: of training or validation, whichever is the lower."""
 
@@ -114,7 +124,7 @@ class ChanceGuard:
         trains_weights = record["kind"] in ("sample", "finetune")
         if trains_weights and record["epoch"] + 1 == record["epochs"]:
             reached = max([self.start, *self.best.values()])
-        if now <= self._above_chance(AT_CHANCE) and reached >= self._above_chance(WELL_ABOVE):
+        if now <= self._above_chance(AT_CHANCE) and reached > self.learned:
             raise CollapseError(
                 f"accuracy fell from {reached:.1f} % to chance, {now:.1f} %, in epoch {record['epoch'] + 1}; "
                 f"start again with a lower {rate} or one more width in between, or go on with --ignore-collapse"

@@ -41,6 +41,9 @@ __all__ = [
 ]
 
 
+ON_CODES = [name for name, pair in QUANTIZER_PAIRS.items() if pair.on_codes]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
     """Everything that decides a run."""
@@ -125,7 +128,8 @@ class RunConfig:
         check_bits(self.starting_weight_bits, "starting_weight_bits")
         if self.engine in ("folded", "compiled") and not self.foldable:
             raise ValueError(
-                f"engine: {self.engine} needs --quantizer duq or duq-offset, --batchnorm unfused and --skip-bits 32; use auto"
+                f"engine: {self.engine} needs --quantizer {' or '.join(ON_CODES)}, --batchnorm unfused and --skip-bits 32; "
+                "use auto"
             )
         check_granularity(self.quantizer, self.weight_granularity)
         check_weight_bits(self.quantizer, self.weight_bits)
@@ -176,7 +180,7 @@ class RunConfig:
     @property
     def foldable(self) -> bool:
         """Whether training steps can be computed on codes."""
-        return self.quantizer in ("duq", "duq-offset") and self.batchnorm == "unfused" and self.skip_bits == FLOAT_BITS
+        return self.quantizer in ON_CODES and self.batchnorm == "unfused" and self.skip_bits == FLOAT_BITS
 
     @property
     def ends_float(self) -> bool:

@@ -15,7 +15,7 @@ from subfour import collective
 from subfour.convert.calibrate import calibrate, calibrate_weights, missing_ranges, needs_calibration, set_bits
 from subfour.integer.network import measure_snapping, pixels_of
 from subfour.profit.collapse import ChanceGuard, CollapseError, check_parameters, check_ranges
-from subfour.profit.continuation import TEACHER_FILE
+from subfour.profit.continuation import TEACHER_FILE, config_of
 from subfour.profit.dampening import Dampening
 from subfour.profit.examination import Examiner
 from subfour.profit.freezing import base_rate, freeze_order, set_trainable
@@ -88,7 +88,12 @@ class ProfitRun:
         )
         self.state = self.progress.state
         self.collapse_guard = collapse_guard
-        self.chance = ChanceGuard(session.validation.split.labels, len(session.data.classes), start=self.state.start_top1)
+        self.chance = ChanceGuard(
+            session.validation.split.labels,
+            len(session.data.classes),
+            trained=min(session.training.steps_per_epoch * session.training.batch_size, len(session.training.split)),
+            start=self.state.start_top1,
+        )
         for record in run.metrics():
             self.chance.remember(record)
 
@@ -148,7 +153,8 @@ class ProfitRun:
     def _enter(self, phase: Phase) -> None:
         """Prepare the model for a phase that begins: ranges of what begins to quantize, and the average."""
         before = self.phases[self.state.phase - 1] if self.state.phase else None
-        if phase.kind != "float" and self.config.teacher == "self" and not (self.run.path / TEACHER_FILE).exists():
+        first = before is None or before.kind == "float"
+        if first and phase.kind != "float" and self.config.teacher == "self" and not (self.run.path / TEACHER_FILE).exists():
             self.run.write_bytes(TEACHER_FILE, float_network(self.config, self.average))
         collective.wait_for_all()
         set_bits(self.model, phase.weight_bits, phase.activation_bits)
@@ -258,6 +264,9 @@ class ProfitRun:
         state = RunState(config=self.config.digest, threads=torch.get_num_threads(), workers=collective.count())
         state.padding_top1 = self.examiner.padding_top1()
         if self.phases[0].kind != "float":  # which would give a row
+            if self.config.from_run is not None:
+                earlier = config_of(self.config.from_run)
+                set_bits(self.model, earlier.weight_bits[-1], earlier.activation_bits[-1])
             start = self.examiner.starting_row()
             state.start_top1 = start["raw"]["top1"]
             if self.config.from_run is None:

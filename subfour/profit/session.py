@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 FEW_STEPS = 8
 """Of an epoch."""
 
+LEAST_SAMPLING_STEPS = 2
+
 USUAL_IMAGE_SIZE = 224
 """For networks without a weights record, in pixels."""
 
@@ -93,6 +95,7 @@ def prepare_session(config: RunConfig, *, begun: DataRecord | None = None) -> Se
     )
     if config.method != "data-free" and config.schedule.max_steps is None:
         _warn_of_few_steps(training)
+        _warn_without_samples(config, training)
     validation = EvaluationLoader(
         validation_images,
         data.preprocessing,
@@ -144,6 +147,16 @@ def _warn_of_few_steps(training: TrainingLoader) -> None:
         )
 
 
+def _warn_without_samples(config: RunConfig, training: TrainingLoader) -> None:
+    """Say so where layers would be frozen by a measure of which there is no sample: the first compares two steps."""
+    epochs = [phase.epochs for phase in build_phases(config) if phase.kind == "sample"]
+    if config.freezes_layers and epochs and sum(epochs) * training.steps_per_epoch < LEAST_SAMPLING_STEPS:
+        logger.warning(
+            "schedule.sample_epochs: AIWQ compares a step with the one before, and the sampling phase has one step; layers will "
+            "be frozen in the order of their names; use a smaller schedule.batch_size, or more schedule.sample_epochs"
+        )
+
+
 def _preprocessing(config: RunConfig, training_images: Split, record: Preprocessing | None) -> Preprocessing:
     """Take preprocessing from what is known of the weights, else from the data; a size asked for wins."""
     size = config.loading.image_size
@@ -167,7 +180,10 @@ def _outside_teacher(config: RunConfig, data: DataRecord, device: torch.device) 
     try:
         built = build_model(config.teacher, num_classes=len(data.classes), weights=config.teacher_weights, rehead=False)
     except ValueError as error:
-        raise ValueError(f"teacher: {error}") from None
+        raise ValueError(
+            f"teacher: {error}; it must know the {len(data.classes)} classes of the data: use --teacher self, or name its "
+            "weights with --teacher-weights"
+        ) from None
     network = built.model.to(memory_format=torch.channels_last).to(device)
     own = data.preprocessing
     theirs = built.preprocessing or own

@@ -36,11 +36,13 @@ class QuantizerPair(NamedTuple):
     """Widths that weights may have, beside float."""
     integers: bool = True
     """Whether a network of them can be said in integers (integer/fold.py)."""
+    on_codes: bool = False
+    """Whether training steps can be computed on codes (engine/)."""
 
 
 QUANTIZER_PAIRS: dict[QuantizerName, QuantizerPair] = {
-    "duq": QuantizerPair(DuQ, DuQWeight, per_channel=True),
-    "duq-offset": QuantizerPair(DuQOffset, DuQOffsetWeight, per_channel=True),
+    "duq": QuantizerPair(DuQ, DuQWeight, per_channel=True, on_codes=True),
+    "duq-offset": QuantizerPair(DuQOffset, DuQOffsetWeight, per_channel=True, on_codes=True),
     "pact-sawb": QuantizerPair(PACT, SAWB, weight_bits=COEFFICIENTS),
     "lsq": QuantizerPair(LSQ, LSQWeight, per_channel=True),
     "lsq-plus": QuantizerPair(LSQPlus, LSQPlusWeight, per_channel=True),

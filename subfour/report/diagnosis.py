@@ -68,10 +68,10 @@ def training_collapsed(record: RunRecord) -> Iterator[Finding]:
 
 def stopped_early(record: RunRecord) -> Iterator[Finding]:
     """The run has epochs left and no reason not to go on."""
-    if record.status in ("cut off", "not begun"):
+    if record.status in ("unfinished", "not begun"):
         words = f"{len(record.metrics)} of {record.epochs} epochs are done; everything below is about those."
         command = f"subfour train --resume {shlex.quote(str(record.path))}"
-        yield Finding("warning", "The run is not finished", words, f"Go on with: {command}")
+        yield Finding("warning", "The run is not finished", words, f"If nothing trains it now, go on with: {command}")
 
 
 def at_chance(record: RunRecord) -> Iterator[Finding]:

@@ -29,7 +29,7 @@ SECTIONS = (
     ("reproduce", "Reproduce"),
 )
 
-MOODS = {"finished": "good", "cut off": "warn", "not begun": "warn", "collapsed": "bad"}
+MOODS = {"finished": "good", "unfinished": "warn", "not begun": "warn", "collapsed": "bad"}
 
 
 def write_report(runs: Sequence[Path], out: Path, figures: Path | None = None) -> list[Exhibit]:
@@ -95,7 +95,7 @@ def _head(record: RunRecord) -> dict[str, Any]:
     words = {
         "finished": f"{record.epochs} epochs in {len(record.phases)} phases.",
         "collapsed": f"{done} of {record.epochs} epochs, then training collapsed; see the diagnosis.",
-        "cut off": f"{done} of {record.epochs} epochs are done.{where}",
+        "unfinished": f"{done} of {record.epochs} epochs are done.{where}",
         "not begun": f"None of its {record.epochs} epochs is done.",
     }[record.status]
     network = config.model.partition("/")[2]

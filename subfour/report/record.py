@@ -17,7 +17,7 @@ from subfour.profit.result import RESULT_FILE, SENSITIVITY_FILE
 from subfour.profit.subject import run_workload
 from subfour.rundir import RunDirectory
 
-Status = Literal["finished", "collapsed", "cut off", "not begun"]
+Status = Literal["finished", "collapsed", "unfinished", "not begun"]
 
 METHODS = {
     "profit": "PROFIT",
@@ -86,7 +86,7 @@ class RunRecord:
             return "finished"
         if self.failure is not None:
             return "collapsed"
-        return "cut off" if self.metrics else "not begun"
+        return "unfinished" if self.metrics else "not begun"
 
     @property
     def epochs(self) -> int:

@@ -1,7 +1,7 @@
 """The page about a study: every row, and what the paper's claims come to."""
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -22,24 +22,25 @@ SECTIONS = (
     ("reproduce", "Reproduce"),
 )
 
-ROW_COLUMNS = ("row", "lost", "top-1 %", "widths", "seeds", "loss", "minutes", "MB", "quantizer", "trained with", "network")
+ROW_COLUMNS = (
+    *("row", "points lost", "top-1 %", "widths", "seeds", "loss", "minutes a run", "weights MB"),
+    *("quantizer", "trained with", "network"),
+)
 
 NUMBERS = (("loss", 3), ("minutes", 1), ("megabytes", 3))
 """Columns without a spread, and their digits behind the point."""
 
 MOODS = {"confirmed": "good", "refuted": "bad", "mixed": "warn", "undecided": "warn", "not tested": "plain"}
 
-GOALS = {"A4W4": 0.5, "A3W3": 1.5, "A2W2": 5.0}
-"""Points below float that the best row should not exceed."""
 
-
-def write_study_page(study: Path, rows: Sequence[StudyRow], out: Path) -> Exhibit:
+def write_study_page(study: Path, rows: Sequence[StudyRow], out: Path, *, goals: Mapping[str, float] | None = None) -> Exhibit:
     """Write the page, its figure and the numbers of the figure, and return the figure.
 
     Args:
         study: the TOML file.
         rows: of it, in its order.
         out: the page; the figure lies beside it, in a folder named after it.
+        goals: widths -> points below float that their best row should not lose.
 
     Raises:
         OSError: a file cannot be written.
@@ -59,8 +60,8 @@ def write_study_page(study: Path, rows: Sequence[StudyRow], out: Path) -> Exhibi
         status={"name": "unfinished", "mood": "warn"} if missing else {"name": "finished", "mood": "good"},
         status_words=f"{finished} of {runs} runs are finished, {diverged} diverged, {missing} are missing.",
         what=f"{len(rows)} rows on {_listed(data_name(row.config.data) for row in rows)}; averaged weights of the last epoch, "
-        "validation images.",
-        cards=_cards(rows),
+        "validation images. A4W4: 4-bit activations and 4-bit weights.",
+        cards=_cards(rows, goals or {}),
         answers=answers(rows),
         moods=MOODS,
         figure=figure,
@@ -75,7 +76,7 @@ def write_study_page(study: Path, rows: Sequence[StudyRow], out: Path) -> Exhibi
     return figure
 
 
-def _cards(rows: Sequence[StudyRow]) -> list[Card]:
+def _cards(rows: Sequence[StudyRow], goals: Mapping[str, float]) -> list[Card]:
     """Return the best quantized row of each network and widths."""
     quantized = [row for row in rows if row.top1 and not row.is_float]
     cards = []
@@ -85,7 +86,7 @@ def _cards(rows: Sequence[StudyRow]) -> list[Card]:
         beside = [f"{best.name}, best of {len(ranked)}"]
         if best.lost:
             lost = fmean(best.lost.values())
-            goal = f", goal {GOALS[widths]:g} {'reached' if lost <= GOALS[widths] else 'missed'}" if widths in GOALS else ""
+            goal = f", goal {goals[widths]:g} {'reached' if lost <= goals[widths] else 'missed'}" if widths in goals else ""
             beside.append(f"{abs(lost):.2f} points {'lost' if lost >= 0 else 'won'} against float{goal}")
         if len(ranked) > 1 and (ahead := paired_difference(best.top1, ranked[1].top1)):
             beside.append(ahead.in_words("points ahead of", "points behind", ranked[1].name))

@@ -7,7 +7,7 @@ from subfour.ops import FLOAT_BITS
 from subfour.report.record import RunRecord, WidthResult
 from subfour.report.template import scaled
 
-WIDTH_COLUMNS = ("widths", "top-1 %", "top-5 %", "loss", "raw top-1 %", "size MB", "G BOPS")
+WIDTH_COLUMNS = ("widths", "top-1 %", "top-5 %", "loss", "top-1 % not averaged", "weights MB", "10^9 bit operations")
 """Of `width_row`."""
 
 RUN_COLUMNS = ("run", "method", "quantizer", "seed", "widths", "top-1 %", "state")

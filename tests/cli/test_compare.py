@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 
 from subfour.cli import compare
 from subfour.cli.study import read_study
@@ -84,6 +85,45 @@ def test_a_run_that_diverges_is_a_row_and_does_not_stop_the_others(tmp_path: Pat
     printed("compare", study, "--out", out)  # and is not tried again
 
 
+def test_a_run_that_cannot_start_does_not_stop_the_others(tmp_path: Path, photographs: Path):
+    """Nothing is left of it, so that it is tried again; the end names it."""
+    rows = row("taught", "--teacher subfour/mobilenet_v1 --teacher-weights none.pth", [0]) + row("float", FLOAT, [0])
+    study, out = write(tmp_path / "small.toml", photographs, rows), tmp_path / "out"
+    outcome = subfour("compare", study, "--out", out, "--json")
+    assert outcome.code == 2
+    assert [(line["row"], line["seeds"], line["missing"]) for line in json.loads(outcome.out)] == [
+        ("taught", 0, 1),
+        ("float", 1, 0),
+    ]
+    assert "study: taught, seed 0: teacher: " in outcome.err
+    assert not (out / "taught").exists()
+
+
+def test_a_run_that_went_on_elsewhere_is_the_same_run(study: Path, photographs: Path):
+    """Where its images lie now, and who decodes them, decides no weight."""
+    printed("compare", study, "--out", "out")
+    folder = Path("elsewhere")
+    folder.symlink_to(photographs)
+    study.write_text(study.read_text().replace(str(photographs), "elsewhere").replace("--loading.workers 0", ""))
+    plan = json.loads(printed("compare", study, "--out", "out", "--dry-run", "--json"))
+    assert {run["state"] for run in plan["runs"]} == {"finished"}
+
+
+def test_every_run_has_the_threads_of_the_study(study: Path, monkeypatch: pytest.MonkeyPatch):
+    seen: list[int] = []
+    train = compare.train.run
+
+    def resumed(words: list[str]) -> None:
+        seen.append(torch.get_num_threads())
+        train(words)
+        torch.set_num_threads(torch.get_num_threads() + 1)  # as a run does that was begun with more
+
+    monkeypatch.setattr(compare.train, "run", resumed)
+    printed("compare", study, "--out", "out")
+    assert len(seen) == 3
+    assert len({*seen}) == 1
+
+
 def test_after_each_run_the_page_says_what_is_known(study: Path, monkeypatch: pytest.MonkeyPatch):
     pages: list[str] = []
 
@@ -133,6 +173,7 @@ def test_a_directory_with_other_options_is_refused(study: Path):
             "float_rows: .* use a list of names",
         ),
         ('recipe = "digits"\n[[row]]\nname = "../a"', "a name of its own that can be a folder's"),
+        ('recipe = "digits"\ngoals = {A4W4 = "few"}\n[[row]]\nname = "a"', "goals: .* use a table of widths and points"),
         ('recipe = "digit"\n[[row]]\nname = "a"', "row a: recipe: there is no recipe 'digit'; did you mean digits"),
         ('recipe = "digits"\n[[row]]\nname = "a"\noptions = "--weight-bits 9"', "row a: .*9 bits is not possible"),
         ('recipe = "digits"\n[[row]]\nname = "a"\noptions = "--quantiser lsq"', "row a: option: .* did you mean --quantizer"),

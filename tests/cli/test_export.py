@@ -76,6 +76,10 @@ def test_wrong_options_are_named(finished_run: Path, tmp_path: Path):
     assert error("export", finished_run, "--out", missing / "a") == f"out: there is no folder {missing}; make it, or name another"
     assert error("export", finished_run, "--out", tmp_path).startswith(f"out: {tmp_path} is a folder; name a file")
     assert error("export", finished_run, "--out", os.devnull).startswith(f"out: {os.devnull} is a device or a pipe")
+    for option, why in (("--no-snap", "that is not snapped"), ("--snap", "that was trained snapped")):
+        unread = error("export", finished_run, "--out", "a", option, "--data", "folder:mine")
+        assert unread.startswith("data: folder:mine would not be read, because ")
+        assert why in unread
     assert error("export", finished_run, "--out", "a", "--resolution", 0).startswith("image_size: 0 is not possible")
 
 

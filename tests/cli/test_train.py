@@ -133,6 +133,18 @@ def test_a_run_continues_another(finished_run: Path, here: Path):
     assert widths(result) == ["A3W4", "A3W3", "A3W3 snapped"]
 
 
+def test_a_run_continues_on_the_data_of_the_earlier_one(here: Path, photographs: Path):
+    """Where nobody names others; and options of phases that it has not are named."""
+    train("--data", f"folder:{photographs}", "--schedule.batch-size", 4, "--out", "first")
+    words = ["--weight-bits", 3, "--activation-bits", 3, "--schedule.float-epochs", 7, "--schedule.batch-size", 4, "--no-snap"]
+    outcome = subfour("train", "digits", *ONE_STEP, "--from", "first", *words, "--out", "second")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(Path("second/config.json").read_text())["data"] == f"folder:{photographs}"
+    assert f"data: folder:{photographs}, as in first, and not the recipe's digits" in outcome.err
+    assert "schedule.float_epochs: 7 is not read with --from" in outcome.err
+    assert json.loads(Path("second/data.json").read_text())["classes"] == ["cat", "dog"]
+
+
 def test_weights_and_teacher_come_from_files(here: Path, photographs: Path):
     save_file(tiny_mobilenet_v3(1000).state_dict(), "student.safetensors")
     torch.save({"state_dict": resnet18(num_classes=2).state_dict()}, "teacher.pth")

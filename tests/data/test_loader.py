@@ -6,6 +6,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -246,6 +247,15 @@ def test_a_corrupt_image_is_one_clear_line_even_from_a_worker(tmp_path: Path, wo
         list(training.epoch(0))
     with pytest.raises(ValueError, match=message):
         EvaluationLoader(split, geometry(8), batch_size=2, workers=workers)
+
+
+def test_an_image_too_long_to_be_resized_is_named(tmp_path: Path):
+    write_folder(tmp_path)
+    file = tmp_path / "val" / "dog" / "1.png"
+    Image.new("RGB", (30_000, 1)).save(file)
+    split = load_images(f"folder:{tmp_path}").splits["val"]
+    with pytest.raises(ValueError, match=rf"^image: {re.escape(str(file))}: image size: 30000x1 would become"):
+        EvaluationLoader(split, geometry(256), batch_size=2)
 
 
 @pytest.mark.parametrize(

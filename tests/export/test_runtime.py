@@ -109,6 +109,10 @@ def test_a_file_for_firmware_is_refused_and_has_no_checksum(file: Path):
     file.write_bytes(codes_file(program, record))
     assert message(file) == f"model: {file} has the format codes, which runtimes do not read; export again with --format onnx"
     assert "sha256" not in record.to_json()
+    content = bytearray(file.read_bytes())
+    content[content.rindex(b"PK\x01\x02")] ^= 1  # the directory at its end
+    file.write_bytes(content)
+    assert message(file).startswith(f"model: {file} is damaged, or not a file that onnxruntime reads")
     assert Record.from_json(record.to_json()) == record
 
 

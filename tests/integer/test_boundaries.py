@@ -65,6 +65,25 @@ def test_a_tolerance_moves_every_boundary_outwards_or_nowhere(function: Function
     assert (earlier[both] <= down[both]).all()
 
 
+@given(quantize=quantizers, tolerance=st.floats(2**-21, 2**-18))
+def test_the_band_around_a_sigmoid_s_boundary_is_never_narrower_than_its_error(quantize: Quantize, tolerance: float):
+    """Which is as large near 0 as at 1/2: 1.5e-7 in onnxruntime."""
+    bands = (boundaries(quantize, "sigmoid", tolerance=signed).up for signed in (-tolerance, 0, tolerance))
+    below, at, above = (1 / (1 + np.exp(-np.clip(values, -40, 40))) for values in bands)
+    reached = (below > 1e-12) & (above < 1 - 1e-12)
+    assert (above - at >= 1.5e-7)[reached].all()
+    assert (at - below >= 1.5e-7)[reached].all()
+
+
+def test_a_zero_point_widens_the_bands():
+    """An executor may add it before it rounds."""
+    step, function = torch.tensor(0.05, dtype=torch.float64), "hardswish"
+    plain, shifted = (Quantize(name="q", inputs=("v",), step=step, offset=0.0, qmin=low, qmax=31, bits=6) for low in (0, -32))
+    above = (boundaries(q, function, tolerance=2**-21).up[-31:] - boundaries(q, function).up[-31:] for q in (plain, shifted))
+    narrow, wide = above
+    assert (wide > narrow).all()
+
+
 def test_under_h_swish_codes_fall_before_they_rise():
     """From the code of 0 to code 0 at -3/2, and up without end; negative padding's step."""
     step = torch.tensor(0.1, dtype=torch.float64)

@@ -250,8 +250,17 @@ def test_a_range_far_from_zero_is_no_bad_input_either(sign: int):
     shifted = next(operation for operation in programs.built.quantizers if operation.offset)
     far = replace(shifted, offset=sign * 1000 * shifted.step)
     ruined = [far if operation is shifted else operation for operation in programs.built.operations]
-    with pytest.raises(FloatingPointError, match=f"^{shifted.name}: its range begins too far from 0, so it cannot be snapped$"):
+    with pytest.raises(FloatingPointError, match=f"^{shifted.name}: its range begins too far from 0, or adds up too many"):
         snap(Program(operations=tuple(ruined)), programs.snapping)
+
+
+@torch.no_grad()
+def test_a_sum_of_more_positions_than_float32_can_divide_is_refused():
+    """As of images of thousands of pixels: its odd step would leave too little of the margin to a tie."""
+    programs = stock_programs("torchvision/mobilenet_v3_small")
+    positions = {name: count * 4096 for name, count in programs.snapping.positions.items()}
+    with pytest.raises(FloatingPointError, match=r"adds up too many positions, .* use smaller images"):
+        snap(programs.built, replace(programs.snapping, positions=positions))
 
 
 @pytest.mark.filterwarnings("error")

@@ -27,7 +27,7 @@ def record(train_top1: float, raw: float, kind: str = "finetune", bits: int = 4,
 
 def verdicts(*records: dict[str, Any], classes: int = 10) -> list[bool]:
     """Return of each epoch whether the guard stops it."""
-    guard, found = ChanceGuard(torch.arange(10 * classes) % classes, classes), []
+    guard, found = ChanceGuard(torch.arange(100 * classes) % classes, classes, trained=1000), []
     for entry in records:
         try:
             guard.check(entry, rate="schedule.lr")
@@ -66,18 +66,38 @@ def test_a_narrower_width_may_begin_at_chance():
 
 def test_chance_is_the_share_of_the_commonest_class():
     """A network that always gives one answer is at chance, however common that class is."""
-    guard = ChanceGuard(torch.tensor([0] * 6 + [1] * 2 + [2] * 2), 3)
+    guard = ChanceGuard(torch.tensor([0] * 60 + [1] * 20 + [2] * 20), 3, trained=1000)
     assert guard.chance == 60
     guard.remember(record(90, 90))
     with pytest.raises(CollapseError, match=r"fell from 90.0 % to chance, 60.0 %, in epoch 1; .+ a lower schedule.lr"):
         guard.check(record(60, 60), rate="schedule.lr")
 
 
+@pytest.mark.parametrize(("trained", "validation"), [(24, 8), (40, 10), (80, 20)])
+def test_guesses_about_few_images_are_no_collapse(trained: int, validation: int):
+    """Two classes, and a network that has learned nothing yet: in 20 epochs a coin is often far above chance, and below."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        guard = ChanceGuard(torch.arange(validation) % 2, 2, trained=trained)
+        for _ in range(20):
+            guessed, right = (
+                100 * float((torch.rand(n, generator=generator) < 0.5).float().mean()) for n in (trained, validation)
+            )
+            guard.check(record(guessed, right), rate="schedule.lr")
+            guard.remember(record(guessed, right))
+
+
+def test_images_of_one_class_tell_nothing():
+    guard = ChanceGuard(torch.zeros(50, dtype=torch.long), 2, trained=1000)
+    guard.remember(record(100, 100))
+    guard.check(record(100, 100), rate="schedule.lr")
+
+
 def test_no_real_run_is_stopped(finished: FinishedRun):
     """Here one of a few steps per epoch; `results/LOG.md` tells of larger ones."""
     metrics = RunDirectory(finished.folder).metrics()
     assert len(metrics) == finished.result["epochs"]
-    guard = ChanceGuard(torch.arange(40) % 10, 10)
+    guard = ChanceGuard(torch.arange(40) % 10, 10, trained=64)
     for entry in metrics:
         guard.check(entry, rate="schedule.lr")
         guard.remember(entry)
@@ -209,7 +229,7 @@ def test_a_run_that_begins_quantized_knows_how_good_its_start_was():
     """Its first widths may have ruined it: nothing in its records was ever above chance."""
     labels = torch.arange(100) % 10
     for start, collapses in ((90.0, True), (20.0, False)):
-        guard = ChanceGuard(labels, 10, start=start)
+        guard = ChanceGuard(labels, 10, trained=1000, start=start)
         with pytest.raises(CollapseError) if collapses else nullcontext():
             guard.check(
                 {

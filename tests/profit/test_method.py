@@ -1,6 +1,7 @@
 """The whole run: what each phase changes and what it leaves."""
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from subfour.convert.calibrate import set_bits
 from subfour.layers import quant_layers
 from subfour.profit.config import AverageConfig, RunConfig
 from subfour.profit.continuation import TEACHER_FILE, WEIGHTS_FILE, continued
@@ -22,7 +24,7 @@ from subfour.rundir import RunDirectory
 from subfour.train.checkpoint import CheckpointStore
 from subfour.train.evaluation import evaluate
 from tests.profit.conftest import FinishedRun
-from tests.profit.tiny_run import FIRST_FROZEN, SECOND_FROZEN, SNAP, Recorder, outcome, same, train
+from tests.profit.tiny_run import FIRST_FROZEN, SECOND_FROZEN, SNAP, Recorder, Silent, outcome, same, train
 
 
 def short(config: RunConfig, **changes: object) -> RunConfig:
@@ -181,7 +183,8 @@ def test_metrics_have_one_line_per_epoch(finished: FinishedRun):
         assert record["frozen_layers"] == {FIRST_FROZEN: 5, SECOND_FROZEN: 10}.get(record["phase"], 0)
         if phase.kind in ("stabilize", "sample"):
             assert record["lr"] == pytest.approx(0.05)
-    assert [record["lr"] for record in metrics[:2]] == pytest.approx([0.01, 0.1])
+    # Of two rates, one an epoch, none is left for the warm-up: the phase ends below the full rate.
+    assert [record["lr"] for record in metrics[:2]] == pytest.approx([0.1, 0.1 * (0.001 + 0.999 / 2)])
     assert [record["seconds"] for record in metrics] == sorted(record["seconds"] for record in metrics)
 
 
@@ -273,6 +276,23 @@ def test_a_continued_run_keeps_its_teacher_and_its_average(finished: FinishedRun
     assert ranges
     assert all(torch.equal(refitted.averaged[name], refitted.before[name]) for name in ranges)
     assert len(result["rows"]) == 3
+
+
+def test_a_run_that_begins_quantized_is_looked_at_as_it_was(finished: FinishedRun, tmp_path: Path):
+    """At the widths that the earlier one ended with, before it was snapped: its start is no float network."""
+    config = continued(short(finished.config, weight_bits=(2,), activation_bits=(3,)), str(finished.folder))
+    session = prepare_session(config)
+    run = ProfitRun(session, RunDirectory.create(tmp_path / "run", config.to_json()), Silent())
+    set_bits(session.model, finished.config.weight_bits[-1], finished.config.activation_bits[-1])
+    assert run.state.start_top1 == run.examiner.accuracy(session.model).top1
+
+
+def test_a_teacher_that_got_lost_is_not_replaced_by_what_it_taught(finished: FinishedRun, tmp_path: Path):
+    folder = shutil.copytree(finished.copies[SNAP - 1, 0], tmp_path / "run")
+    (folder / TEACHER_FILE).unlink()
+    with pytest.raises(ValueError, match=f"^{folder / TEACHER_FILE}: "):
+        train(folder, finished.config)
+    assert not (folder / TEACHER_FILE).exists()
 
 
 def test_a_run_that_stops_at_a_loss_that_is_not_finite_leaves_word_until_it_goes_on(finished: FinishedRun, tmp_path: Path):

@@ -48,6 +48,15 @@ def test_normalisation_and_size_come_from_the_data_and_the_option(config: RunCon
     assert prepare_session(sized(config, None)).data.preprocessing.image_size == 224
 
 
+def test_freezing_by_no_sample_is_said(config: RunConfig, caplog: pytest.LogCaptureFixture):
+    """One step of sampling compares nothing; two do, and so does a run that freezes nothing."""
+    for epochs, method, said in ((1, "profit", True), (2, "profit", False), (1, "none", False)):
+        caplog.clear()
+        schedule = replace(config.schedule, sample_epochs=epochs, max_steps=None)
+        prepare_session(replace(config, method=method, schedule=schedule))
+        assert ("in the order of their names" in caplog.text) == said
+
+
 def test_an_outside_teacher_is_frozen_and_has_its_own_weights(config: RunConfig, tmp_path: Path):
     """Loaded from a file here; a head that does not fit is an error, for a teacher may not learn."""
     network = build_model("subfour/mobilenet_v1", num_classes=10, architecture=Architecture(width=1.0)).model

@@ -33,26 +33,28 @@ class Case(NamedTuple):
     verdicts: list[Verdict]
 
 
-FAR_APART, FAILED, ONE_SEED = ([90, 91], [80, 80.5]), ([90, 91], [20, 21.5]), ([90], [20])
+FAR_APART, FAILED, ONE_SEED = ([90, 91, 90.5], [80, 80.5, 80.2]), ([90, 91, 90.5], [20, 21.5, 20.6]), ([90], [20])
 
 CASES = {
     "duq": Case(expectations.duq_ends_lower, 4, V3, V3 | PACT, FAR_APART, ["confirmed"]),
     "pact": Case(expectations.duq_ends_lower, 4, V3, V3 | PACT, FAR_APART[::-1], ["refuted"]),
-    "close": Case(expectations.duq_ends_lower, 4, V3, V3 | PACT, ([90, 80], [85, 86]), ["undecided"]),
+    "close": Case(expectations.duq_ends_lower, 4, V3, V3 | PACT, ([90, 80, 85], [85, 86, 80]), ["undecided"]),
     "one seed": Case(expectations.duq_ends_lower, 4, V3, V3 | PACT, ONE_SEED, ["undecided"]),
     "v2": Case(expectations.duq_ends_lower, 4, V2, V2 | PACT, FAR_APART, []),
     "loss": Case(expectations.profit_lowers_loss, 3, PROFIT, {}, FAR_APART, ["confirmed"]),
     "two options": Case(expectations.profit_lowers_loss, 3, PROFIT | {"teacher": "none"}, {}, FAR_APART, []),
     "order": Case(expectations.order_matters, 3, PROFIT, ORDER, FAR_APART[::-1], ["refuted"]),
     "far": Case(expectations.others_far_behind_at_3_bits, 3, V3, V3 | PACT, FAR_APART, ["confirmed"]),
-    "near": Case(expectations.others_far_behind_at_3_bits, 3, V3, V3 | PACT, ([90, 91], [88, 89.5]), ["refuted"]),
+    "near": Case(expectations.others_far_behind_at_3_bits, 3, V3, V3 | PACT, ([90, 91, 90.5], [88, 89.5, 88.7]), ["refuted"]),
     "4 bits": Case(expectations.others_far_behind_at_3_bits, 4, V3, V3 | PACT, FAR_APART, []),
     "fused fails": Case(expectations.fused_fails_per_layer, 4, {}, FUSED, FAILED, ["confirmed"]),
-    "fused works": Case(expectations.fused_fails_per_layer, 4, {}, FUSED, ([90, 91], [89, 90.5]), ["refuted"]),
-    "channel works": Case(expectations.fused_fails_per_layer, 4, CHANNEL, CHANNEL | FUSED, ([90, 91], [89, 90.5]), ["confirmed"]),
+    "fused works": Case(expectations.fused_fails_per_layer, 4, {}, FUSED, ([90, 91, 90.5], [89, 90.5, 89.7]), ["refuted"]),
+    "channel works": Case(
+        expectations.fused_fails_per_layer, 4, CHANNEL, CHANNEL | FUSED, ([90, 91, 90.5], [89, 90.5, 89.7]), ["confirmed"]
+    ),
     "channel fails": Case(expectations.fused_fails_per_layer, 4, CHANNEL, CHANNEL | FUSED, FAILED, ["refuted"]),
     "fused once": Case(expectations.fused_fails_per_layer, 4, {}, FUSED, ONE_SEED, ["undecided"]),
-    "fused spread": Case(expectations.fused_fails_per_layer, 4, {}, FUSED, ([90, 91], [70, 89]), ["undecided"]),
+    "fused spread": Case(expectations.fused_fails_per_layer, 4, {}, FUSED, ([90, 91, 90], [70, 89, 80]), ["undecided"]),
 }
 
 

@@ -15,7 +15,7 @@ def test_the_status_is_what_the_files_say(run: Callable[[str], Path], name: str,
 
 def test_a_run_that_was_cut_off_has_the_widths_whose_last_epoch_is_done(run: Callable[[str], Path], cut_off: Path):
     record, whole = read_record(cut_off), read_record(run("finished"))
-    assert record.status == "cut off"
+    assert record.status == "unfinished"
     assert len(record.metrics) == 20
     assert record.widths == whole.widths[: len(record.widths)]
     assert [row.name for row in record.widths] == ["float", "A8W32", "A5W32", "A4W32", "A4W8"]

@@ -18,7 +18,7 @@ def rows(tmp_path: Path) -> list[StudyRow]:
 
 
 def test_every_row_is_told_with_mean_and_spread(rows: list[StudyRow], tmp_path: Path):
-    write_study_page(Path("mine.toml"), rows, tmp_path / "study.html")
+    write_study_page(Path("mine.toml"), rows, tmp_path / "study.html", goals={"A4W4": 0.5, "A2W2": 5.0})
     page = Outline((tmp_path / "study.html").read_text())
     assert all(row.name in page.words for row in rows)
     assert "91.50 ± 0.71" in page.words

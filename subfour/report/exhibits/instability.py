@@ -18,7 +18,7 @@ BESIDE_WEIGHTS = {
 
 def instability_exhibit(record: RunRecord) -> Exhibit:
     """AIWQ per layer, bands for what was frozen when."""
-    key, title = "aiwq", "Instability of the layers (AIWQ)"
+    key, title = "aiwq", "Activation instability by weight quantization (AIWQ)"
     layers = record.sensitivity
     if not layers:
         why = (
