@@ -27,7 +27,7 @@ from subfour.profit.sections import (
     ProfitConfig,
     ScheduleConfig,
 )
-from subfour.quantizers import QUANTIZER_PAIRS, Granularity, QuantizerName, check_granularity, check_weight_bits
+from subfour.quantizers import QUANTIZER_PAIRS, Granularity, QuantizerName, RangeStart, check_granularity, check_weight_bits
 
 __all__ = [
     "AverageConfig",
@@ -80,6 +80,8 @@ class RunConfig:
     none, nor has what method data-free makes, which trains nothing."""
     refit_below_bits: int = 4
     """A new weight width below this sets the weight ranges anew; 0: never, they stay those of the width before (authors)."""
+    activation_start: RangeStart = "percentile"
+    """Activation ranges of DuQ, PACT and DSQ start where the squared error is least, or at the 95th percentile (authors)."""
     teacher: str = "self"
     """Teacher network: self (the float network at the end of its phase), none, or torchvision/NAME or timm/NAME, pretrained."""
     teacher_weights: str = "pretrained"

@@ -19,6 +19,7 @@ BEFORE: dict[str, Any] = {
     "weight_granularity": "layer",
     "batchnorm": "unfused",
     "skip_bits": 32,
+    "activation_start": "percentile",
     "snap": False,
     "engine": "plain",
     "loading.cutout": 0,

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from subfour.ops import FLOAT_BITS
 from subfour.quantizers.affine import Affine, AffineWeight
-from subfour.quantizers.base import HSWISH_MINIMUM, Domain, Quantizer, positive_percentile
+from subfour.quantizers.base import HSWISH_MINIMUM, Domain, Quantizer, RangeStart, positive_percentile
 from subfour.quantizers.dsq import DSQ, DSQWeight
 from subfour.quantizers.duq import DuQ, DuQStack, DuQWeight
 from subfour.quantizers.duq_offset import DuQOffset, DuQOffsetWeight
@@ -102,6 +102,7 @@ __all__ = [
     "Quantizer",
     "QuantizerName",
     "QuantizerPair",
+    "RangeStart",
     "check_granularity",
     "check_weight_bits",
     "positive_percentile",

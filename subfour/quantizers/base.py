@@ -4,6 +4,7 @@ A quantizer knows neither layers nor training. Its `bits` decide between float (
 and a grid; its `domain` says which values it was made for.
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -21,7 +22,10 @@ SMALLEST_RANGE = 1e-40
 """Added to a range or step that the optimizer may bring to 0; in float32 it changes none from 2^-108 (3.1e-33) up."""
 
 FITTED_BELOW_BITS = 4
-"""Widths at which ranges start where the squared error is least, and not from max|w| or a percentile."""
+"""Widths at which weight ranges start where the squared error is least, and not from max|w|."""
+
+RangeStart = Literal["least-squares", "percentile"]
+"""How activation ranges start: where the squared error is least, or at the 95th percentile."""
 
 FITTED_SAMPLES = 65_536
 """Activations that are enough to fit ranges to by search."""
@@ -44,6 +48,8 @@ class Quantizer(nn.Module):
         """
         super().__init__()
         self.domain: Domain = domain
+        self.start: RangeStart = "percentile"
+        """For activations, by quantizers whose paper leaves it open."""
         self._bits = FLOAT_BITS
         self.initialized = False
 
@@ -154,6 +160,18 @@ def shared_dims(samples: Tensor, ranges: Tensor) -> tuple[int, ...]:
 def fitted_sample(samples: Tensor) -> Tensor:
     """Return samples at equal distances, flat: all, or between `FITTED_SAMPLES` and twice as many."""
     return samples.flatten()[:: max(1, samples.numel() // FITTED_SAMPLES)]
+
+
+def least_squares_share(values: Tensor, quantized: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the share of the largest range, of a hundred, with the least |x - Q(x)|^2.
+
+    Args:
+        values: that are to be quantized.
+        quantized: from a share, a scalar in 0.01 .. 1, to the quantized values.
+    """
+    shares = torch.linspace(0.01, 1.0, 100, device=values.device)
+    errors = torch.stack([(values - quantized(share)).square().sum() for share in shares])
+    return shares[errors.argmin()]
 
 
 def positive_percentile(samples: Tensor, domain: Domain, percent: float = 95.0) -> Tensor:

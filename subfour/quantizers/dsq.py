@@ -10,9 +10,9 @@ m = l + (i + 1/2) D and k = ln(2 / alpha - 1) / D,
 so in the one form pre_scale = scale = D, offset = l. tanh(k D / 2) is 1 - alpha: the smaller alpha, the steeper the steps.
 
 Left open by the paper, or by what we know of it: alpha = sigmoid(alpha_raw) stays between 0 and 1, is taken as 1 - 1e-6 at
-most, and starts at 0.2. Activations start between the domain's least value and the percentile that DuQ starts from; weights
-between their least and their largest, below 4 bits at the share of these with the least squared error. Where x is exactly m the
-tie goes to the even code, as everywhere here. The paper has no padding: the border is padded with l, the value of code 0, and
+most, and starts at 0.2. Activations start between the domain's least value and the percentile that DuQ can start from, or at the
+share of their ends with the least squared error; weights between their ends, below 4 bits at such a share. Where x is exactly m
+the tie goes to the even code, as everywhere here. The paper has no padding: the border is padded with l, the value of code 0, and
 gives l no gradient.
 """
 
@@ -25,6 +25,8 @@ from subfour.quantizers.base import (
     HSWISH_MINIMUM,
     Domain,
     Quantizer,
+    fitted_sample,
+    least_squares_share,
     percentile_ends,
 )
 
@@ -98,6 +100,10 @@ class DSQ(Quantizer):
     def initialize(self, samples: Tensor) -> None:
         """Set both ends from the domain's least value and a percentile."""
         self._set_ends(*percentile_ends(samples, self.domain))
+        kept = fitted_sample(samples)
+        if self.start == "least-squares" and kept.max() > max(self.lower, kept.min()):
+            lower = kept.min() if self.domain == "signed" else self.lower.detach()
+            self._set_ends(*_least_squares_ends(kept, self.grid, lower, kept.max()))
 
     def _set_ends(self, lower: Tensor, upper: Tensor) -> None:
         self.lower.copy_(lower)
@@ -128,12 +134,12 @@ class DSQWeight(DSQ):
             self._set_ends(*_least_squares_ends(samples, self.grid, *ends))
 
 
-def _least_squares_ends(weight: Tensor, grid: IntegerGrid, lowest: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the share of both ends, of a hundred, with the least |w - Q(w)|^2."""
-    best_error, best = torch.inf, (lowest, largest)
-    for share in torch.linspace(0.01, 1.0, 100):
+def _least_squares_ends(values: Tensor, grid: IntegerGrid, lowest: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the share of both ends with the least |x - Q(x)|^2."""
+
+    def quantized(share: Tensor) -> Tensor:
         interval = share * (largest - lowest) / grid.qmax
-        error = (weight - fake_quantize(weight, QuantParams(grid, interval, interval, share * lowest))).square().sum().item()
-        if error < best_error:
-            best_error, best = error, (share * lowest, share * largest)
-    return best
+        return fake_quantize(values, QuantParams(grid, interval, interval, share * lowest))
+
+    share = least_squares_share(values, quantized)
+    return share * lowest, share * largest

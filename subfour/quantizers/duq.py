@@ -12,8 +12,9 @@ Source: PROFIT, arXiv:2008.04693; the authors' quant_op/duq.py. With L levels ab
 
 so in the one form pre_scale = a / L, scale = c / L, offset = d. Softplus keeps a range positive whatever the optimizer
 does. Differs from the authors' code: the inverse of softplus does not overflow; calibration sees |x| and x + 3/8 where it
-should; below 4 bits ranges start where the squared error is least (0.9 max|w| sets most 2-bit codes to 0, and the percentile
-spends few levels where most activations are), those of weights anew at each width.
+should; ranges of activations can start where the squared error is least (the percentile clips one value in twenty, which costs
+most at 8 bits, and at 2 leaves few levels where most values are), those of weights do below 4 bits, anew at each width (0.9
+max|w| sets most 2-bit codes to 0).
 """
 
 import math
@@ -40,7 +41,7 @@ WEIGHT_RANGE_SHARE = 0.9
 
 
 class DuQ(Quantizer):
-    """DuQ for activations: ranges from a percentile of what arrives, below 4 bits from a least-squares fit to it."""
+    """DuQ for activations: ranges from a percentile of what arrives, or from a least-squares fit to it."""
 
     def __init__(self, domain: Domain, range_shape: Sequence[int] = ()) -> None:
         """Make an uncalibrated quantizer.
@@ -77,8 +78,8 @@ class DuQ(Quantizer):
     def initialize(self, samples: Tensor) -> None:
         """Set the ranges for the samples at the present width.
 
-        From 4 bits up a = c = the 95th percentile of the positive part (authors). Below, the pair with the least |x - Q(x)|^2
-        over a part of the samples.
+        `start` says how: a = c = the 95th percentile of the positive part (authors), or the pair with the least
+        |x - Q(x)|^2 over a part of the samples. Where these are so sparse that none is positive, there is nothing to fit.
 
         Raises:
             ValueError: nothing is positive.
@@ -86,17 +87,16 @@ class DuQ(Quantizer):
         percentile = positive_percentile(samples, self.domain)
         kept = fitted_sample(samples) - self.offset
         # Not that of all samples: one far beyond the rest would leave hardly a range to try that fits the rest.
-        self._start(kept, kept.abs().amax(0, keepdim=True), (0,), wide=percentile)
+        largest = kept.abs().amax(0, keepdim=True)
+        if self.start == "percentile" or not (kept.abs() if self.domain == "signed" else kept).gt(0).any():
+            self.set_ranges(percentile)
+        else:
+            self._fit(kept, largest, (0,))
 
-    def _start(self, values: Tensor, largest: Tensor, dims: tuple[int, ...], *, wide: Tensor) -> None:
-        """Set a = c = `wide` from 4 bits up; below, the least-squares fit of `values` over `dims`, a up to `largest`.
-
-        Where activations are so sparse that no value is positive there is nothing to fit, and it is `wide` too.
-        """
+    def _fit(self, values: Tensor, largest: Tensor, dims: tuple[int, ...]) -> None:
+        """Set the ranges to the least-squares fit of `values` over `dims`, a up to `largest`."""
         shape = self.input_range_raw.shape
-        fitted = self.bits < FITTED_BELOW_BITS and bool((values.abs() if self.domain == "signed" else values).gt(0).any())
-        ranges = _least_squares_ranges(values, self.grid, largest, dims) if fitted else (wide, wide)
-        self.set_ranges(*(found.reshape(shape) for found in ranges))
+        self.set_ranges(*(found.reshape(shape) for found in _least_squares_ranges(values, self.grid, largest, dims)))
 
     @torch.no_grad()
     def set_ranges(self, input_range: Tensor, output_range: Tensor | None = None) -> None:
@@ -164,7 +164,10 @@ class DuQWeight(DuQ):
         dims = shared_dims(samples, self.input_range_raw)
         largest = samples.abs().amax(dims, keepdim=True)
         largest = torch.where(largest > 0, largest, largest.max())
-        self._start(samples, largest, dims, wide=WEIGHT_RANGE_SHARE * largest)
+        if self.bits < FITTED_BELOW_BITS:
+            self._fit(samples, largest, dims)
+        else:
+            self.set_ranges((WEIGHT_RANGE_SHARE * largest).reshape(self.input_range_raw.shape))
 
 
 def _least_squares_ranges(values: Tensor, grid: IntegerGrid, largest: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:

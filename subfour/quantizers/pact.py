@@ -15,8 +15,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from subfour.ops import IntegerGrid, QuantParams
-from subfour.quantizers.base import Domain, Quantizer, positive_percentile
+from subfour.ops import IntegerGrid, QuantParams, fake_quantize
+from subfour.quantizers.base import Domain, Quantizer, fitted_sample, least_squares_share, positive_percentile
 
 
 class PACT(Quantizer):
@@ -48,7 +48,21 @@ class PACT(Quantizer):
 
     @torch.no_grad()
     def initialize(self, samples: Tensor) -> None:
-        """Set alpha to the percentile that DuQ starts from, so that both have the same schedule."""
+        """Set alpha as `start` says, of which the paper says nothing: to the percentile, or to the least squared error.
+
+        Raises:
+            ValueError: nothing is positive.
+        """
         domain: Domain = "unsigned" if self.domain == "hswish" else self.domain
         self.alpha.copy_(positive_percentile(samples, domain))
+        kept = fitted_sample(samples)
+        largest = kept.abs().max() if domain == "signed" else kept.max()
+        if self.start == "least-squares" and largest > 0:
+            grid = self.grid
+
+            def quantized(share: Tensor) -> Tensor:
+                step = share * largest / grid.qmax
+                return fake_quantize(kept, QuantParams(grid, step, step))
+
+            self.alpha.copy_(least_squares_share(kept, quantized) * largest)
         self.initialized = True

@@ -20,6 +20,7 @@ def _cifar10(recipe: str, model: str, architecture: Architecture) -> RunConfig:
         weights="none",
         data="parquet:cifar10",
         architecture=architecture,
+        activation_start="least-squares",
         snap=True,
         loading=LoadingConfig(image_size=32, augment="crop-flip", cutout=8),
         schedule=ScheduleConfig(
@@ -44,6 +45,7 @@ def _with_paper_schedule(config: RunConfig) -> RunConfig:
     return replace(
         config,
         recipe=f"{config.recipe}-paper",
+        activation_start="percentile",
         loading=replace(config.loading, cutout=0),
         schedule=ScheduleConfig(float_epochs=FLOAT_EPOCHS, float_lr=FLOAT_LR, lr=0.04),
         profit=ProfitConfig(corrected=False),

@@ -188,6 +188,7 @@ FIELDS: dict[str, Values] = {
     "padding": choice("negative", "zero"),
     "snap": switch,
     "refit_below_bits": whole(0),
+    "activation_start": choice("least-squares", "percentile"),
     "teacher": text,
     "teacher_weights": text,
     "keep_phases": switch,

@@ -5,7 +5,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from subfour.quantizers import DSQ, DSQWeight
+from subfour.quantizers import DSQ, PACT, Domain, DSQWeight, Quantizer
 from tests.reference.dsq import dsq
 
 
@@ -75,6 +75,22 @@ def test_activations_start_with_their_domain():
         assert ours.lower.item() == pytest.approx(lower, abs=0.01)
         assert ours.upper.item() == pytest.approx(upper, abs=0.02)
         assert torch.sigmoid(ours.alpha_raw).item() == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("kind", [DSQ, PACT])
+@pytest.mark.parametrize("domain", ["unsigned", "signed"])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_activations_can_start_at_the_least_squared_error(kind: type[Quantizer], domain: Domain, bits: int):
+    """As those of DuQ: lower than at the percentile."""
+    samples = 2 * torch.randn(5000, generator=torch.Generator().manual_seed(0))
+    samples = samples.relu() if domain == "unsigned" else samples
+    errors = []
+    for start in ("least-squares", "percentile"):
+        ours = kind(domain)
+        ours.bits, ours.start = bits, start
+        ours.initialize(samples)
+        errors.append((ours(samples) - samples).square().sum())
+    assert errors[0] < 0.97 * errors[1]
 
 
 def test_weights_start_at_their_ends_and_below_four_bits_at_the_least_squares_share():

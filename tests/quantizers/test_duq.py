@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's name)
 
 from subfour.quantizers import DuQ
-from subfour.quantizers.base import positive_percentile
+from subfour.quantizers.base import RangeStart, positive_percentile
 from subfour.quantizers.duq import DuQWeight, softplus_inverse
 from tests import oracles
 from tests.reference.duq import duq, softplus
@@ -180,21 +180,21 @@ def test_narrow_weights_start_at_the_least_squares_fit(bits: int):
     assert error(fitted) < 0.6 * error(authors)
 
 
-def started(domain: str, bits: int) -> tuple[DuQ, Tensor]:
+def started(domain: str, bits: int, start: RangeStart) -> tuple[DuQ, Tensor]:
     """Return a quantizer, and the activations of its domain that it was initialized with."""
     values = 2 * torch.randn(5000, generator=torch.Generator().manual_seed(0))
     values = {"unsigned": F.relu, "hswish": F.hardswish, "signed": nn.Identity()}[domain](values)
     made = DuQ(domain)
-    made.bits = bits
+    made.bits, made.start = bits, start
     made.initialize(values)
     return made, values
 
 
 @pytest.mark.parametrize("domain", ["unsigned", "hswish", "signed"])
-@pytest.mark.parametrize("bits", [4, 8])
-def test_wide_activations_start_at_the_percentile(domain: str, bits: int):
+@pytest.mark.parametrize("bits", [2, 8])
+def test_activations_start_at_the_percentile(domain: str, bits: int):
     """Both ranges, of what lies above the offset (or of the magnitudes)."""
-    ours, values = started(domain, bits)
+    ours, values = started(domain, bits, "percentile")
     positive = values.abs() if domain == "signed" else values - ours.offset
     expected = positive[positive > 0].quantile(0.95)
     torch.testing.assert_close(ours.input_range, expected)
@@ -202,10 +202,10 @@ def test_wide_activations_start_at_the_percentile(domain: str, bits: int):
 
 
 @pytest.mark.parametrize("domain", ["unsigned", "hswish", "signed"])
-@pytest.mark.parametrize("bits", [2, 3])
-def test_narrow_activations_start_at_the_least_squares_fit(domain: str, bits: int):
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_activations_start_at_the_least_squares_fit(domain: str, bits: int):
     """No pair of ranges near the fitted one has a lower error, nor has the percentile, up to the resolution of the grid."""
-    ours, values = started(domain, bits)
+    ours, values = started(domain, bits, "least-squares")
     a, c = ours.input_range.detach(), ours.output_range.detach()
 
     def error(a: Tensor, c: Tensor) -> float:
