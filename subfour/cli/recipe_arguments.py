@@ -11,7 +11,7 @@ import tyro
 from subfour.ops import FLOAT_BITS
 from subfour.profit.config import RunConfig
 from subfour.profit.continuation import config_of, continued
-from subfour.recipes import RECIPES, load_recipe
+from subfour.recipes import RECIPES, load_recipe, paper_variant
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +24,8 @@ SMALLEST_IMAGE = 8
 
 def split_recipe(arguments: Sequence[str], usage: str) -> tuple[RunConfig, list[str]]:
     """Return the recipe named first, and the options after it; where help is asked for instead, print it and exit.
+
+    `--recipe paper` among the options stands for the same network with the paper's schedule.
 
     Args:
         arguments: of the command.
@@ -39,7 +41,14 @@ def split_recipe(arguments: Sequence[str], usage: str) -> tuple[RunConfig, list[
         sys.exit(0)
     if not words or words[0].startswith("-"):
         raise ValueError(f"recipe: name one before any option: {usage.splitlines()[0]}; there are {', '.join(RECIPES)}")
-    return load_recipe(words[0]), words[1:]
+    name, words = words[0], words[1:]
+    if "--recipe" in words:
+        place = words.index("--recipe")
+        asked = words[place : place + 2]
+        if asked[1:] != ["paper"]:
+            raise ValueError(f"recipe: {' '.join(asked)} is not possible; use --recipe paper, or name another recipe first")
+        name, words = paper_variant(name), words[:place] + words[place + 2 :]
+    return load_recipe(name), words
 
 
 def resolved(config: RunConfig, recipe: RunConfig) -> RunConfig:

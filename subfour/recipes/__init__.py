@@ -6,25 +6,35 @@ from collections.abc import Callable
 from pathlib import Path
 
 from subfour.profit.config import RunConfig
-from subfour.recipes.cifar10 import (
-    cifar10_mobilenet_v2,
-    cifar10_mobilenet_v2_paper,
-    cifar10_mobilenet_v3_small,
-    cifar10_mobilenet_v3_small_paper,
-)
+from subfour.recipes.cifar10 import cifar10_mobilenet_v2, cifar10_mobilenet_v3_small
 from subfour.recipes.digits import digits
 from subfour.recipes.imagenet import imagenet_mobilenet_v1, imagenet_mobilenet_v2, imagenet_mobilenet_v3_large
+from subfour.recipes.paper import SUFFIX, with_paper_schedule
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "digits": digits,
     "cifar10-mobilenet-v2": cifar10_mobilenet_v2,
     "cifar10-mobilenet-v3-small": cifar10_mobilenet_v3_small,
-    "cifar10-mobilenet-v2-paper": cifar10_mobilenet_v2_paper,
-    "cifar10-mobilenet-v3-small-paper": cifar10_mobilenet_v3_small_paper,
+    "digits-paper": lambda: with_paper_schedule(digits(), batch_size=64),
+    "cifar10-mobilenet-v2-paper": lambda: with_paper_schedule(cifar10_mobilenet_v2()),
+    "cifar10-mobilenet-v3-small-paper": lambda: with_paper_schedule(cifar10_mobilenet_v3_small()),
     "imagenet-mobilenet-v1": imagenet_mobilenet_v1,
     "imagenet-mobilenet-v2": imagenet_mobilenet_v2,
     "imagenet-mobilenet-v3-large": imagenet_mobilenet_v3_large,
 }
+
+
+def paper_variant(name: str) -> str:
+    """Return the recipe that trains the network of another as the paper does; those for ImageNet do.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if f"{name}{SUFFIX}" in RECIPES:
+        return f"{name}{SUFFIX}"
+    if name not in RECIPES:
+        raise ValueError(f"recipe: {name} has no schedule of the paper's; those of {', '.join(RECIPES)} have")
+    return name
 
 
 def load_recipe(name: str) -> RunConfig:

@@ -1,16 +1,7 @@
-"""CIFAR-10 from scratch, sized for two CPU cores: float training, then the whole recipe at a seventh of the paper's epochs.
-
-The `-paper` recipes are the same networks with the paper's schedule, constants and 22 phases (the float phase trains from
-scratch, so it is as long as ours and starts at our rate).
-"""
-
-from dataclasses import replace
+"""CIFAR-10 from scratch, sized for two CPU cores: float training, then the whole recipe at a seventh of the paper's epochs."""
 
 from subfour.models.zoo import Architecture
 from subfour.profit.config import AverageConfig, LoadingConfig, ProfitConfig, RunConfig, ScheduleConfig
-
-FLOAT_EPOCHS = 40
-FLOAT_LR = 0.1
 
 
 def _cifar10(recipe: str, model: str, architecture: Architecture) -> RunConfig:
@@ -25,11 +16,11 @@ def _cifar10(recipe: str, model: str, architecture: Architecture) -> RunConfig:
         loading=LoadingConfig(image_size=32, augment="crop-flip", cutout=8),
         schedule=ScheduleConfig(
             batch_size=128,
-            float_epochs=FLOAT_EPOCHS,
+            float_epochs=40,
             finetune_epochs=2,
             stabilize_epochs=1,
             sample_epochs=1,
-            float_lr=FLOAT_LR,
+            float_lr=0.1,
             lr=0.01,
             range_lr_scale=0.1,
             warmup_epochs=0.5,
@@ -38,19 +29,6 @@ def _cifar10(recipe: str, model: str, architecture: Architecture) -> RunConfig:
         ),
         profit=ProfitConfig(sample_stride=8),
         average=AverageConfig(decay=None, reestimate_batches=100),
-    )
-
-
-def _with_paper_schedule(config: RunConfig) -> RunConfig:
-    return replace(
-        config,
-        recipe=f"{config.recipe}-paper",
-        activation_start="percentile",
-        loading=replace(config.loading, cutout=0),
-        schedule=ScheduleConfig(float_epochs=FLOAT_EPOCHS, float_lr=FLOAT_LR, lr=0.04),
-        profit=ProfitConfig(corrected=False),
-        average=AverageConfig(decay=0.9997, restart=False, reestimate_batches=0),
-        snap=False,
     )
 
 
@@ -64,13 +42,3 @@ def cifar10_mobilenet_v3_small() -> RunConfig:
     """Return MobileNet-v3-small, the first and the last of its strides taken out: 4x4 at the end."""
     architecture = Architecture(strides=(1, 2, 2, 2, 1), dropout=0.0)
     return _cifar10("cifar10-mobilenet-v3-small", "torchvision/mobilenet_v3_small", architecture)
-
-
-def cifar10_mobilenet_v2_paper() -> RunConfig:
-    """Return the network of `cifar10_mobilenet_v2` with the paper's schedule."""
-    return _with_paper_schedule(cifar10_mobilenet_v2())
-
-
-def cifar10_mobilenet_v3_small_paper() -> RunConfig:
-    """Return the network of `cifar10_mobilenet_v3_small` with the paper's schedule."""
-    return _with_paper_schedule(cifar10_mobilenet_v3_small())

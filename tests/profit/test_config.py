@@ -92,7 +92,16 @@ def test_options_reach_the_plan(capsys: pytest.CaptureFixture[str]):
         *((RunConfig, "refit_below_bits", value) for value in [-1]),
         *(
             (RunConfig, field, "other")
-            for field in ["start", "quantizer", "weight_granularity", "batchnorm", "method", "padding", "engine"]
+            for field in [
+                "start",
+                "quantizer",
+                "weight_granularity",
+                "batchnorm",
+                "method",
+                "padding",
+                "engine",
+                "activation_start",
+            ]
         ),
         *((LoadingConfig, "image_size", value) for value in [0, -32]),
         (LoadingConfig, "augment", "other"),
