@@ -27,6 +27,13 @@ def set_bits(model: nn.Module, weight_bits: int, activation_bits: int) -> None:
     set_skip_bits(model, activation_bits)
 
 
+def forget_activation_ranges(model: nn.Module, bits: int) -> None:
+    """Leave the activation quantizers of this width without ranges, where these are to be a fit to it: `calibrate` sets them."""
+    for _, quantizer in _entrances(model).values():
+        if quantizer.bits == bits and quantizer.fitted:
+            quantizer.initialized = False
+
+
 def calibrate_weights(model: nn.Module, *, anew: bool) -> None:
     """Set the range of every weight quantizer that quantizes and has none; with `anew`, of all that quantize.
 

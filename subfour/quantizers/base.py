@@ -37,6 +37,9 @@ class Quantizer(nn.Module):
     decays_ranges: ClassVar[bool] = False
     """Whether the paper applies weight decay to the range parameters."""
 
+    takes_start: ClassVar[bool] = False
+    """Whether `start` says how activation ranges start, because the paper leaves it open, or an option should decide."""
+
     uniform: ClassVar[bool] = True
     """Whether its levels are evenly spaced, so that it has `params()`."""
 
@@ -49,7 +52,7 @@ class Quantizer(nn.Module):
         super().__init__()
         self.domain: Domain = domain
         self.start: RangeStart = "percentile"
-        """For activations, by quantizers whose paper leaves it open."""
+        """Of activation ranges, where `takes_start`."""
         self._bits = FLOAT_BITS
         self.initialized = False
 
@@ -68,6 +71,11 @@ class Quantizer(nn.Module):
     def enabled(self) -> bool:
         """Whether values are quantized at all."""
         return self._bits != FLOAT_BITS
+
+    @property
+    def fitted(self) -> bool:
+        """Whether activation ranges start as a fit to one width, and so anew at each."""
+        return self.takes_start and self.start == "least-squares"
 
     @property
     def offset(self) -> float:

@@ -19,6 +19,7 @@ max|w| sets most 2-bit codes to 0).
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,8 @@ WEIGHT_RANGE_SHARE = 0.9
 
 class DuQ(Quantizer):
     """DuQ for activations: ranges from a percentile of what arrives, or from a least-squares fit to it."""
+
+    takes_start: ClassVar[bool] = True
 
     def __init__(self, domain: Domain, range_shape: Sequence[int] = ()) -> None:
         """Make an uncalibrated quantizer.
@@ -88,10 +91,10 @@ class DuQ(Quantizer):
         kept = fitted_sample(samples) - self.offset
         # Not that of all samples: one far beyond the rest would leave hardly a range to try that fits the rest.
         largest = kept.abs().amax(0, keepdim=True)
-        if self.start == "percentile" or not (kept.abs() if self.domain == "signed" else kept).gt(0).any():
-            self.set_ranges(percentile)
-        else:
+        if self.fitted and (kept.abs() if self.domain == "signed" else kept).gt(0).any():
             self._fit(kept, largest, (0,))
+        else:
+            self.set_ranges(percentile)
 
     def _fit(self, values: Tensor, largest: Tensor, dims: tuple[int, ...]) -> None:
         """Set the ranges to the least-squares fit of `values` over `dims`, a up to `largest`."""
