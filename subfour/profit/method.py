@@ -177,9 +177,8 @@ class ProfitRun:
         self.average.forget(missing_ranges(self.model, anew=anew))
         calibrate_weights(self.model, anew=anew)
         if needs_calibration(self.model):
-            calibrate(
-                self.model, self.examiner.training_batches("calibrate", self.config.calibration_batches), self.session.device
-            )
+            batches = self.examiner.training_batches("calibrate", self.config.calibration_batches)
+            calibrate(self.model, batches, self.session.device, reached=reached)
         if self.config.average.restart and (before is None or before.widths != phase.widths):
             self.average.restart()
         if phase.kind == "snap":

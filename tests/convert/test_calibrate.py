@@ -139,6 +139,25 @@ def test_ranges_that_fit_one_width_are_set_anew_at_the_next():
         assert any(changed) == fitted
 
 
+def test_a_network_that_clips_is_calibrated_as_it_clips():
+    """At the width that it has reached: in float, what follows the first layers would be larger."""
+    found = []
+    for reached in (4, 32):
+        model = converted()
+        for layer in quant_layers(model).values():
+            layer.activation_quantizer.start = "least-squares"
+        calibrate(model, two_batches(), CPU)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name.endswith(".activation_quantizer.output_range_raw"):
+                    parameter.fill_(-5.0)
+        set_bits(model, 32, 3)
+        forget_activation_ranges(model, 3)
+        calibrate(model, two_batches(), CPU, reached=reached)
+        found.append(list(ranges(model).values())[-1])
+    assert found[0] < found[1]
+
+
 def test_float_activations_need_nothing():
     """At 32 bits nothing is calibrated, and nothing is missing."""
     model = converted(activation_bits=32)
