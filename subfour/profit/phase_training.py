@@ -123,8 +123,8 @@ class PhaseTraining:
             return constant
         schedule = self._config.schedule
         warmup = 0.0 if self._phase.kind in ("stabilize", "snap") else schedule.warmup_epochs
-        if schedule.update == "epoch":  # few rates are taken from the curve, and the last should be a low one
-            warmup = min(warmup, self._phase.epochs // 3)
+        if schedule.update == "epoch":  # few rates are taken from the curve, and from three on the last should be a low one
+            warmup = min(warmup, (self._phase.epochs + 1) // 3)
         return CosineSchedule(epochs=self._phase.epochs, warmup_epochs=warmup, final_scale=schedule.final_lr_scale).scale
 
     def _sampling_meter(self) -> InstabilityMeter:

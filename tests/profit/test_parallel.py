@@ -71,8 +71,7 @@ def test_a_killed_worker_ends_the_others_and_the_run_resumes_bit_for_bit(shared:
 
 def test_two_workers_freeze_the_layers_that_one_freezes(finished: FinishedRun, tmp_path: Path):
     """A whole run with float activations, whose codes are not there to be decided by the order of sums."""
-    schedule = replace(finished.config.schedule, lr=0.2)  # which moves codes of many layers
-    config = replace(finished.config, activation_bits=(32,), weight_bits=(3,), snap=False, schedule=schedule)
+    config = replace(finished.config, activation_bits=(32,), weight_bits=(3,), snap=False)
     for workers in (1, 2):
         in_workers(workers, share, tmp_path / str(workers), config, {})
     alone, shared = (RunDirectory(tmp_path / str(workers)) for workers in (1, 2))
