@@ -1,7 +1,7 @@
 """Setting the ranges of quantizers that begin to quantize.
 
-Weights are at hand; activations are sampled over several batches with every activation still in float, or as wide as it was, so
-that the order of the layers does not matter. A quantizer that is never reached is an error, not a silent float layer.
+Weights are at hand; activations are sampled over several batches with every activation still in float, so that the order of
+the layers does not matter. A quantizer that is never reached is an error, not a silent float layer.
 """
 
 from collections.abc import Iterable
@@ -25,13 +25,6 @@ def set_bits(model: nn.Module, weight_bits: int, activation_bits: int) -> None:
     for layer in quant_layers(model).values():
         layer.set_bits(weight_bits, activation_bits)
     set_skip_bits(model, activation_bits)
-
-
-def forget_activation_ranges(model: nn.Module, bits: int) -> None:
-    """Leave the activation quantizers of this width without ranges, where these are to be a fit to it: `calibrate` sets them."""
-    for _, quantizer in _entrances(model).values():
-        if quantizer.bits == bits and quantizer.fitted:
-            quantizer.initialized = False
 
 
 def calibrate_weights(model: nn.Module, *, anew: bool) -> None:
@@ -73,17 +66,13 @@ def needs_calibration(model: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def calibrate(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device, *, reached: int = FLOAT_BITS
-) -> None:
+def calibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> None:
     """Set the range of every activation quantizer that has none, from what enters it.
 
     Args:
         model: a converted model; the modes of its modules are restored.
         batches: training images [N, 3, H, W], normalised, and labels, which are not used.
         device: where the model lies.
-        reached: width that activations have had, and have once more while samples are taken: a network that has been trained
-            with its activations clipped may be another one without. 32 for one that has been float.
 
     Raises:
         ValueError: a quantizer was never reached, or saw no value that tells anything.
@@ -92,11 +81,8 @@ def calibrate(
     widths = {name: quantizer.bits for name, (_, quantizer) in entrances.items()}
     collectors = {name: _Collector(name) for name, (_, quantizer) in entrances.items() if _uncalibrated(quantizer)}
     handles = [entrances[name][0].register_forward_pre_hook(collector) for name, collector in collectors.items()]
-    for name, (_, quantizer) in entrances.items():
-        if reached == FLOAT_BITS or name in collectors:
-            quantizer.bits = reached
-        if not quantizer.initialized:
-            quantizer.bits = FLOAT_BITS
+    for _, quantizer in entrances.values():
+        quantizer.bits = FLOAT_BITS
     try:
         with evaluation_mode(model):
             for images, _ in batches:

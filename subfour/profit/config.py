@@ -81,8 +81,7 @@ class RunConfig:
     refit_below_bits: int = 4
     """A new weight width below this sets the weight ranges anew; 0: never, they stay those of the width before (authors)."""
     activation_start: RangeStart = "percentile"
-    """Activation ranges of DuQ, PACT and DSQ start where the squared error is least, anew at each width, or at the 95th
-    percentile, at the first width only (authors)."""
+    """Activation ranges of DuQ, PACT and DSQ start where the squared error is least, or at the 95th percentile (authors)."""
     teacher: str = "self"
     """Teacher network: self (the float network at the end of its phase), none, or torchvision/NAME or timm/NAME, pretrained."""
     teacher_weights: str = "pretrained"

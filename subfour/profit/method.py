@@ -12,16 +12,8 @@ from typing import Any
 import torch
 
 from subfour import collective
-from subfour.convert.calibrate import (
-    calibrate,
-    calibrate_weights,
-    forget_activation_ranges,
-    missing_ranges,
-    needs_calibration,
-    set_bits,
-)
+from subfour.convert.calibrate import calibrate, calibrate_weights, missing_ranges, needs_calibration, set_bits
 from subfour.integer.network import measure_snapping, pixels_of
-from subfour.ops import FLOAT_BITS
 from subfour.profit.collapse import ChanceGuard, CollapseError, check_parameters, check_ranges
 from subfour.profit.continuation import TEACHER_FILE, config_of
 from subfour.profit.dampening import Dampening
@@ -168,17 +160,12 @@ class ProfitRun:
         set_bits(self.model, phase.weight_bits, phase.activation_bits)
         narrower = phase.weight_bits != (before.weight_bits if before else self.config.starting_weight_bits)
         anew = narrower and phase.weight_bits < self.config.refit_below_bits
-        if before is not None:
-            reached = before.activation_bits
-        else:
-            reached = FLOAT_BITS if self.config.from_run is None else config_of(self.config.from_run).activation_bits[-1]
-        if phase.activation_bits < reached:
-            forget_activation_ranges(self.model, phase.activation_bits)
         self.average.forget(missing_ranges(self.model, anew=anew))
         calibrate_weights(self.model, anew=anew)
         if needs_calibration(self.model):
-            batches = self.examiner.training_batches("calibrate", self.config.calibration_batches)
-            calibrate(self.model, batches, self.session.device, reached=reached)
+            calibrate(
+                self.model, self.examiner.training_batches("calibrate", self.config.calibration_batches), self.session.device
+            )
         if self.config.average.restart and (before is None or before.widths != phase.widths):
             self.average.restart()
         if phase.kind == "snap":

@@ -74,7 +74,7 @@ class Quantizer(nn.Module):
 
     @property
     def fitted(self) -> bool:
-        """Whether activation ranges start as a fit to one width, and so anew at each."""
+        """Whether activation ranges start where the squared error is least."""
         return self.takes_start and self.start == "least-squares"
 
     @property

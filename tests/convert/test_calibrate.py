@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from subfour.convert import calibrate as module
-from subfour.convert.calibrate import calibrate, calibrate_weights, forget_activation_ranges, needs_calibration, set_bits
+from subfour.convert.calibrate import calibrate, calibrate_weights, needs_calibration, set_bits
 from subfour.convert.rewrite import convert
 from subfour.layers import quant_layers
 from subfour.quantizers import DuQ, ImageQuantizer, QuantizerName
@@ -117,45 +117,6 @@ def test_ranges_that_are_known_stay():
     assert not needs_calibration(model)
     calibrate(model, [(10 * images, labels) for images, labels in two_batches()], CPU)
     assert ranges(model) == before
-
-
-def test_ranges_that_fit_one_width_are_set_anew_at_the_next():
-    """Those of the width that begins, if they are a fit; a percentile knows no width."""
-    for start, fitted in (("least-squares", True), ("percentile", False)):
-        model = converted()
-        quantizers = [layer.activation_quantizer for layer in quant_layers(model).values()]
-        for quantizer in quantizers:
-            quantizer.start = start
-        calibrate(model, two_batches(), CPU)
-        before = ranges(model)
-        set_bits(model, 32, 3)
-        forget_activation_ranges(model, 3)
-        assert needs_calibration(model) == fitted
-        calibrate(model, two_batches(), CPU)
-        assert not needs_calibration(model)
-        narrow = [quantizer.bits == 3 and quantizer.takes_start for quantizer in quantizers]
-        assert any(narrow)
-        changed = [ranges(model)[name] != before[name] for name in before]
-        assert any(changed) == fitted
-
-
-def test_a_network_that_clips_is_calibrated_as_it_clips():
-    """At the width that it has reached: in float, what follows the first layers would be larger."""
-    found = []
-    for reached in (4, 32):
-        model = converted()
-        for layer in quant_layers(model).values():
-            layer.activation_quantizer.start = "least-squares"
-        calibrate(model, two_batches(), CPU)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name.endswith(".activation_quantizer.output_range_raw"):
-                    parameter.fill_(-5.0)
-        set_bits(model, 32, 3)
-        forget_activation_ranges(model, 3)
-        calibrate(model, two_batches(), CPU, reached=reached)
-        found.append(list(ranges(model).values())[-1])
-    assert found[0] < found[1]
 
 
 def test_float_activations_need_nothing():
