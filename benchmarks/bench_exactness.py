@@ -30,11 +30,16 @@ BATCH = 10
 """Images at once in qonnx's executor, whose values are all kept."""
 
 
+def measured(trained: TrainedModel, data: str, *, snap: bool) -> str | None:
+    """Return the images that snapping is measured on, if it is."""
+    return data if snap and trained.snapping is None else None
+
+
 def verify_runtimes(model: Path, trained: TrainedModel, data: str, images: int | None, *, snap: bool) -> None:
     """Record what torch and both runtimes compute."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
-        file.write_bytes(export_model(trained, model, snap=snap).content)
+        file.write_bytes(export_model(trained, model, snap=snap, data=measured(trained, data, snap=snap)).content)
         found = verify_file(file, trained, data, images=images, threads=THREADS)
     record_rows(rows_of(model.stem, found.record, found.comparisons, without_folders(data)))
 
@@ -42,7 +47,7 @@ def verify_runtimes(model: Path, trained: TrainedModel, data: str, images: int |
 @torch.no_grad()
 def verify_qonnx(model: Path, trained: TrainedModel, split: Split, data: str, images: int) -> None:
     """Record what qonnx's own executor computes."""
-    exported = export_model(trained, model, file_format="qonnx", snap=True)
+    exported = export_model(trained, model, file_format="qonnx", snap=True, data=measured(trained, data, snap=True))
     preprocessing, snapping = exported.record.preprocessing, exported.record.snapping
     assert snapping is not None
     program = deployed_program(trained.model, preprocessing, Snapping.from_json(snapping))

@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
+from operator import attrgetter
 from typing import Annotated
 
 import tyro
@@ -11,6 +12,7 @@ import tyro
 from subfour.ops import FLOAT_BITS
 from subfour.profit.config import RunConfig
 from subfour.profit.continuation import config_of, continued
+from subfour.quantizers import QUANTIZER_PAIRS
 from subfour.recipes import RECIPES, load_recipe, paper_variant
 
 logger = logging.getLogger(__name__)
@@ -42,6 +44,7 @@ def split_recipe(arguments: Sequence[str], usage: str) -> tuple[RunConfig, list[
     if not words or words[0].startswith("-"):
         raise ValueError(f"recipe: name one before any option: {usage.splitlines()[0]}; there are {', '.join(RECIPES)}")
     name, words = words[0], words[1:]
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--recipe=") else [word])]
     if "--recipe" in words:
         place = words.index("--recipe")
         asked = words[place : place + 2]
@@ -122,6 +125,7 @@ def warn_of_what_is_not_read(config: RunConfig, asked: RunConfig, recipe: RunCon
     left_out = (
         ("with --from, after which there is no float phase", config.from_run, ("schedule.float_epochs", "schedule.float_lr")),
         ("without a snap phase", not config.snap, ("schedule.snap_epochs", "schedule.snap_lr")),
+        (f"with --quantizer {config.quantizer}", not QUANTIZER_PAIRS[config.quantizer].takes_start, ("activation_start",)),
         ("with float weights", config.profit_bits == FLOAT_BITS, ("profit.fractions", "profit.at_bits", "profit.covers")),
     )
     for why, is_left_out, names in left_out:
@@ -146,5 +150,4 @@ def _unread(config: RunConfig) -> Iterator[tuple[str, str]]:
 
 
 def _value(config: RunConfig, field: str) -> object:
-    section, _, name = field.partition(".")
-    return getattr(getattr(config, section), name)
+    return attrgetter(field)(config)

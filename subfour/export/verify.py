@@ -17,13 +17,13 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import numpy_helper
 from torch import nn
 
 from subfour.data.images import as_the_model_labels, evaluation_split
 from subfour.data.preprocess import Preprocessing, normalize
 from subfour.data.sources import load_images
 from subfour.export.comparison import Comparison, Extent, Verification
+from subfour.export.constants import check_constants
 from subfour.export.deployed import batches_of, deployed_program
 from subfour.export.formats import ONNX_WRITERS
 from subfour.export.parts import cut_apart, with_outputs
@@ -276,30 +276,3 @@ def snapped_run(program: Program) -> Run:
         return {name: value.numpy() for name, value in execute(program, torch.from_numpy(inputs[IMAGE])).items()}
 
     return run
-
-
-def check_constants(model: onnx.ModelProto, expected: onnx.ModelProto, *, path: Path) -> None:
-    """Check that a file holds the numbers that its run gives, but for last bits, in which another machine may fold differently.
-
-    Args:
-        model: what the file holds.
-        expected: what the run gives.
-        path: of the file.
-
-    Raises:
-        ValueError: it was exported from something else; the message names the first constant that differs.
-    """
-    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    for tensor in expected.graph.initializer:
-        found = stored.get(tensor.name)
-        if found is None:
-            raise ValueError(
-                f"run: it gives {tensor.name}, which the file has not; name the run that {path} was exported from, or export it "
-                "again if another version of subfour wrote it"
-            )
-        if not _alike(found, numpy_helper.to_array(tensor)):
-            raise ValueError(f"run: it gives another {tensor.name} than the file has; name the run that {path} was exported from")
-
-
-def _alike(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    return one.shape == other.shape and np.allclose(one.astype(np.float64), other.astype(np.float64), rtol=1e-5, atol=1e-8)

@@ -123,9 +123,9 @@ class PhaseTraining:
             return constant
         schedule = self._config.schedule
         warmup = 0.0 if self._phase.kind in ("stabilize", "snap") else schedule.warmup_epochs
-        if schedule.update == "epoch":  # few rates are taken from the curve, and from three on the last should be a low one
-            warmup = min(warmup, (self._phase.epochs + 1) // 3)
-        return CosineSchedule(epochs=self._phase.epochs, warmup_epochs=warmup, final_scale=schedule.final_lr_scale).scale
+        per_epoch = schedule.update == "epoch"
+        epochs, final_scale = self._phase.epochs, schedule.final_lr_scale
+        return CosineSchedule(epochs=epochs, warmup_epochs=warmup, final_scale=final_scale, per_epoch=per_epoch).scale
 
     def _sampling_meter(self) -> InstabilityMeter:
         profit = self._config.profit

@@ -36,17 +36,19 @@ class QuantizerPair(NamedTuple):
     """Widths that weights may have, beside float."""
     integers: bool = True
     """Whether a network of them can be said in integers (integer/fold.py)."""
+    takes_start: bool = False
+    """Whether activation ranges start as `Quantizer.start` says."""
     on_codes: bool = False
     """Whether training steps can be computed on codes (engine/)."""
 
 
 QUANTIZER_PAIRS: dict[QuantizerName, QuantizerPair] = {
-    "duq": QuantizerPair(DuQ, DuQWeight, per_channel=True, on_codes=True),
-    "duq-offset": QuantizerPair(DuQOffset, DuQOffsetWeight, per_channel=True, on_codes=True),
-    "pact-sawb": QuantizerPair(PACT, SAWB, weight_bits=COEFFICIENTS),
+    "duq": QuantizerPair(DuQ, DuQWeight, per_channel=True, takes_start=True, on_codes=True),
+    "duq-offset": QuantizerPair(DuQOffset, DuQOffsetWeight, per_channel=True, takes_start=True, on_codes=True),
+    "pact-sawb": QuantizerPair(PACT, SAWB, weight_bits=COEFFICIENTS, takes_start=True),
     "lsq": QuantizerPair(LSQ, LSQWeight, per_channel=True),
     "lsq-plus": QuantizerPair(LSQPlus, LSQPlusWeight, per_channel=True),
-    "dsq": QuantizerPair(DSQ, DSQWeight, integers=False),
+    "dsq": QuantizerPair(DSQ, DSQWeight, integers=False, takes_start=True),
     "affine": QuantizerPair(Affine, AffineWeight, follows_inputs=True),
     "uniq": QuantizerPair(Affine, UNIQ, follows_inputs=True, integers=False),
 }

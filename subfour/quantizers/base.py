@@ -37,9 +37,6 @@ class Quantizer(nn.Module):
     decays_ranges: ClassVar[bool] = False
     """Whether the paper applies weight decay to the range parameters."""
 
-    takes_start: ClassVar[bool] = False
-    """Whether `start` says how activation ranges start, because the paper leaves it open, or an option should decide."""
-
     uniform: ClassVar[bool] = True
     """Whether its levels are evenly spaced, so that it has `params()`."""
 
@@ -52,7 +49,7 @@ class Quantizer(nn.Module):
         super().__init__()
         self.domain: Domain = domain
         self.start: RangeStart = "percentile"
-        """Of activation ranges, where `takes_start`."""
+        """Of activation ranges, where the paper leaves it open or an option should decide (`QuantizerPair.takes_start`)."""
         self._bits = FLOAT_BITS
         self.initialized = False
 
@@ -71,11 +68,6 @@ class Quantizer(nn.Module):
     def enabled(self) -> bool:
         """Whether values are quantized at all."""
         return self._bits != FLOAT_BITS
-
-    @property
-    def fitted(self) -> bool:
-        """Whether activation ranges start where the squared error is least."""
-        return self.takes_start and self.start == "least-squares"
 
     @property
     def offset(self) -> float:

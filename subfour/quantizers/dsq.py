@@ -16,8 +16,6 @@ the tie goes to the even code, as everywhere here. The paper has no padding: the
 gives l no gradient.
 """
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
@@ -42,8 +40,6 @@ SMALLEST_INTERVAL = 1e-30
 
 class DSQ(Quantizer):
     """DSQ for activations."""
-
-    takes_start: ClassVar[bool] = True
 
     def __init__(self, domain: Domain) -> None:
         """Make an uncalibrated quantizer.
@@ -105,7 +101,7 @@ class DSQ(Quantizer):
         """Set both ends from the domain's least value and a percentile."""
         self._set_ends(*percentile_ends(samples, self.domain))
         kept = fitted_sample(samples)
-        if self.fitted and kept.max() > max(self.lower, kept.min()):
+        if self.start == "least-squares" and kept.max() > max(self.lower, kept.min()):
             lower = kept.min() if self.domain == "signed" else self.lower.detach()
             self._set_ends(*_least_squares_ends(kept, self.grid, lower, kept.max()))
 

@@ -19,7 +19,6 @@ max|w| sets most 2-bit codes to 0).
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +42,6 @@ WEIGHT_RANGE_SHARE = 0.9
 
 class DuQ(Quantizer):
     """DuQ for activations: ranges from a percentile of what arrives, or from a least-squares fit to it."""
-
-    takes_start: ClassVar[bool] = True
 
     def __init__(self, domain: Domain, range_shape: Sequence[int] = ()) -> None:
         """Make an uncalibrated quantizer.
@@ -91,7 +88,7 @@ class DuQ(Quantizer):
         kept = fitted_sample(samples) - self.offset
         # Not that of all samples: one far beyond the rest would leave hardly a range to try that fits the rest.
         largest = kept.abs().amax(0, keepdim=True)
-        if self.fitted and (kept.abs() if self.domain == "signed" else kept).gt(0).any():
+        if self.start == "least-squares" and (kept.abs() if self.domain == "signed" else kept).gt(0).any():
             self._fit(kept, largest, (0,))
         else:
             self.set_ranges(percentile)

@@ -23,7 +23,6 @@ class PACT(Quantizer):
     """PACT activations."""
 
     decays_ranges: ClassVar[bool] = True
-    takes_start: ClassVar[bool] = True
 
     def __init__(self, domain: Domain) -> None:
         """Make an uncalibrated quantizer.
@@ -58,7 +57,7 @@ class PACT(Quantizer):
         self.alpha.copy_(positive_percentile(samples, domain))
         kept = fitted_sample(samples)
         largest = kept.abs().max() if domain == "signed" else kept.max()
-        if self.fitted and largest > 0:
+        if self.start == "least-squares" and largest > 0:
             grid = self.grid
 
             def quantized(share: Tensor) -> Tensor:

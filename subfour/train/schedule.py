@@ -19,6 +19,8 @@ class CosineSchedule:
     epochs: int
     warmup_epochs: float
     final_scale: float
+    per_epoch: bool = False
+    """Whether only whole positions are asked for."""
 
     def scale(self, position: float) -> float:
         """Return the factor on the base rate.
@@ -26,8 +28,10 @@ class CosineSchedule:
         Args:
             position: epochs since the phase began, 0 <= position < epochs; fractions are allowed.
         """
-        # A phase shorter than its warm-up still has an epoch of cosine, or most of its only one.
-        warmup = min(self.warmup_epochs, max(self.epochs - 1, self.epochs / 4))
+        # A phase shorter than its warm-up still has an epoch of cosine, or most of its only one. With a rate per epoch few are
+        # taken from the curve, and from three on the last should be a low one.
+        longest = (self.epochs + 1) // 3 if self.per_epoch else max(self.epochs - 1, self.epochs / 4)
+        warmup = min(self.warmup_epochs, longest)
         if position < warmup:
             return WARMUP_START + (1 - WARMUP_START) * position / warmup
         progress = (position - warmup) / (self.epochs - warmup)

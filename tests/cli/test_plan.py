@@ -113,7 +113,8 @@ def test_the_control_of_a_continued_run_has_its_epochs(finished_run: Path, tmp_p
 def test_the_paper_s_schedule_of_a_recipe_is_one_option():
     """The ImageNet recipes have it anyhow."""
     for recipe, same in (("digits", "digits-paper"), ("imagenet-mobilenet-v2", "imagenet-mobilenet-v2")):
-        assert printed("plan", recipe, "--json", "--recipe", "paper") == printed("plan", same, "--json")
+        for words in (["--recipe", "paper"], ["--recipe=paper"]):
+            assert printed("plan", recipe, "--json", *words) == printed("plan", same, "--json")
     assert printed("plan", "digits", "--json") != printed("plan", "digits-paper", "--json")
     assert error("plan", "digits", "--recipe", "papers").startswith("recipe: --recipe papers is not possible; use --recipe paper")
     assert error("plan", "mine.py:mine", "--recipe", "paper").startswith("recipe: mine.py:mine has no schedule of the paper's")

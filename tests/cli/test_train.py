@@ -2,6 +2,7 @@ import errno
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models import resnet18
 
+from subfour.cli.recipe_arguments import warn_of_what_is_not_read
 from subfour.models.tiny import tiny_mobilenet_v3
+from subfour.quantizers import QuantizerName
+from subfour.recipes import load_recipe
 from subfour.train import checkpoint
 from tests.cli.command import ONE_STEP, SHORT, TEN_PHASES, error, printed, subfour, train, widths
 from tests.data.builders import write_folder, write_parquet
@@ -143,6 +147,14 @@ def test_a_run_continues_on_the_data_of_the_earlier_one(here: Path, photographs:
     assert f"data: folder:{photographs}, as in first, and not the recipe's digits" in outcome.err
     assert "schedule.float_epochs: 7 is not read with --from" in outcome.err
     assert json.loads(Path("second/data.json").read_text())["classes"] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(("quantizer", "said"), [("lsq", True), ("pact-sawb", False)])
+def test_a_start_that_a_quantizer_has_of_its_own_is_said(quantizer: QuantizerName, said: bool, caplog: pytest.LogCaptureFixture):
+    recipe = load_recipe("digits")
+    config = replace(recipe, quantizer=quantizer, activation_start="percentile")
+    warn_of_what_is_not_read(config, config, recipe)
+    assert ("activation_start: percentile is not read with --quantizer lsq" in caplog.text) == said
 
 
 def test_weights_and_teacher_come_from_files(here: Path, photographs: Path):

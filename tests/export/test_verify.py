@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from subfour.export.comparison import LOGITS, Comparison
+from subfour.export.constants import check_constants
 from subfour.export.formats import ONNX_WRITERS
 from subfour.export.runtime import Arrays
-from subfour.export.verify import Reference, Verifier, accumulators_of, check_constants
+from subfour.export.verify import Reference, Verifier, accumulators_of
 from subfour.integer.execute import execute
 from subfour.integer.program import IMAGE, Layer, Program
 from tests.export.files import CLASSES, content_of, model_of, program_of, record_for, verified

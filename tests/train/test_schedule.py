@@ -44,3 +44,13 @@ def test_every_phase_rises_to_the_full_rate_and_falls_to_the_final_one(epochs: i
     assert found[: top + 1] == sorted(found[: top + 1])
     assert found[top:] == sorted(found[top:], reverse=True)
     assert max(abs(one - other) for one, other in itertools.pairwise(found)) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [(1, [1]), (2, [0.1, 1]), (3, [0.1, 1, 0.5005]), (4, [0.1, 1, 0.75025, 0.25075]), (15, scales(15, 3))],
+)
+def test_a_rate_per_epoch_leaves_a_short_phase_little_warmup(epochs: int, expected: list[float]):
+    """From three epochs on it ends low; the paper's phases keep all of theirs."""
+    schedule = CosineSchedule(epochs=epochs, warmup_epochs=3, final_scale=0.001, per_epoch=True)
+    assert [schedule.scale(position) for position in range(epochs)] == pytest.approx(expected)
