@@ -81,7 +81,8 @@ class RunConfig:
     refit_below_bits: int = 4
     """A new weight width below this sets the weight ranges anew; 0: never, they stay those of the width before (authors)."""
     activation_start: RangeStart = "percentile"
-    """Activation ranges of DuQ, PACT and DSQ start where the squared error is least, or at the 95th percentile (authors)."""
+    """Activation ranges of DuQ, PACT and DSQ start where the squared error is least, or at the 95th percentile (authors), which
+    is better where they go on to narrower widths; DuQ's that begin below 4 bits are always fitted."""
     teacher: str = "self"
     """Teacher network: self (the float network at the end of its phase), none, or torchvision/NAME or timm/NAME, pretrained."""
     teacher_weights: str = "pretrained"

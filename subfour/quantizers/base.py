@@ -22,7 +22,7 @@ SMALLEST_RANGE = 1e-40
 """Added to a range or step that the optimizer may bring to 0; in float32 it changes none from 2^-108 (3.1e-33) up."""
 
 FITTED_BELOW_BITS = 4
-"""Widths at which weight ranges start where the squared error is least, and not from max|w|."""
+"""Widths at which ranges start where the squared error is least, and not from max|w| or, DuQ's, a percentile."""
 
 RangeStart = Literal["least-squares", "percentile"]
 """How activation ranges start: where the squared error is least, or at the 95th percentile."""

@@ -12,9 +12,8 @@ Source: PROFIT, arXiv:2008.04693; the authors' quant_op/duq.py. With L levels ab
 
 so in the one form pre_scale = a / L, scale = c / L, offset = d. Softplus keeps a range positive whatever the optimizer
 does. Differs from the authors' code: the inverse of softplus does not overflow; calibration sees |x| and x + 3/8 where it
-should; ranges of activations can start where the squared error is least (the percentile clips one value in twenty, which costs
-most at 8 bits, and at 2 leaves few levels where most values are), those of weights do below 4 bits, anew at each width (0.9
-max|w| sets most 2-bit codes to 0).
+should; below 4 bits ranges start where the squared error is least (0.9 max|w| sets most 2-bit codes to 0, and the percentile
+spends few levels where most activations are), those of weights anew at each width, and those of activations can from 4 bits up.
 """
 
 import math
@@ -78,8 +77,8 @@ class DuQ(Quantizer):
     def initialize(self, samples: Tensor) -> None:
         """Set the ranges for the samples at the present width.
 
-        `start` says how: a = c = the 95th percentile of the positive part (authors), or the pair with the least
-        |x - Q(x)|^2 over a part of the samples. Where these are so sparse that none is positive, there is nothing to fit.
+        `start` says how: a = c = the 95th percentile of the positive part (authors), or, as always below 4 bits, the pair with
+        the least |x - Q(x)|^2 over a part of the samples. Where these are so sparse that none is positive, nothing is fitted.
 
         Raises:
             ValueError: nothing is positive.
@@ -88,7 +87,8 @@ class DuQ(Quantizer):
         kept = fitted_sample(samples) - self.offset
         # Not that of all samples: one far beyond the rest would leave hardly a range to try that fits the rest.
         largest = kept.abs().amax(0, keepdim=True)
-        if self.start == "least-squares" and (kept.abs() if self.domain == "signed" else kept).gt(0).any():
+        fitted = self.start == "least-squares" or self.bits < FITTED_BELOW_BITS
+        if fitted and (kept.abs() if self.domain == "signed" else kept).gt(0).any():
             self._fit(kept, largest, (0,))
         else:
             self.set_ranges(percentile)

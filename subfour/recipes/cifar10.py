@@ -11,7 +11,6 @@ def _cifar10(recipe: str, model: str, architecture: Architecture) -> RunConfig:
         weights="none",
         data="parquet:cifar10",
         architecture=architecture,
-        activation_start="least-squares",
         snap=True,
         loading=LoadingConfig(image_size=32, augment="crop-flip", cutout=8),
         schedule=ScheduleConfig(

@@ -10,7 +10,6 @@ def digits() -> RunConfig:
         model="subfour/tiny_mobilenet_v3",
         weights="none",
         data="digits",
-        activation_start="least-squares",
         snap=True,
         loading=LoadingConfig(image_size=32, augment="crop"),
         schedule=ScheduleConfig(

@@ -24,7 +24,6 @@ def with_paper_schedule(recipe: RunConfig, *, batch_size: int = 256) -> RunConfi
     return replace(
         recipe,
         recipe=f"{recipe.recipe}{SUFFIX}",
-        activation_start="percentile",
         loading=replace(recipe.loading, cutout=0),
         schedule=schedule,
         profit=ProfitConfig(corrected=False),
