@@ -110,8 +110,8 @@ def continuing(config: RunConfig, recipe: RunConfig) -> RunConfig:
     return continued(config, run)
 
 
-def warn_of_what_is_not_read(config: RunConfig, asked: RunConfig, recipe: RunConfig) -> None:
-    """Say what a run does not do as its command reads: options of phases that it has not, and the recipe's data.
+def warn_of_what_is_not_read(config: RunConfig, asked: RunConfig, recipe: RunConfig, image_size: int) -> None:
+    """Say what a run does not do as its command reads: options of phases that it has not, and the recipe's data and image size.
 
     They are no mistake, where several runs are given the same options, so nothing is refused.
 
@@ -119,9 +119,13 @@ def warn_of_what_is_not_read(config: RunConfig, asked: RunConfig, recipe: RunCon
         config: of the run.
         asked: as the command has it.
         recipe: that it began with.
+        image_size: that it trains at.
     """
     if config.data != asked.data:
         logger.warning("data: %s, as in %s, and not the recipe's %s", config.data, config.from_run, asked.data)
+    asked_size = asked.loading.image_size
+    if asked_size not in (None, image_size):
+        logger.warning("loading.image_size: %s, as in %s, and not the recipe's %s", image_size, config.from_run, asked_size)
     left_out = (
         ("with --from, after which there is no float phase", config.from_run, ("schedule.float_epochs", "schedule.float_lr")),
         ("without a snap phase", not config.snap, ("schedule.snap_epochs", "schedule.snap_lr")),

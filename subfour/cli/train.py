@@ -150,7 +150,7 @@ def _begin(arguments: Sequence[str]) -> None:
         with collective.main_first():
             directory = begin_run(session, out) if collective.is_main() else _opened(out)
         if collective.is_main():
-            warn_of_what_is_not_read(config, options.config, recipe)
+            warn_of_what_is_not_read(config, options.config, recipe, session.data.preprocessing.image_size)
         _train(session, directory, options, state)
 
 

@@ -28,6 +28,8 @@ FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fope
 @cache
 def compiled_operations() -> Operations:
     """Return the compiled operations; those of torch, with a warning, where nothing can be compiled."""
+    # With CUDA's compiler on a machine without a GPU, importing says that no CUDA is found: nobody asked for it.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     from torch.utils.cpp_extension import load  # noqa: PLC0415 (slow to import, and it looks for a compiler)
 
     logger.info("engine: loading the kernels; the first time they are compiled, which takes a minute or two")

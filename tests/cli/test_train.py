@@ -139,12 +139,13 @@ def test_a_run_continues_another(finished_run: Path, here: Path):
 
 def test_a_run_continues_on_the_data_of_the_earlier_one(here: Path, photographs: Path):
     """Where nobody names others; and options of phases that it has not are named."""
-    train("--data", f"folder:{photographs}", "--schedule.batch-size", 4, "--out", "first")
+    train("--data", f"folder:{photographs}", "--schedule.batch-size", 4, "--loading.image-size", 40, "--out", "first")
     words = ["--weight-bits", 3, "--activation-bits", 3, "--schedule.float-epochs", 7, "--schedule.batch-size", 4, "--no-snap"]
     outcome = subfour("train", "digits", *ONE_STEP, "--from", "first", *words, "--out", "second")
     assert outcome.code == 0, outcome.err
     assert json.loads(Path("second/config.json").read_text())["data"] == f"folder:{photographs}"
     assert f"data: folder:{photographs}, as in first, and not the recipe's digits" in outcome.err
+    assert "loading.image_size: 40, as in first, and not the recipe's 32" in outcome.err
     assert "schedule.float_epochs: 7 is not read with --from" in outcome.err
     assert json.loads(Path("second/data.json").read_text())["classes"] == ["cat", "dog"]
 
@@ -153,7 +154,7 @@ def test_a_run_continues_on_the_data_of_the_earlier_one(here: Path, photographs:
 def test_a_start_that_a_quantizer_has_of_its_own_is_said(quantizer: QuantizerName, said: bool, caplog: pytest.LogCaptureFixture):
     recipe = load_recipe("digits")
     config = replace(recipe, quantizer=quantizer, activation_start="least-squares")
-    warn_of_what_is_not_read(config, config, recipe)
+    warn_of_what_is_not_read(config, config, recipe, image_size=32)
     assert ("activation_start: least-squares is not read with --quantizer lsq" in caplog.text) == said
 
 
