@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
+from subfour.listing import listed
+
 if sys.platform != "win32":
     import fcntl
 
@@ -79,9 +81,8 @@ class RunDirectory:
             return
         differences = list(_differences(self.read_json("config.json"), json.loads(json.dumps(config))))
         if differences:
-            more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
             raise ValueError(
-                f"--out {self.path}: it holds a run with another config: {', '.join(differences[:3])}{more}; "
+                f"--out {self.path}: it holds a run with another config: {listed(differences)}; "
                 f"continue that run with --resume {self.path}, or choose another --out"
             )
         state = "finished" if (self.path / "result.json").exists() else "unfinished"

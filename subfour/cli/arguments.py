@@ -59,6 +59,27 @@ def require_any(name: str, values: Sequence[object], *, such_as: str) -> None:
         raise ValueError(f"{name}: none is named; name one or more, such as {such_as}, or leave the option out")
 
 
+def require_positive(name: str, *values: int | None) -> None:
+    """Check the number or numbers of an option; None, where it is left out, is right.
+
+    Raises:
+        ValueError: one is below 1.
+    """
+    for value in values:
+        if value is not None and value < 1:
+            raise ValueError(f"{name}: {value} is not possible; use 1 or more")
+
+
+def require_threads(threads: int) -> None:
+    """Check how many threads a runtime gets.
+
+    Raises:
+        ValueError: a negative number.
+    """
+    if threads < 0:
+        raise ValueError(f"threads: {threads} is not possible; use 1 or more, or 0 to leave it to the runtime")
+
+
 def _unboxed(box: str) -> str:
     """Return what tyro says in the first section of a box, on one line, and how the option is written."""
     _title, *lines = (line.strip("│ ") for line in box.splitlines())

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from subfour.cli.arguments import Switch, parse, require_any
+from subfour.cli.arguments import Switch, parse, require_any, require_positive
 from subfour.cli.console import make_console, print_json
 from subfour.cli.tables import print_table
 from subfour.export.benchmark import benchmark
@@ -37,11 +37,9 @@ def run(arguments: Sequence[str]) -> None:
     options = parse(BenchmarkOptions, arguments, prog="subfour benchmark")
     require_any("runtimes", options.runtimes, such_as=" ".join(RUNTIMES))
     require_any("batches", options.batches, such_as="1 16")
-    for name in ("batches", "threads", "repeats"):
-        value = getattr(options, name)
-        smallest = min(value) if isinstance(value, tuple) else value
-        if smallest < 1:
-            raise ValueError(f"{name}: {smallest} is not possible; use 1 or more")
+    require_positive("batches", *options.batches)
+    require_positive("threads", options.threads)
+    require_positive("repeats", options.repeats)
     record, content = read_file(options.file)
     timings = benchmark(
         content,

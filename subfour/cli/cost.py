@@ -13,7 +13,7 @@ from subfour.cli.arguments import Switch, parse
 from subfour.cli.console import make_console, print_json
 from subfour.cli.model_argument import check_model
 from subfour.cli.tables import print_table
-from subfour.ops import FLOAT_BITS, check_bits
+from subfour.ops import check_bits, widths_name
 from subfour.profit.fields import BitWidth
 from subfour.profit.subject import Subject, read_subject
 
@@ -126,7 +126,7 @@ def _record(model: str, cost: Cost) -> dict[str, Any]:
 
 
 def _print_costs(console: Console, model: str, costs: Sequence[Cost]) -> None:
-    names = [widths_name(cost) for cost in costs]
+    names = [widths_name(cost.weight_bits, cost.activation_bits) for cost in costs]
     columns = ["name", "kind", "M MACs"]
     for name in names:
         columns += [f"{name}: M BOPS", "kB", "act. kB"]
@@ -150,12 +150,6 @@ def _print_costs(console: Console, model: str, costs: Sequence[Cost]) -> None:
     ]
     columns = ["widths", "MACs", "G BOPS", "size MB", "peak activation MB", f"cheaper than {names[0]}"]
     print_table(console, "in all", columns, totals)
-
-
-def widths_name(cost: Cost) -> str:
-    """Return a pair of widths by name, such as A4W8, or float."""
-    is_float = cost.weight_bits == cost.activation_bits == FLOAT_BITS
-    return "float" if is_float else f"A{cost.activation_bits}W{cost.weight_bits}"
 
 
 def _print_claims(console: Console, *, as_json: bool) -> None:

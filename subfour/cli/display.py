@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
+from subfour.ops import widths_key
 from subfour.profit.phases import Phase
 
 ROW = "{:>5}  {:<9}  {:<6}  {:>6}  {:>5}  {:>5}  {:>5}  {:>6}  {:>7}  {:>7}"
@@ -83,7 +84,7 @@ class ProgressDisplay:
             ROW.format(
                 f"{record['phase'] + 1}/{len(self.phases)}",
                 record["kind"],
-                f"A{record['activation_bits']}W{record['weight_bits']}",
+                widths_key(record["weight_bits"], record["activation_bits"]),
                 record["frozen_layers"],
                 f"{record['epoch'] + 1}/{record['epochs']}",
                 _loss(record["train_loss"]),

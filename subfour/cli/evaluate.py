@@ -10,6 +10,7 @@ import tyro
 from subfour.cli.arguments import Switch, parse
 from subfour.cli.console import make_console, print_json
 from subfour.cli.tables import print_table
+from subfour.ops import widths_name
 from subfour.profit.model_file import evaluate_model, read_model
 
 
@@ -41,6 +42,6 @@ def run(arguments: Sequence[str]) -> None:
     if options.json:
         print_json({**asdict(accuracy), "snapped": snapped})
         return
-    title = f"{options.model}: A{trained.activation_bits}W{trained.weight_bits} on {data}{', snapped' if snapped else ''}"
+    title = f"{options.model}: {widths_name(trained.weight_bits, trained.activation_bits, snapped=snapped)} on {data}"
     rows = [(f"{accuracy.top1:.2f}", f"{accuracy.top5:.2f}", f"{accuracy.loss:.3f}", accuracy.images)]
     print_table(make_console(), title, ("top-1 %", "top-5 %", "loss", "images"), rows)

@@ -13,6 +13,7 @@ from subfour.cli.outputs import check_out
 from subfour.cli.tables import print_table
 from subfour.export.formats import export_model
 from subfour.export.record import FileFormat
+from subfour.ops import widths_key
 from subfour.profit.model_file import read_model
 from subfour.rundir import write_atomically
 
@@ -74,7 +75,7 @@ def run(arguments: Sequence[str]) -> None:
         result |= {"limited": {name: bound._asdict() for name, bound in unproven.items()}}
         print_json(result | {"unclear_channels": exported.unclear_channels})
         return
-    widths = f"A{record.activation_bits}W{record.weight_bits}"
+    widths = widths_key(record.weight_bits, record.activation_bits)
     pixels = record.preprocessing.image_size
     title = (
         f"{options.out}: {record.network}, {widths}, {'snapped' if record.snapped else 'not snapped'}, {pixels}x{pixels} pixels"

@@ -5,21 +5,23 @@ from pathlib import Path
 
 from subfour.cli.study import DIVERGED_FILE
 from subfour.environment import ENVIRONMENT_FILE
+from subfour.profit.beginning import PLAN_FILE
 from subfour.profit.continuation import TEACHER_FILE, WEIGHTS_FILE
 from subfour.profit.data_record import DATA_FILE
 from subfour.profit.method import FAILURE_FILE
 from subfour.profit.model_file import MODEL_FILE
+from subfour.profit.progress import CHECKPOINTS
 from subfour.profit.result import RESULT_FILE, SENSITIVITY_FILE
 from subfour.rundir import is_run
 
 RUN_FILES = {
-    *("config.json", "plan.json", "metrics.jsonl", ".lock"),
+    *("config.json", PLAN_FILE, "metrics.jsonl", ".lock"),
     *(ENVIRONMENT_FILE, DATA_FILE, RESULT_FILE, SENSITIVITY_FILE, FAILURE_FILE, DIVERGED_FILE),
     *(MODEL_FILE, WEIGHTS_FILE, TEACHER_FILE),
 }
 """What training writes into a run directory; reports and exported files may lie beside it."""
 
-RUN_FOLDERS = {"checkpoints", "tensorboard"}
+RUN_FOLDERS = {CHECKPOINTS, "tensorboard"}
 """Those of a run directory, with all that is in them."""
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from subfour.cli.arguments import Switch, parse
+from subfour.cli.arguments import Switch, parse, require_positive, require_threads
 from subfour.cli.console import make_console, print_json
 from subfour.cli.tables import print_table
 from subfour.export.predict import predict
@@ -39,10 +39,8 @@ def run(arguments: Sequence[str]) -> None:
     options = parse(PredictOptions, arguments, prog="subfour predict")
     if not options.images:
         raise ValueError("images: name one or more image files")
-    if options.top is not None and options.top < 1:
-        raise ValueError(f"top: {options.top} is not possible; use 1 or more")
-    if options.threads < 0:
-        raise ValueError(f"threads: {options.threads} is not possible; use 1 or more, or 0 to leave it to the runtime")
+    require_positive("top", options.top)
+    require_threads(options.threads)
     deployed = open_file(options.file, runtime=options.runtime, threads=options.threads)
     classes = len(deployed.record.classes)
     if options.top is not None and options.top > classes:

@@ -128,7 +128,7 @@ def warn_of_what_is_not_read(config: RunConfig, asked: RunConfig, recipe: RunCon
         logger.warning("loading.image_size: %s, as in %s, and not the recipe's %s", image_size, config.from_run, asked_size)
     left_out = (
         ("with --from, after which there is no float phase", config.from_run, ("schedule.float_epochs", "schedule.float_lr")),
-        ("without a snap phase", not config.snap, ("schedule.snap_epochs", "schedule.snap_lr")),
+        ("without a snap phase", not config.snaps, ("schedule.snap_epochs", "schedule.snap_lr")),
         (f"with --quantizer {config.quantizer}", not QUANTIZER_PAIRS[config.quantizer].takes_start, ("activation_start",)),
         ("with float weights", config.profit_bits == FLOAT_BITS, ("profit.fractions", "profit.at_bits", "profit.covers")),
     )

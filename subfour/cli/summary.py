@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from subfour.cli.tables import print_table
+from subfour.ops import widths_name
 from subfour.profit.result import SENSITIVITY_FILE
 
 
@@ -54,5 +55,4 @@ def print_summary(console: Console, result: dict[str, Any], run: Path) -> None:
 
 def label(row: dict[str, Any]) -> str:
     """Return what a row of a result is called: its widths, and whether it was snapped."""
-    widths = "float" if row["widths"] == "A32W32" else row["widths"]
-    return f"{widths} snapped" if row.get("snapped") else str(widths)
+    return widths_name(row["weight_bits"], row["activation_bits"], snapped=row.get("snapped", False))

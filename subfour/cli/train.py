@@ -1,6 +1,6 @@
 """`subfour train RECIPE [options]` and `subfour train --resume RUN`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -33,7 +33,7 @@ from subfour.profit.progress import CHECKPOINTS
 from subfour.profit.result import RESULT_FILE, write_result
 from subfour.profit.session import Session, prepare_session
 from subfour.profit.state import RunState
-from subfour.rundir import RunDirectory
+from subfour.rundir import RunDirectory, is_run
 from subfour.train.allocator import keep_freed_memory
 from subfour.train.checkpoint import CheckpointStore
 from subfour.train.interruption import Interruption, Terminated, WorkerLostError
@@ -151,7 +151,7 @@ def _begin(arguments: Sequence[str]) -> None:
             directory = begin_run(session, out) if collective.is_main() else _opened(out)
         if collective.is_main():
             warn_of_what_is_not_read(config, options.config, recipe, session.data.preprocessing.image_size)
-        _train(session, directory, options, state)
+        _train(directory, options, lambda: (session, state))
 
 
 def _resume(arguments: Sequence[str]) -> None:
@@ -167,13 +167,14 @@ def _resume(arguments: Sequence[str]) -> None:
         console.print(f"{directory.path} is finished; nothing is left to train.")
         _show(directory.read_json(RESULT_FILE), directory, console, options.output)
         return
-    config = _config_now(directory, options)
+    config = options.elsewhere.applied(RunConfig.from_json(directory.read_json("config.json")))
     if options.launch.starts_others:
         with _resumable(directory.path):
             start_workers(arguments, options.launch.workers)
         return
     with connected(config.device):
-        _train(None, _opened(directory.path), options)
+        directory = _opened(directory.path)
+        _train(directory, options, lambda: _prepare_again(directory, config, options.output))
 
 
 def _opened(path: Path) -> RunDirectory:
@@ -190,24 +191,20 @@ def _prepare(config: RunConfig, output: Output, begun: DataRecord | None = None)
         return prepare_session(config, begun=begun)
 
 
-def _config_now(directory: RunDirectory, options: ResumeOptions) -> RunConfig:
-    return options.elsewhere.applied(RunConfig.from_json(directory.read_json("config.json")))
-
-
-def _prepare_again(directory: RunDirectory, options: ResumeOptions) -> Session:
-    config = _config_now(directory, options)
+def _prepare_again(directory: RunDirectory, config: RunConfig, output: Output) -> tuple[Session, RunState | None]:
+    """Prepare a run that goes on; see `_train`."""
     there = directory.read_json(DATA_FILE)
     record = DataRecord.from_json(there)
     # Without weights from elsewhere the normalisation comes from the images, and tells whether they are the same.
     elsewhere = config.from_run is not None or config.weights != "none"
     begun = CheckpointStore(directory.path / CHECKPOINTS).has_any()
-    session = _prepare(config, options.output, record if elsewhere and begun else None)
+    session = _prepare(config, output, record if elsewhere and begun else None)
     if session.data != record:
         raise ValueError(f"data: {session.config.data} is not what it was when {directory.path} began; bring it back")
     check_images(session, there, str(directory.path))
     directory.write_json("config.json", config.to_json())
     note_resumption(directory)
-    return session
+    return session, _without_training(session)
 
 
 @contextmanager
@@ -216,28 +213,24 @@ def _resumable(run: Path) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, Terminated, WorkerLostError) as stop:
-        hint = [how_to_resume(run)] if (run / "config.json").exists() else []
+        hint = [how_to_resume(run)] if is_run(run) else []
         raise type(stop)(*stop.args, *hint) from None
 
 
 def _train(
-    session: Session | None, directory: RunDirectory, options: TrainOptions | ResumeOptions, state: RunState | None = None
+    directory: RunDirectory, options: TrainOptions | ResumeOptions, prepare: Callable[[], tuple[Session, RunState | None]]
 ) -> None:
     """Train what is left of a run, and show its result.
 
     Args:
-        session: of a run that begins; None: of the directory.
         directory: of the run.
         options: what to show, and when to save.
-        state: of a run that begins and trains nothing.
+        prepare: what to train, and the last state of a run that trains nothing; called when no other process can write there.
     """
     interruption = Interruption(options.safeguards.checkpoint_minutes, collective.anyone)
     console = _console(options.output)
     with directory.locked(), _resumable(directory.path), noticing_lost_workers(), interruption.listening():
-        if session is None:
-            assert isinstance(options, ResumeOptions)
-            session = _prepare_again(directory, options)
-            state = _without_training(session)
+        session, state = prepare()
         state = state or _trained(session, directory, console, options, interruption)
         if not collective.is_main():
             return

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from subfour.cli.arguments import Switch, parse, require_any
+from subfour.cli.arguments import Switch, parse, require_any, require_positive, require_threads
 from subfour.cli.console import make_console, print_json
 from subfour.cli.tables import print_table
 from subfour.export.comparison import Comparison, Extent
@@ -45,11 +45,9 @@ def run(arguments: Sequence[str]) -> None:
     """Print one row per executor."""
     options = parse(VerifyOptions, arguments, prog="subfour verify")
     require_any("runtimes", options.runtimes, such_as=" ".join(RUNTIMES))
-    for name in ("images", "batch_size"):
-        if (value := getattr(options, name)) is not None and value < 1:
-            raise ValueError(f"{name}: {value} is not possible; use 1 or more")
-    if options.threads < 0:
-        raise ValueError(f"threads: {options.threads} is not possible; use 1 or more, or 0 to leave it to the runtime")
+    require_positive("images", options.images)
+    require_positive("batch_size", options.batch_size)
+    require_threads(options.threads)
     trained = read_model(options.run)
     record, comparisons, extents = verify_file(
         options.file,

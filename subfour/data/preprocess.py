@@ -10,7 +10,7 @@ reading a `Preprocessing` and making pixels need Pillow and numpy only.
 import math
 import struct
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -55,6 +55,12 @@ class Preprocessing:
             raise ValueError(f"mean: {self.mean} is not possible; give three values in 0..1 (red, green, blue)")
         if len(self.std) != 3 or not all(0 < value < math.inf for value in self.std):
             raise ValueError(f"std: {self.std} is not possible; give three positive values (red, green, blue)")
+
+    def resized(self, image_size: int | None) -> "Preprocessing":
+        """Return the same for another image size, in pixels; the share that the crop keeps stays. None changes nothing."""
+        if image_size is None:
+            return self
+        return replace(self, image_size=image_size, resize_size=round(image_size * self.resize_size / self.image_size))
 
 
 def evaluation_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:

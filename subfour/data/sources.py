@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from subfour.data.digits import load_digits
 from subfour.data.folder import load_folder
 from subfour.data.hub import load_hub
-from subfour.data.images import ImageData
+from subfour.data.images import ImageData, Split, as_the_model_labels, evaluation_split
 from subfour.data.parquet import load_parquet
 
 DIGITS = "digits"
@@ -42,3 +42,18 @@ def load_images(spec: str) -> ImageData:
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(f"data: {spec!r} is not a source{hint}; use digits, folder:PATH, parquet:PATH or hub:NAME")
     return PLACED[kind](place)
+
+
+def evaluation_images(spec: str, known: tuple[str, ...], split: str | None = None) -> Split:
+    """Return the images of a source that a model is evaluated on, with the model's labels.
+
+    Args:
+        spec: see `load_images`.
+        known: the model's classes.
+        split: which one; None: the only one, else validation.
+
+    Raises:
+        ValueError: the source cannot be read, or has classes that the model does not know.
+    """
+    images = load_images(spec)
+    return as_the_model_labels(evaluation_split(images, split), images.classes, known, spec)

@@ -6,7 +6,6 @@ compiler the engine is the folded one, and a warning says so.
 """
 
 import logging
-import warnings
 from functools import cache
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def compiled_operations() -> Operations:
     try:
         kernels = load("subfour_kernels", [str(Path(__file__).with_name(name)) for name in SOURCES], extra_cflags=FLAGS)
     except (OSError, RuntimeError, ImportError) as error:
-        warnings.warn(f"engine: compiled is not possible here, folded is used: {error}", stacklevel=2)
+        logger.warning("engine: compiled is not possible here, folded is used: %s", error)
         return TORCH
 
     def codes(values: Tensor, gamma: Tensor, beta: Tensor, statistics: Statistics, behind: Behind) -> Tensor:

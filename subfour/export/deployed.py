@@ -1,7 +1,7 @@
 """From a trained model to what is written into a file: its program, and the record that goes with it."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -85,14 +85,6 @@ def batches_of(
     for group, decoded in zip(groups, decoder.batches((), groups), strict=True):
         if len(decoded.kept):
             yield decoded.pixels, group[decoded.kept]
-
-
-def resized(preprocessing: Preprocessing, image_size: int | None) -> Preprocessing:
-    """Return preprocessing for another image size; the share that the crop keeps stays."""
-    if image_size is None:
-        return preprocessing
-    resize_size = round(image_size * preprocessing.resize_size / preprocessing.image_size)
-    return replace(preprocessing, image_size=image_size, resize_size=resize_size)
 
 
 def record_of(

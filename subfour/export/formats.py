@@ -5,7 +5,7 @@ from pathlib import Path
 
 from subfour.analysis.cost import model_bytes
 from subfour.export.codes import codes_file
-from subfour.export.deployed import deployed_program, measured_snapping, record_of, resized
+from subfour.export.deployed import deployed_program, measured_snapping, record_of
 from subfour.export.portable import PortableWriter
 from subfour.export.qdq_file import QdqWriter
 from subfour.export.qonnx_file import QonnxWriter
@@ -57,7 +57,7 @@ def export_model(
     Raises:
         ValueError: the network has no such form, or `data` is given and not needed; the message says why.
     """
-    preprocessing = resized(trained.data.preprocessing, image_size)
+    preprocessing = trained.data.preprocessing.resized(image_size)
     snapping = None if snap is False else trained.snapping
     if (snap and snapping is None) or (snapping is not None and preprocessing != trained.data.preprocessing):
         unreadable = trained.config.loading.unreadable

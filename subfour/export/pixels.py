@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 SMALLEST_MARGIN = 2.0**-12
 """In code steps: 16 times what float32 errs at code 128, in whatever way an executor computes a line and rounds."""
 
-HALVINGS = 100
-"""Of the interval that holds a slope: more than float64 has bits."""
+ROUNDS = 100
+"""Each leaves two thirds of the interval that holds a slope: at the end it is narrower than float64 can tell."""
 
 
 class Lines(NamedTuple):
@@ -55,7 +55,7 @@ def _best_line(codes: NDArray[np.int64]) -> tuple[float, float]:
 
     overall = float(codes[-1] - codes[0]) / (len(codes) - 1)
     low, high = overall - 1, overall + 1
-    for _ in range(HALVINGS):
+    for _ in range(ROUNDS):
         third = (high - low) / 3
         if spread(low + third) < spread(high - third):
             high -= third

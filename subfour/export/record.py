@@ -11,7 +11,7 @@ from subfour.data.preprocess import Preprocessing
 from subfour.export.seal import UNSEALED
 
 FileFormat = Literal["onnx", "qonnx", "qdq", "codes"]
-"""See README for what each is good for."""
+"""docs/export.md says what each is good for."""
 
 METADATA = "subfour"
 """Key in the file's metadata."""

@@ -19,9 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from subfour.data.images import as_the_model_labels, evaluation_split
 from subfour.data.preprocess import Preprocessing, normalize
-from subfour.data.sources import load_images
+from subfour.data.sources import evaluation_images
 from subfour.export.comparison import Comparison, Extent, Verification
 from subfour.export.constants import check_constants
 from subfour.export.deployed import batches_of, deployed_program
@@ -238,8 +237,7 @@ def verify_file(
         ValueError: file, run and data do not fit each other, or a runtime is not installed; the message says which.
     """
     record, content = read_file(path)
-    data = load_images(source)
-    chosen = as_the_model_labels(evaluation_split(data, split), data.classes, tuple(record.classes), source)
+    chosen = evaluation_images(source, tuple(record.classes), split)
     snapping = None if record.snapping is None else Snapping.from_json(record.snapping)
     program = deployed_program(trained.model, record.preprocessing, snapping)
     expected_model = ONNX_WRITERS[record.file_format](program).write(record)

@@ -9,8 +9,8 @@ float comparison, and executors order float operations differently. In a snapped
                             merge into the quantizer's clip
     pooled, gated tensors   8-bit codes of the nonlinearity's output; sums and products of codes are integers, the steps behind
                             them odd
-    behind h-swish          the code is a function of one accumulator, an integer: the addend is moved (by less than the distance
-                            of two accumulators, settle.py) until none of them lies near a boundary
+    behind h-swish          the code is a function of one accumulator, an integer: the addend, and where that is
+                            not enough the multiplier, is moved a little (settle.py) until none lies near a boundary
 
 The additional 8-bit codes and the rounded multipliers are all that a network feels; the snap phase trains with them, straight
 through the rounding of the constants.

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from subfour.annotations import check_types
 from subfour.data.preprocess import Preprocessing
+from subfour.listing import listed
 from subfour.models.mobilenet_v1 import MobileNetV1
 from subfour.models.tiny import tiny_mobilenet_v3
 
@@ -272,11 +273,6 @@ def _load(model: nn.Module, state: dict[str, Tensor], *, rehead: bool) -> None:
             raise ValueError(
                 "weights: they are of a quantized network, where a float one is to start; continue its run with --from RUN"
             )
-        listed = "; ".join(f"{what}: {_shortened(keys)}" for what, keys in misfits.items() if keys)
-        raise ValueError(f"weights: they are of another network: {listed}")
+        entries = "; ".join(f"{what}: {listed(keys)}" for what, keys in misfits.items() if keys)
+        raise ValueError(f"weights: they are of another network: {entries}")
     model.load_state_dict(state, strict=False)
-
-
-def _shortened(keys: list[str], shown: int = 3) -> str:
-    rest = f" and {len(keys) - shown} more" if len(keys) > shown else ""
-    return ", ".join(keys[:shown]) + rest

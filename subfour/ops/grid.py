@@ -2,25 +2,6 @@
 
 from dataclasses import dataclass
 
-FLOAT_BITS = 32
-"""The width that means "not quantized"."""
-
-SUPPORTED_BITS = (2, 3, 4, 5, 6, 7, 8)
-
-
-def check_bits(bits: int, field: str) -> None:
-    """Raise unless `bits` is a width this package can train.
-
-    Args:
-        bits: a width in bits.
-        field: the name of the option or argument, for the message.
-
-    Raises:
-        ValueError: `bits` is neither in 2..8 nor 32 (float).
-    """
-    if bits not in (*SUPPORTED_BITS, FLOAT_BITS):
-        raise ValueError(f"{field}: {bits} bits is not possible; choose from 2..8, or 32 for float")
-
 
 @dataclass(frozen=True, slots=True)
 class IntegerGrid:

@@ -147,10 +147,9 @@ class RunConfig:
     def _refuse_what_would_be_ignored(self) -> None:
         if self.profit.at_bits == FLOAT_BITS:
             raise ValueError("profit.at_bits: 32 is float, where nothing is frozen; name a width below it")
-        float_at_last = FLOAT_BITS in (self.weight_bits[-1], self.activation_bits[-1])
-        if self.snap and not float_at_last and not QUANTIZER_PAIRS[self.quantizer].integers:
+        if self.snaps and not QUANTIZER_PAIRS[self.quantizer].integers:
             raise ValueError(f"snap: {self.quantizer} has no integer form, so that nothing can be snapped; add --no-snap")
-        if self.snap and not self.schedule.snap_epochs:
+        if self.snaps and not self.schedule.snap_epochs:
             raise ValueError("schedule.snap_epochs: 0 leaves the snap phase out; use 1 or more, or --no-snap")
         if self.skip_bits != FLOAT_BITS and self.method == "data-free":
             raise ValueError(f"skip_bits: {self.skip_bits} needs ranges that --method data-free does not set; use 32")
@@ -189,6 +188,11 @@ class RunConfig:
     def ends_float(self) -> bool:
         """Whether the final network is float."""
         return self.weight_bits[-1] == self.activation_bits[-1] == FLOAT_BITS
+
+    @property
+    def snaps(self) -> bool:
+        """Whether the run ends with a snap phase: asked for, quantized, and trained."""
+        return self.snap and self.method != "data-free" and FLOAT_BITS not in (self.weight_bits[-1], self.activation_bits[-1])
 
     @property
     def teaches(self) -> bool:

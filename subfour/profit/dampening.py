@@ -34,9 +34,9 @@ class Dampening(StepMethod):
 
     def penalty(self) -> Tensor | float:
         """Return lambda times the sum over all layers."""
-        if self.progress is None:
+        if self.share_done is None:
             return 0.0
-        strength = self.strength * (1 - math.cos(math.pi * self.progress)) / 2
+        strength = self.strength * (1 - math.cos(math.pi * self.share_done)) / 2
         moving = [layer for layer in self._layers if layer.weight.requires_grad]
         return strength * sum(distance_to_centres(layer.weight, layer.weight_quantizer) for layer in moving)
 

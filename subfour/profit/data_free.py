@@ -13,6 +13,7 @@ from subfour.convert.calibrate import calibrate_weights, set_bits
 from subfour.convert.data_free import correct_biases, set_ranges
 from subfour.ops import FLOAT_BITS
 from subfour.profit.phases import build_phases
+from subfour.profit.result import result_row
 from subfour.profit.session import Session
 from subfour.profit.state import RunState
 from subfour.train.evaluation import evaluate
@@ -38,5 +39,4 @@ def _row(session: Session, weight_bits: int, activation_bits: int) -> dict[str, 
     """Return the accuracy at two widths, as a trained run has it; raw and averaged weights are the same."""
     set_bits(session.model, weight_bits, activation_bits)
     accuracy = asdict(evaluate(session.model, session.validation, session.device))
-    widths = {"widths": f"A{activation_bits}W{weight_bits}", "weight_bits": weight_bits, "activation_bits": activation_bits}
-    return widths | {"raw": accuracy, "averaged": accuracy}
+    return result_row(weight_bits, activation_bits, accuracy, accuracy)

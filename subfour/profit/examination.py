@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from subfour.layers import QuantConv2d, quant_layers
 from subfour.ops import FLOAT_BITS
+from subfour.profit.result import result_row
 from subfour.profit.session import Session
 from subfour.seeding import derive_seed
 from subfour.train.average import WeightAverage
@@ -72,8 +73,7 @@ class Examiner:
     def starting_row(self) -> dict[str, Any]:
         """Return the result of the float network that a run starts from."""
         accuracy = asdict(self.accuracy(self.session.model))
-        widths = {"widths": "A32W32", "weight_bits": FLOAT_BITS, "activation_bits": FLOAT_BITS, "snapped": False}
-        return widths | {"raw": accuracy, "averaged": accuracy}
+        return result_row(FLOAT_BITS, FLOAT_BITS, accuracy, accuracy)
 
     def _reestimate(self) -> None:
         batches = self.training_batches("reestimate", self.session.config.average.reestimate_batches)

@@ -1,20 +1,20 @@
 """What every layer of a network becomes, layer by layer, and why."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
+from subfour.analysis.stock import IMAGENET_CLASSES
 from subfour.convert.calibrate import calibrate_weights, set_bits
-from subfour.convert.policy import LayerRule
+from subfour.convert.policy import LayerRule, Padding
 from subfour.convert.rewrite import convert
 from subfour.layers import QuantConv2d, quant_layers
 from subfour.models.zoo import build_model
 from subfour.profit.model_file import read_model
 from subfour.quantizers import QuantizerName
-
-IMAGENET_CLASSES = 1000
+from subfour.seeding import derive_seed
 
 
 def inspect_network(
@@ -23,7 +23,7 @@ def inspect_network(
     weight_bits: int,
     activation_bits: int,
     quantizer: QuantizerName = "duq",
-    padding: Literal["negative", "zero"] = "negative",
+    padding: Padding = "negative",
 ) -> list[dict[str, Any]]:
     """Return one row per layer of a stock network with random weights, as `inspect_file` does.
 
@@ -34,8 +34,9 @@ def inspect_network(
         quantizer: which paper's.
         padding: of convolutions fed by h-swish.
     """
-    torch.manual_seed(0)
-    model = build_model(name, num_classes=IMAGENET_CLASSES).model.eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed("inspect", name))
+        model = build_model(name, num_classes=IMAGENET_CLASSES).model.eval()
     rules = convert(model, quantizer=quantizer, padding=padding, mean=(0.5,) * 3, std=(0.5,) * 3)
     set_bits(model, weight_bits, activation_bits)
     calibrate_weights(model, anew=True)

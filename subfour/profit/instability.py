@@ -16,6 +16,8 @@ KL is formed once.
 import torch
 from torch import Tensor
 
+from subfour.train.moments import pooled_moments
+
 SUMMED = 4096
 """Values of a channel that are added up at once: on CPUs batch norm's reduction is a plain float32 sum, whose error grows with
 them. Over a batch of 112x112 maps it was up to 5 % of a sample."""
@@ -67,13 +69,9 @@ def pooled(parts: Tensor) -> Tensor:
     """Return the moments of the whole from those of its parts, [parts, 5, C] -> [5, C]."""
     if len(parts) == 1:
         return parts[0]
-    counts, *both = parts.unbind(1)
-    count = counts.sum(0)
-    whole = [count]
-    for means, variances in (both[:2], both[2:]):
-        mean = (counts * means).sum(0) / count
-        whole += [mean, (counts * (variances + (means - mean).square())).sum(0) / count]
-    return torch.stack(whole)
+    counts, means_new, variances_new, means_old, variances_old = parts.unbind(1)
+    new, old = pooled_moments(counts, means_new, variances_new), pooled_moments(counts, means_old, variances_old)
+    return torch.stack([counts.sum(0), *new, *old])
 
 
 def samples(whole: Tensor, channels: list[int]) -> list[float | None]:

@@ -45,12 +45,12 @@ class IterativeFreezing(StepMethod):
     def threshold(self) -> float:
         """Frequency above which a weight is frozen."""
         start, end = self.config.threshold_start, self.config.threshold_end
-        return end + (start - end) * (1 + math.cos(math.pi * (self.progress or 0.0))) / 2
+        return end + (start - end) * (1 + math.cos(math.pi * (self.share_done or 0.0))) / 2
 
     @torch.no_grad()
     def after_update(self) -> None:
         """Count, freeze, and put what is frozen back."""
-        if self.progress is None:
+        if self.share_done is None:
             return
         for name, layer in self._layers.items():
             weight, quantizer = layer.weight, layer.weight_quantizer

@@ -24,10 +24,10 @@ from subfour.profit.iterative_freezing import IterativeFreezing
 from subfour.profit.networks import chosen_engine, evaluated_network
 from subfour.profit.observer import Observer
 from subfour.profit.phase_training import PhaseTraining
-from subfour.profit.phases import Phase, build_phases
+from subfour.profit.phases import Phase, build_phases, ends_widths
 from subfour.profit.progress import Progress
 from subfour.profit.ranges import layer_ranges
-from subfour.profit.result import SENSITIVITY_FILE, sensitivity_table
+from subfour.profit.result import SENSITIVITY_FILE, result_row, sensitivity_table
 from subfour.profit.self_teacher import float_network, self_teacher
 from subfour.profit.session import Session
 from subfour.profit.state import EpochUnderway, RunState, load_model
@@ -38,7 +38,7 @@ from subfour.train.distill import Teacher
 from subfour.train.interruption import Interruption, Terminated
 
 FAILURE_FILE = "failure.json"
-"""Why training stopped, when a loss or a weight was not finite; gone when the run goes on."""
+"""Why training stopped: not finite, a range at zero, accuracy at chance; gone when the run goes on."""
 
 
 class ProfitRun:
@@ -245,19 +245,14 @@ class ProfitRun:
         state, raw, averaged = self.state, record["raw"], record["averaged"]
         if phase.kind == "float" and state.padding_top1:
             state.padding_top1["after_float"] = averaged["top1"]
-        following = self.phases[state.phase + 1] if state.phase + 1 < len(self.phases) else None
-        if following is not None and following.kind != "snap" and following.widths == phase.widths:
+        if not ends_widths(self.phases, state.phase):
             return
-        row: dict[str, Any] = {
-            "widths": phase.widths,
-            "weight_bits": phase.weight_bits,
-            "activation_bits": phase.activation_bits,
-            "snapped": phase.kind == "snap",
-        }
+        before = {}
         if self._reestimates(phase):
-            row |= {"before_reestimation": {"raw": raw, "averaged": averaged}}
+            before = {"before_reestimation": {"raw": raw, "averaged": averaged}}
             raw, averaged = map(asdict, self.examiner.reestimated(evaluated_network(self.session, phase, state)))
-        state.rows.append(row | {"raw": raw, "averaged": averaged})
+        row = result_row(phase.weight_bits, phase.activation_bits, raw, averaged, snapped=phase.kind == "snap")
+        state.rows.append(row | before)
 
     def _beginning(self) -> RunState:
         """Return the state of a run that begins, the starting weights evaluated."""

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from subfour.convert.calibrate import set_bits
 from subfour.convert.policy import LayerRule
-from subfour.data.images import as_the_model_labels, evaluation_split
 from subfour.data.loader import EvaluationLoader
-from subfour.data.sources import load_images
+from subfour.data.sources import evaluation_images
 from subfour.integer.measure import Snapping
 from subfour.integer.network import SnappedNetwork
 from subfour.layers import quant_layers
@@ -188,8 +187,7 @@ def evaluate_model(
     Raises:
         ValueError: the data have classes that the model does not know, or cannot be read.
     """
-    images = load_images(source)
-    labelled = as_the_model_labels(evaluation_split(images, split), images.classes, trained.data.classes, source)
+    labelled = evaluation_images(source, trained.data.classes, split)
     unreadable = trained.config.loading.unreadable
     loader = EvaluationLoader(labelled, trained.data.preprocessing, batch_size=batch_size, unreadable=unreadable)
     place = choose_device(device)

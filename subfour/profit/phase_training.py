@@ -101,7 +101,7 @@ class PhaseTraining:
             state.underway.raw_losses.append(self._validation_loss())
         torch.manual_seed(derive_seed(config.seed, "step", state.phase, epoch, step))
         position = epoch + step / self._steps
-        progress.step_method.progress = share_done(config, progress.phases, phase=state.phase, position=position)
+        progress.step_method.share_done = share_done(config, progress.phases, phase=state.phase, position=position)
 
     def _step_done(self, step: int, loss: float, top1: float) -> None:
         self._observer.step_done(step, loss, top1)

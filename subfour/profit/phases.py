@@ -12,12 +12,12 @@ Source: the authors' train_ts.py, in their order (PROFIT, arXiv:2008.04693). Wit
 `stabilize` trains batch norm, biases and ranges of every layer, never weights. The list is computed before anything trains.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from subfour.ops import FLOAT_BITS
+from subfour.ops import FLOAT_BITS, widths_key, widths_name
 from subfour.profit.config import RunConfig
 
 PhaseKind = Literal["float", "stabilize", "sample", "finetune", "snap", "data-free"]
@@ -39,7 +39,12 @@ class Phase:
     @property
     def widths(self) -> str:
         """The widths by name, activations first, such as A4W32."""
-        return f"A{self.activation_bits}W{self.weight_bits}"
+        return widths_key(self.weight_bits, self.activation_bits)
+
+    @property
+    def widths_name(self) -> str:
+        """The widths as people are shown them: `widths`, or float."""
+        return widths_name(self.weight_bits, self.activation_bits)
 
     def to_json(self) -> dict[str, str | int]:
         """Return plain values, the fraction as a string."""
@@ -73,6 +78,12 @@ def build_phases(config: RunConfig) -> list[Phase]:
     return phases
 
 
+def ends_widths(phases: Sequence[Phase], index: int) -> bool:
+    """Return whether a phase is the last at its widths, or the last before snapping: what it reaches is a result."""
+    following = phases[index + 1] if index + 1 < len(phases) else None
+    return following is None or following.kind == "snap" or following.widths != phases[index].widths
+
+
 def _all_phases(config: RunConfig) -> Iterator[Phase]:
     schedule = config.schedule
     weight_bits = config.starting_weight_bits
@@ -86,7 +97,7 @@ def _all_phases(config: RunConfig) -> Iterator[Phase]:
     for position, bits in enumerate(config.weight_bits):
         if bits != FLOAT_BITS or config.keep_phases:
             yield from _block(config, bits, activation_bits, freezing=position == last)
-    if config.snap and FLOAT_BITS not in (config.weight_bits[-1], activation_bits):
+    if config.snaps:
         yield Phase(kind="snap", weight_bits=config.weight_bits[-1], activation_bits=activation_bits, epochs=schedule.snap_epochs)
 
 

@@ -6,6 +6,7 @@ from subfour.analysis.cost import model_bytes
 from subfour.convert.calibrate import set_bits
 from subfour.environment import ENVIRONMENT_FILE, commits
 from subfour.layers import quant_layers
+from subfour.ops import widths_key
 from subfour.profit.continuation import WEIGHTS_FILE
 from subfour.profit.freezing import frozen_layers
 from subfour.profit.model_file import MODEL_FILE, pack_model
@@ -70,6 +71,20 @@ def write_result(session: Session, run: RunDirectory, state: RunState) -> dict[s
     }
     run.write_json(RESULT_FILE, result)
     return result
+
+
+def result_row(
+    weight_bits: int, activation_bits: int, raw: dict[str, Any], averaged: dict[str, Any], *, snapped: bool = False
+) -> dict[str, Any]:
+    """Return what result.json says of a pair of widths: accuracy with the raw weights and with the averaged ones."""
+    return {
+        "widths": widths_key(weight_bits, activation_bits),
+        "weight_bits": weight_bits,
+        "activation_bits": activation_bits,
+        "snapped": snapped,
+        "raw": raw,
+        "averaged": averaged,
+    }
 
 
 def sensitivity_table(session: Session, state: RunState) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """From a configuration to what a run needs: images, the converted network, an outside teacher."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -112,7 +112,7 @@ def prepare_session(config: RunConfig, *, begun: DataRecord | None = None) -> Se
         if config.start == "dfq" and begun is None:
             equalize(model)
         convert_for(config, model, data.preprocessing)
-    if any(phase.kind == "snap" for phase in build_phases(config)):
+    if config.snaps:
         _check_snappable(model, data.preprocessing)
     return Session(
         config=config,
@@ -162,9 +162,7 @@ def _preprocessing(config: RunConfig, training_images: Split, record: Preprocess
     size = config.loading.image_size
     if record is None:
         return data_preprocessing(training_images, image_size=size or USUAL_IMAGE_SIZE, unreadable=config.loading.unreadable)
-    if size is None or size == record.image_size:
-        return record
-    return replace(record, image_size=size, resize_size=max(size, round(size * record.resize_size / record.image_size)))
+    return record.resized(size)
 
 
 def _check_snappable(model: nn.Module, preprocessing: Preprocessing) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
+from subfour.listing import listed
 from subfour.profit.tensor_file import unpack_tensors
 from subfour.train.average import WeightAverage
 from subfour.train.loop import EpochTotals
@@ -132,8 +133,7 @@ def load_model(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     own = model.state_dict()
     wrong = sorted(own.keys() ^ state.keys()) or [name for name in own if own[name].shape != state[name].shape]
     if wrong:
-        shown = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-        raise ValueError(f"checkpoint: it is of another model; these entries do not fit: {shown}")
+        raise ValueError(f"checkpoint: it is of another model; these entries do not fit: {listed(wrong)}")
     model.load_state_dict(dict(state))
 
 

@@ -16,7 +16,7 @@ from subfour.profit.phases import Phase
 class StepMethod:
     """Does nothing; a method overrides what it needs."""
 
-    progress: float | None = None
+    share_done: float | None = None
     """Share of its training that is done, 0 up to 1; None outside the phases where it acts."""
 
     def penalty(self) -> Tensor | float:

@@ -66,7 +66,7 @@ def check_granularity(quantizer: QuantizerName, granularity: Granularity) -> Non
 
 
 def check_weight_bits(quantizer: QuantizerName, widths: Iterable[int]) -> None:
-    """Raise unless the quantizer can have weights of to each of the widths; 32 is float.
+    """Raise unless the quantizer can have weights of each of the widths; 32 is float.
 
     Raises:
         ValueError: it has no equation for one of them.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from subfour.analysis.activations import QuantizerSample
+from subfour.listing import listed
 from subfour.profit.collapse import AT_CHANCE, WELL_ABOVE
 from subfour.profit.freezing import base_rate
 from subfour.report.record import RunRecord
@@ -114,7 +115,7 @@ def samples_dropped(record: RunRecord) -> Iterator[Finding]:
     """AIWQ of a layer rests on less than half of its samples."""
     names = [layer["name"] for layer in record.sensitivity if layer["dropped"] > 0.5]
     if names:
-        words = f"More than half of the samples lie above 1 and were dropped in {_listed(names)}: the ranking is uncertain there."
+        words = f"More than half of the samples lie above 1 and were dropped in {listed(names)}: the ranking is uncertain there."
         yield Finding("note", "AIWQ drops most samples", words, "A lower schedule.lr makes smaller steps, and smaller samples.")
 
 
@@ -122,7 +123,7 @@ def range_collapsed(record: RunRecord) -> Iterator[Finding]:
     """A learned range shrank to nothing."""
     names = [name for name, first, last in _range_ends(record) if last < COLLAPSED * first]
     if names:
-        words = f"Less than 1 % is left of the range in {_listed(names)}: nearly every value is clipped."
+        words = f"Less than 1 % is left of the range in {listed(names)}: nearly every value is clipped."
         yield Finding("error", "A range has collapsed", words, "Lower schedule.range-lr-scale, or schedule.lr.")
 
 
@@ -219,10 +220,4 @@ def _range_ends(record: RunRecord) -> Iterator[tuple[str, float, float]]:
 
 
 def _listed_layers(samples: Iterable[QuantizerSample]) -> str:
-    return _listed([f"{sample.layer} ({sample.role})" for sample in samples])
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Return the first three names and how many more there are."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    return listed([f"{sample.layer} ({sample.role})" for sample in samples])

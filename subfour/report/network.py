@@ -9,10 +9,10 @@ import logging
 from dataclasses import dataclass
 
 from subfour.analysis.activations import Mistake, QuantizerSample, probe
-from subfour.data.images import Split, Subset, as_the_model_labels, evaluation_split
+from subfour.data.images import Split, Subset
 from subfour.data.loader import EvaluationLoader
 from subfour.data.preprocess import Preprocessing, evaluation_pixels
-from subfour.data.sources import load_images
+from subfour.data.sources import evaluation_images
 from subfour.data.thumbnail import thumbnail
 from subfour.profit.continuation import WEIGHTS_FILE
 from subfour.profit.model_file import read_model
@@ -61,8 +61,7 @@ def look(record: RunRecord) -> NetworkLook:
         trained = read_model(record.path)
         load_model(trained.model, read_tensors(record.path / WEIGHTS_FILE))  # the model file keeps codes, not what was rounded
         preprocessing, classes = trained.data.preprocessing, trained.data.classes
-        data = load_images(record.config.data)
-        images = as_the_model_labels(evaluation_split(data), data.classes, classes, record.config.data)
+        images = evaluation_images(record.config.data, classes)
         chosen = Subset(images, _evenly_spaced(len(images), MOST_IMAGES))
         if record.config.loading.unreadable == "skip":  # here and not in the loader: mistakes are found by their place
             chosen = Subset(chosen, _readable(chosen, preprocessing))

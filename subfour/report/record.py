@@ -6,13 +6,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from subfour.analysis.cost import Cost, Profile, network_cost
+from subfour.analysis.cost import Cost, network_cost
 from subfour.analysis.workload import Workload
-from subfour.ops import FLOAT_BITS
+from subfour.environment import ENVIRONMENT_FILE
+from subfour.ops import FLOAT_BITS, widths_name
 from subfour.profit.config import RunConfig
 from subfour.profit.data_record import DATA_FILE, DataRecord
 from subfour.profit.method import FAILURE_FILE
-from subfour.profit.phases import Phase, build_phases
+from subfour.profit.phases import Phase, build_phases, ends_widths
 from subfour.profit.result import RESULT_FILE, SENSITIVITY_FILE
 from subfour.profit.subject import run_workload
 from subfour.rundir import RunDirectory
@@ -52,8 +53,7 @@ class WidthResult:
     @property
     def name(self) -> str:
         """The widths by name."""
-        widths = "float" if self.is_float else f"A{self.activation_bits}W{self.weight_bits}"
-        return f"{widths} snapped" if self.snapped else widths
+        return widths_name(self.weight_bits, self.activation_bits, snapped=self.snapped)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +98,7 @@ class RunRecord:
         """The result at each pair of widths whose last epoch is done, in order."""
         if self.result is not None:
             return [_width_result(row) for row in self.result["rows"]]
-        ends = {}
-        for index, phase in enumerate(self.phases):
-            following = self.phases[index + 1] if index + 1 < len(self.phases) else None
-            if following is None or following.kind == "snap" or following.widths != phase.widths:
-                ends[index, phase.epochs - 1] = phase
+        ends = {(index, phase.epochs - 1) for index, phase in enumerate(self.phases) if ends_widths(self.phases, index)}
         return [_width_result(record) for record in self.metrics if (record["phase"], record["epoch"]) in ends]
 
     @property
@@ -125,11 +121,11 @@ class RunRecord:
         """Names of the layers whose input range is not learned: those fed by the image."""
         return set() if self.workload is None else {layer.name for layer in self.workload.layers if layer.kind == "stem"}
 
-    def cost(self, weight_bits: int, activation_bits: int, profile: Profile = "ours") -> Cost | None:
+    def cost(self, weight_bits: int, activation_bits: int) -> Cost | None:
         """Return the cost at a pair of widths."""
         if self.workload is None:
             return None
-        return network_cost(self.workload, weight_bits=weight_bits, activation_bits=activation_bits, profile=profile)
+        return network_cost(self.workload, weight_bits=weight_bits, activation_bits=activation_bits)
 
 
 def data_name(data: str) -> str:
@@ -156,7 +152,7 @@ def read_record(path: Path) -> RunRecord:
         config=config,
         phases=build_phases(config),
         metrics=[record for record in run.metrics() if "collapse" not in record],  # failure.json tells of that epoch
-        environment=optional("environment.json") or {},
+        environment=optional(ENVIRONMENT_FILE) or {},
         data=None if data is None else DataRecord.from_json(data),
         result=optional(RESULT_FILE),
         sensitivity=optional(SENSITIVITY_FILE) or [],

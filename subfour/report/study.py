@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from itertools import groupby
 from typing import Any
 
-from subfour.ops import FLOAT_BITS
+from subfour.ops import widths_name
 from subfour.profit.config import RunConfig
 from subfour.report.record import METHODS, RunRecord
 
@@ -40,12 +40,7 @@ class StudyRow:
     @property
     def widths(self) -> str:
         """The last widths, as planned."""
-        return "float" if self.is_float else f"A{self.config.activation_bits[-1]}W{self.config.weight_bits[-1]}"
-
-    @property
-    def is_float(self) -> bool:
-        """Whether nothing is quantized."""
-        return self.config.activation_bits[-1] == self.config.weight_bits[-1] == FLOAT_BITS
+        return widths_name(self.config.weight_bits[-1], self.config.activation_bits[-1])
 
     @property
     def method(self) -> str:

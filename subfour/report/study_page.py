@@ -78,7 +78,7 @@ def write_study_page(study: Path, rows: Sequence[StudyRow], out: Path, *, goals:
 
 def _cards(rows: Sequence[StudyRow], goals: Mapping[str, float]) -> list[Card]:
     """Return the best quantized row of each network and widths."""
-    quantized = [row for row in rows if row.top1 and not row.is_float]
+    quantized = [row for row in rows if row.top1 and not row.config.ends_float]
     cards = []
     for network, widths, members in by_network_and_widths(quantized):
         ranked = sorted(members, key=lambda row: -fmean(row.top1.values()))
@@ -104,8 +104,8 @@ def _row_line(row: StudyRow) -> list[str]:
         row.widths,
         state + (", diverged" if row.diverged else ""),
         *("" if numbers[name] is None else f"{numbers[name]:.{digits}f}" for name, digits in NUMBERS),
-        "" if row.is_float else row.config.quantizer,
-        "" if row.is_float else row.method,
+        "" if row.config.ends_float else row.config.quantizer,
+        "" if row.config.ends_float else row.method,
         row.network,
     ]
 

@@ -25,11 +25,11 @@ def timeline(record: RunRecord) -> list[Mapping[str, Any]]:
     """Return the blocks of phases at one pair of widths, each with its phases."""
     blocks: list[Mapping[str, Any]] = []
     numbered = enumerate(record.phases)
-    for widths, group in groupby(numbered, key=lambda item: item[1].widths):
+    for widths, group in groupby(numbered, key=lambda item: item[1].widths_name):
         phases = list(group)
         blocks.append(
             {
-                "widths": "float" if widths == "A32W32" else widths,
+                "widths": widths,
                 "epochs": sum(phase.epochs for _, phase in phases),
                 "phases": [_timeline_entry(record, index, phase) for index, phase in phases],
             }

@@ -18,6 +18,7 @@ from torch.nn import functional as F  # noqa: N812 (the field's name)
 from torch.overrides import TorchFunctionMode
 
 from subfour import collective
+from subfour.train.moments import pooled_moments
 
 
 class WholeBatch(nn.Module):
@@ -96,10 +97,8 @@ def _moments(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     vars_, means, counts = collective.gathered(
         torch.stack([own_var, own_mean, torch.full_like(own_mean, count)]).double()
     ).unbind(1)
-    total = counts.sum(0)
-    mean = (means * counts).sum(0) / total
-    var = ((vars_ + (means - mean).square()) * counts).sum(0) / total
-    return var, mean, total[0]
+    mean, var = pooled_moments(counts, means, vars_)
+    return var, mean, counts.sum(0)[0]
 
 
 class _Normalize(torch.autograd.Function):

@@ -28,7 +28,7 @@ def test_weights_at_the_centres_of_their_bins_have_no_penalty(quantizer: Quantiz
     """Whatever the quantizer; elsewhere they have one."""
     model = tiny(3, quantizer=quantizer)
     dampening = Dampening(model, 0.5)
-    dampening.progress = 0.5
+    dampening.share_done = 0.5
     assert dampening.penalty() > 1e-6
     with torch.no_grad():
         for layer in quant_layers(model).values():
@@ -43,7 +43,7 @@ def test_the_penalty_rises_by_a_cosine_and_counts_only_weights_that_train():
     assert dampening.penalty() == 0
     total = sum(distance_to_centres(layer.weight, layer.weight_quantizer).item() for layer in quant_layers(model).values())
     for progress in (0.0, 0.25, 0.5, 1.0):
-        dampening.progress = progress
+        dampening.share_done = progress
         expected = 0.5 * (1 - math.cos(math.pi * progress)) / 2 * total
         assert dampening.penalty().item() == pytest.approx(expected, rel=1e-5)
     for layer in quant_layers(model).values():

@@ -14,7 +14,7 @@ def network() -> tuple[nn.Module, IterativeFreezing]:
     """Return a network that acts from its first step on, and its method."""
     model = tiny(4, quantizer="lsq")
     method = IterativeFreezing(model, CONFIG)
-    method.progress = 0.0
+    method.share_done = 0.0
     return model, method
 
 
@@ -73,14 +73,14 @@ def test_the_threshold_falls_by_a_cosine():
     _, method = network()
     thresholds = []
     for progress in (0.0, 0.5, 1.0):
-        method.progress = progress
+        method.share_done = progress
         thresholds.append(method.threshold)
     assert thresholds == pytest.approx([0.7, 0.5, 0.3])
 
 
 def test_outside_its_phases_it_does_nothing():
     _, method = network()
-    method.progress = None
+    method.share_done = None
     method.after_update()
     assert method.tracked == {}
     assert method.state() == {}

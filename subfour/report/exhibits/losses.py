@@ -69,8 +69,8 @@ def _loss_exhibit(key: str, title: str, records: Sequence[RunRecord], label: Cal
 def _width_spans(record: RunRecord) -> list[Span]:
     """Return the blocks of epochs at one pair of widths."""
     spans, done = [], 0
-    for widths, phases in groupby(record.phases, key=lambda phase: phase.widths):
+    for widths, phases in groupby(record.phases, key=lambda phase: phase.widths_name):
         epochs = sum(phase.epochs for phase in phases)
-        spans.append(Span("float" if widths == "A32W32" else widths, done, done + epochs))
+        spans.append(Span(widths, done, done + epochs))
         done += epochs
     return spans
