@@ -1,10 +1,10 @@
 """Loss over the epochs of a run, and how much the validation loss jumps from one evaluation to the next.
 
 Fluctuation: the standard deviation of the change of the validation loss (raw weights) from one evaluation to the next in the
-phases after sampling, where some runs freeze layers and others do not. There is one evaluation per epoch, or several with
-`schedule.evaluations`; runs that are compared must agree in it. A change across the border of two phases is a restart of the
-learning rate and does not count. With several seeds the mean curve over them is taken off, so that a common slope does not
-count either; with one seed only the mean change can be.
+phases after sampling where some runs freeze layers and others do not: in the first one nobody does. There is one evaluation
+per epoch, or several with `schedule.evaluations`; runs that are compared must agree in it. A change across the border of two
+phases is a restart of the learning rate and does not count. With several seeds the mean curve over them is taken off, so that
+a common slope does not count either; with one seed only the mean change can be.
 """
 
 import math
@@ -34,6 +34,8 @@ class Fluctuation:
     changes: int
     """Number of changes of each run."""
     runs: int
+    freedom: int
+    """Degrees of freedom of the deviation."""
 
 
 def loss_curve(label: str, records: Sequence[Mapping[str, Any]]) -> Curve:
@@ -64,15 +66,15 @@ def fluctuation(runs: Sequence[Sequence[Mapping[str, Any]]]) -> Fluctuation | No
         centres = [fmean(column) for column in zip(*changes, strict=True)]
         squares = sum((change - centre) ** 2 for row in changes for change, centre in zip(row, centres, strict=True))
         freedom = count * (len(changes) - 1)
-    return Fluctuation(deviation=math.sqrt(squares / freedom), changes=count, runs=len(changes))
+    return Fluctuation(deviation=math.sqrt(squares / freedom), changes=count, runs=len(changes), freedom=freedom)
 
 
 def _changes(records: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Return the changes of the validation loss inside each phase after the last sampling phase."""
+    """Return the changes of the validation loss inside each phase after the one that follows the last sampling phase."""
     sampled = max((record["phase"] for record in records if record["kind"] == "sample"), default=None)
     if sampled is None:
         return []
-    phases = groupby((record for record in records if record["phase"] > sampled), key=lambda record: record["phase"])
+    phases = groupby((record for record in records if record["phase"] > sampled + 1), key=lambda record: record["phase"])
     losses = ([loss for record in phase for loss in _losses(record)] for _, phase in phases)
     return [after - before for phase in losses for before, after in pairwise(phase)]
 

@@ -111,8 +111,20 @@ def read_study(file: Path, out: Path) -> Study:
     if unknown := [name for references in float_rows.values() for name in references if name not in names]:
         raise ValueError(f"study: {file}: float_rows names {unknown[0]!r}, which is no row")
     runs = tuple(run for row in rows for run in _runs(row, text, f"study: {file}, row {row['name']}", out))
+    _check_float_rows(runs, float_rows, f"study: {file}")
     seconds_per_epoch, goals = float(text.get("seconds_per_epoch", 0)), text.get("goals", {})
     return Study(runs=runs, float_rows=float_rows, seconds_per_epoch=seconds_per_epoch, goals=goals)
+
+
+def _check_float_rows(runs: Sequence[StudyRun], float_rows: Mapping[str, Sequence[str]], where: str) -> None:
+    """Raise where a row would lose points against another network."""
+    networks = {run.row: (run.config.model, run.config.architecture) for run in runs}
+    for row, references in float_rows.items():
+        for name in references:
+            if networks[name] != networks[row]:
+                raise ValueError(
+                    f"{where}, row {row}: float_rows names {name!r}, which is another network; name rows of its own, or none: []"
+                )
 
 
 def _runs(row: Mapping[str, Any], study: Mapping[str, Any], where: str, out: Path) -> Iterator[StudyRun]:
@@ -139,10 +151,18 @@ def _runs(row: Mapping[str, Any], study: Mapping[str, Any], where: str, out: Pat
 def same_run(asked: RunConfig, there: RunConfig) -> bool:
     """Return whether a run directory holds the run a study asks for.
 
-    What follows from the run it continues is left out, and so is what decides no weight, such as where the images lie.
+    What follows from the run it continues is left out, and so is what decides no weight, such as where the images lie. Runs
+    and files of weights are known by their names, because a study may move.
     """
+    if _start(asked) != _start(there):
+        return False
     inherited = replace(there, from_run=asked.from_run, weights=asked.weights, starting_weight_bits=asked.starting_weight_bits)
     return inherited.digest == asked.digest
+
+
+def _start(config: RunConfig) -> tuple[str, ...]:
+    """Return the names of what a run starts from: row and seed of another, or a file of weights."""
+    return (Path(config.weights).name,) if config.from_run is None else Path(config.from_run).parts[-2:]
 
 
 def _check_keys(table: Mapping[str, Any], known: Mapping[str, str], where: str) -> None:

@@ -47,7 +47,7 @@ def compare_rows(outcomes: Mapping[str, Mapping[int, Outcome]], float_rows: Mapp
 
     Keys: row, widths, seeds (finished), diverged, missing, top1, top1_std (over seeds; null with fewer than two), loss, lost
     (points of top-1 below the best of its float rows, paired by seed), lost_error (its standard error), minutes (per run),
-    megabytes.
+    megabytes, commits (of this package, whose code the runs were trained with).
 
     Args:
         outcomes: row -> seed -> result.json, or why there is none.
@@ -64,12 +64,12 @@ def points_lost(outcomes: Mapping[str, Mapping[int, Outcome]], float_rows: Seque
 
 
 def _best(outcomes: Mapping[str, Mapping[int, Outcome]], rows: Sequence[str]) -> dict[int, float]:
-    """Return the best top-1 of some rows, by seed."""
+    """Return the best top-1 of some rows, by seed, where none of them is still missing."""
     best: dict[int, float] = {}
     for row in rows:
         for seed, value in _top1(outcomes[row]).items():
             best[seed] = max(best.get(seed, 0.0), value)
-    return best
+    return {seed: value for seed, value in best.items() if all(outcomes[row].get(seed) != "missing" for row in rows)}
 
 
 def _top1(by_seed: Mapping[int, Outcome]) -> dict[int, float]:
@@ -94,6 +94,7 @@ def _compared(row: str, by_seed: Mapping[int, Outcome], best_float: Mapping[int,
         "lost_error": None if lost is None else lost.error,
         "minutes": mean(result["seconds"] / 60 for result in finished) if finished else None,
         "megabytes": mean(entry["bytes"] / 1e6 for entry in last) if last else None,
+        "commits": " ".join(sorted({commit[:7] for result in finished for commit in result.get("commits") or []})),
     }
 
 

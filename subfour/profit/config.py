@@ -176,6 +176,8 @@ class RunConfig:
         """
         values = self.to_json()
         del values["engine"], values["schedule"]["evaluations"], values["data"], values["device"], values["loading"]["workers"]
+        if self.method not in ("dampening", "iterative-freezing"):
+            del values["oscillation"]
         values = without_later(values)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

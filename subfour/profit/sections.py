@@ -115,13 +115,13 @@ class ProfitConfig:
 class OscillationConfig:
     """The methods against oscillating weights: dampening and iterative freezing."""
 
-    dampening: float = 0.01
+    dampening: float = 0.1
     """Weight of the dampening penalty at the end; it rises from 0."""
-    threshold_start: float = 0.04
+    threshold_start: float = 0.1
     """Frequency of oscillation above which iterative freezing freezes a weight, at first."""
-    threshold_end: float = 0.01
+    threshold_end: float = 0.011
     """The same, at the end."""
-    momentum: float = 0.01
+    momentum: float = 0.001
     """Share of the present step in the running frequency and the running mean of a weight's code."""
 
     def __post_init__(self) -> None:

@@ -102,8 +102,9 @@ class DSQ(Quantizer):
         self._set_ends(*percentile_ends(samples, self.domain))
         kept = fitted_sample(samples)
         if self.start == "least-squares" and kept.max() > max(self.lower, kept.min()):
-            lower = kept.min() if self.domain == "signed" else self.lower.detach()
-            self._set_ends(*_least_squares_ends(kept, self.grid, lower, kept.max()))
+            fixed = self.domain != "signed"
+            lower = self.lower.detach() if fixed else kept.min()
+            self._set_ends(*_least_squares_ends(kept, self.grid, lower, kept.max(), fixed=fixed))
 
     def _set_ends(self, lower: Tensor, upper: Tensor) -> None:
         self.lower.copy_(lower)
@@ -134,12 +135,17 @@ class DSQWeight(DSQ):
             self._set_ends(*_least_squares_ends(samples, self.grid, *ends))
 
 
-def _least_squares_ends(values: Tensor, grid: IntegerGrid, lowest: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the share of both ends with the least |x - Q(x)|^2."""
+def _least_squares_ends(
+    values: Tensor, grid: IntegerGrid, lowest: Tensor, largest: Tensor, *, fixed: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return the share of the range with the least |x - Q(x)|^2, as its two ends; `fixed`: the lower one stays."""
+
+    def lower(share: Tensor) -> Tensor:
+        return lowest if fixed else share * lowest
 
     def quantized(share: Tensor) -> Tensor:
         interval = share * (largest - lowest) / grid.qmax
-        return fake_quantize(values, QuantParams(grid, interval, interval, share * lowest))
+        return fake_quantize(values, QuantParams(grid, interval, interval, lower(share)))
 
     share = least_squares_share(values, quantized)
-    return share * lowest, share * largest
+    return lower(share), lower(share) + share * (largest - lowest)

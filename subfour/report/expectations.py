@@ -1,16 +1,18 @@
 """What the paper leads one to expect, and what the rows of a study say to it: one small rule per claim.
 
 Rows are compared by seed. A difference counts where Student's t gives it a chance of 5 % at most, so one seed decides nothing,
-and three seeds need 4.3 standard errors; a rule says which rows it looked at, and that there are none where the study has none.
+and three seeds need 4.3 standard errors; for a ratio of deviations the F distribution says so. A rule says which rows it looked
+at, and that there are none where the study has none.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import sqrt
 from statistics import fmean
 from typing import Literal
 
-from scipy.special import stdtrit
+from scipy.special import fdtri, stdtrit
 
 from subfour.analysis.curves import fluctuation
 from subfour.profit.comparison import Difference, paired_difference
@@ -29,9 +31,6 @@ FAR = 5.0
 
 STEADIER = 2.0
 """How many times less the validation loss fluctuates with PROFIT."""
-
-ENOUGH_SEEDS = 3
-"""A fluctuation of fewer runs decides nothing."""
 
 BELOW = ("points below", "points above")
 
@@ -53,9 +52,11 @@ class Answer:
 
     @property
     def verdict(self) -> Verdict | Literal["mixed", "not tested"]:
-        """What all findings say, if they say one thing."""
-        verdicts = {finding.verdict for finding in self.findings}
-        return "not tested" if not verdicts else verdicts.pop() if len(verdicts) == 1 else "mixed"
+        """What the findings that decide say, if they say one thing."""
+        if not self.findings:
+            return "not tested"
+        verdicts = {finding.verdict for finding in self.findings} - {"undecided"}
+        return "undecided" if not verdicts else verdicts.pop() if len(verdicts) == 1 else "mixed"
 
 
 Rule = Callable[[Sequence[StudyRow]], Iterator[Finding]]
@@ -85,21 +86,26 @@ def profit_steadies_loss(rows: Sequence[StudyRow]) -> Iterator[Finding]:
     for profit, control in _with_control(rows):
         runs = [[record.metrics for record in row.records.values()] for row in (profit, control)]
         found, other = (fluctuation(group) if group else None for group in runs)
-        if found is None or other is None or not found.deviation:
+        if found is None or other is None or not found.deviation or found.changes != other.changes:
             continue
         times = other.deviation / found.deviation
-        enough = min(found.runs, other.runs) >= ENOUGH_SEEDS
-        verdict: Verdict = "undecided" if not enough else "confirmed" if times >= STEADIER else "refuted"
-        seeds = "" if enough else f" ({min(found.runs, other.runs)} of the {ENOUGH_SEEDS} seeds that it takes)"
-        words = f"{found.deviation:.4f} in {profit.name}, {other.deviation:.4f} in {control.name}: {times:.1f} times less{seeds}"
-        yield Finding(verdict, words)
+        quantiles = (fdtri(other.freedom, found.freedom, share) for share in ((1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2))
+        least, most = (times / sqrt(float(quantile)) for quantile in quantiles)
+        verdict: Verdict = "confirmed" if least >= STEADIER else "refuted" if most < STEADIER else "undecided"
+        words = f"{found.deviation:.4f} in {profit.name}, {other.deviation:.4f} in {control.name}: {times:.1f} times less"
+        yield Finding(verdict, f"{words} (between {least:.1f} and {most:.1f})")
 
 
 def depthwise_leads(rows: Sequence[StudyRow]) -> Iterator[Finding]:
     """Sec. 3 of the paper: depthwise layers are the least stable. Half is what chance gives."""
     shares: dict[int, list[float]] = {}
     first = 0
+    counted: list[StudyRow] = []
     for row in rows:
+        # Rows that differ in what is frozen after sampling have one sampling phase.
+        if row.config.ends_float or any(row.differs_only_in(other, "method") for other in counted):
+            continue
+        counted.append(row)
         for seed, record in row.records.items():
             kinds = [layer["kind"] == "depthwise" for layer in record.sensitivity]
             if 0 < sum(kinds) < len(kinds):
@@ -183,7 +189,11 @@ def _with_control(rows: Sequence[StudyRow]) -> Iterator[tuple[StudyRow, StudyRow
 
 
 def _lower_loss(one: StudyRow, other: StudyRow) -> Iterator[Finding]:
-    if difference := paired_difference(other.loss, one.loss):
+    if other.diverged and not other.records:
+        yield Finding("confirmed", f"{other.name} diverged")
+    elif one.diverged and not one.records:
+        yield Finding("refuted", f"{one.name} diverged")
+    elif difference := paired_difference(other.loss, one.loss):
         yield Finding(_judge(difference), f"{one.name} ends {difference.in_words('below', 'above', other.name, 4)}")
 
 

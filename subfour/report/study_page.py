@@ -77,13 +77,14 @@ def write_study_page(study: Path, rows: Sequence[StudyRow], out: Path, *, goals:
 
 
 def _cards(rows: Sequence[StudyRow], goals: Mapping[str, float]) -> list[Card]:
-    """Return the best quantized row of each network and widths."""
-    quantized = [row for row in rows if row.top1 and not row.config.ends_float]
+    """Return the best quantized row of each network and widths, among those with most seeds of which none diverged."""
+    quantized = [row for row in rows if row.top1 and not row.diverged and not row.config.ends_float]
     cards = []
     for network, widths, members in by_network_and_widths(quantized):
-        ranked = sorted(members, key=lambda row: -fmean(row.top1.values()))
+        seeds = max(len(row.top1) for row in members)
+        ranked = sorted((row for row in members if len(row.top1) == seeds), key=lambda row: -fmean(row.top1.values()))
         best = ranked[0]
-        beside = [f"{best.name}, best of {len(ranked)}"]
+        beside = [f"{best.name}, best of {len(ranked)} with {seeds} {'seed' if seeds == 1 else 'seeds'}"]
         if best.lost:
             lost = fmean(best.lost.values())
             goal = f", goal {goals[widths]:g} {'reached' if lost <= goals[widths] else 'missed'}" if widths in goals else ""

@@ -109,6 +109,21 @@ def test_a_run_that_went_on_elsewhere_is_the_same_run(study: Path, photographs: 
     assert {run["state"] for run in plan["runs"]} == {"finished"}
 
 
+@pytest.mark.parametrize(
+    ("there", "now"),
+    [
+        ("{out}/float/seed-{seed} --weight-bits 3", "{out}/float/seed-0 --weight-bits 3"),
+        ("--padding zero", "--padding zero --weights w.pth"),
+    ],
+)
+def test_a_run_that_started_elsewhere_is_another_run(study: Path, there: str, now: str):
+    """The table would say of it what is not so."""
+    printed("compare", study, "--out", "out")
+    Path("w.pth").touch()
+    study.write_text(study.read_text().replace(there, now, 1))
+    assert "holds a run with other options" in error("compare", study, "--out", "out", "--dry-run")
+
+
 def test_every_run_has_the_threads_of_the_study(study: Path, monkeypatch: pytest.MonkeyPatch):
     seen: list[int] = []
     train = compare.train.run
@@ -178,6 +193,10 @@ def test_a_directory_with_other_options_is_refused(study: Path):
         ('recipe = "digits"\n[[row]]\nname = "a"\noptions = "--weight-bits 9"', "row a: .*9 bits is not possible"),
         ('recipe = "digits"\n[[row]]\nname = "a"\noptions = "--quantiser lsq"', "row a: option: .* did you mean --quantizer"),
         ('recipe = "digits"\nfloat_rows = ["b"]\n[[row]]\nname = "a"', "float_rows names 'b', which is no row"),
+        (
+            'recipe = "digits"\nfloat_rows = ["a"]\n[[row]]\nname = "a"\n[[row]]\nname = "b"\noptions = "--architecture.width 2"',
+            "row b: float_rows names 'a', which is another network; name rows of its own",
+        ),
     ],
 )
 def test_a_bad_study_is_refused_before_anything_runs(tmp_path: Path, text: str, message: str):

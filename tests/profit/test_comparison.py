@@ -1,11 +1,17 @@
+from collections.abc import Sequence
+
 import pytest
 
 from subfour.profit.comparison import compare_rows, paired_difference, points_lost
 
 
-def result(top1: float, loss: float = 1.0, seconds: float = 60.0) -> dict[str, object]:
+def result(top1: float, loss: float = 1.0, seconds: float = 60.0, commits: Sequence[str] = ("9c1d2e3a4b",)) -> dict[str, object]:
     rows = [{"widths": "A32W32", "averaged": {"top1": 0.0, "loss": 9.0}, "bytes": 9e9}]
-    return {"seconds": seconds, "rows": [*rows, {"widths": "A4W4", "averaged": {"top1": top1, "loss": loss}, "bytes": 2e6}]}
+    return {
+        "seconds": seconds,
+        "commits": commits,
+        "rows": [*rows, {"widths": "A4W4", "averaged": {"top1": top1, "loss": loss}, "bytes": 2e6}],
+    }
 
 
 def test_mean_spread_and_points_lost_by_hand():
@@ -14,7 +20,12 @@ def test_mean_spread_and_points_lost_by_hand():
         {
             "float": {0: result(90.0), 1: result(91.0)},
             "control": {0: result(89.0), 1: result(93.0)},
-            "row": {0: result(88.0, loss=0.5, seconds=120), 1: result(87.0, loss=0.7), 2: "diverged", 3: "missing"},
+            "row": {
+                0: result(88.0, loss=0.5, seconds=120),
+                1: result(87.0, loss=0.7, commits=["2ab4f00b1c"]),
+                2: "diverged",
+                3: "missing",
+            },
         },
         {row: ["float", "control"] for row in ("float", "control", "row")},
     )
@@ -32,8 +43,20 @@ def test_mean_spread_and_points_lost_by_hand():
         "lost_error": pytest.approx(2.0),
         "minutes": 1.5,
         "megabytes": 2.0,
+        "commits": "2ab4f00 9c1d2e3",
     }
     assert [row["lost"] for row in rows] == [1.0, 0.5, 4.0]
+
+
+def test_points_are_not_lost_against_half_of_the_float_rows():
+    """While the control of a seed is missing, what is lost is not known yet; one that diverged is not waited for."""
+    for end, lost in (("missing", {1: 1.0}), ("diverged", {0: 2.0, 1: 1.0})):
+        outcomes = {
+            "float": {0: result(90.0), 1: result(89.0)},
+            "control": {0: end, 1: result(88.0)},
+            "row": {0: result(88.0), 1: result(88.0)},
+        }
+        assert points_lost(outcomes, ["float", "control"], "row") == lost
 
 
 def test_without_two_seeds_there_is_no_spread_and_without_float_rows_nothing_is_lost():

@@ -27,7 +27,7 @@ def write_run(path: Path, config: RunConfig, top1: float, losses: Sequence[float
         path: its directory.
         config: of the run.
         top1: at the last widths; the loss is that of the other answers, 1 - top1 / 100.
-        losses: validation losses after sampling, one per epoch.
+        losses: validation losses where layers are frozen, one per epoch.
         kinds: of the layers by AIWQ, the most unstable first.
     """
     path.mkdir(parents=True)
@@ -38,7 +38,7 @@ def write_run(path: Path, config: RunConfig, top1: float, losses: Sequence[float
     row = {"widths": widths, **bits, "raw": accuracy, "averaged": accuracy, "bytes": 50_000, "snapped": False}
     (path / "result.json").write_text(json.dumps({"rows": [row], "seconds": 90.0, "epochs": 9}))
     records = [{"phase": 0, "kind": "sample", "raw": {"loss": 1.0}}]
-    records += [{"phase": 1, "kind": "finetune", "raw": {"loss": loss}} for loss in losses]
+    records += [{"phase": 2, "kind": "finetune", "raw": {"loss": loss}} for loss in losses]  # the first that freezes layers
     (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     if kinds:
         layers = [{"name": f"layer.{place}", "kind": kind} for place, kind in enumerate(kinds)]
