@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from subfour.convert.calibrate import set_bits
-from subfour.convert.graph import trace
+from subfour.convert.graph import module_of, trace
 from subfour.layers import LayerKind, QuantConv2d, QuantLinear
 from subfour.ops import FLOAT_BITS
 
@@ -83,7 +83,7 @@ def measure_workload(model: nn.Module, image_size: int) -> Workload:
     order = {node: position for position, node in enumerate(graph.nodes)}
     works = []
     for node in nodes:
-        layer = network.get_submodule(node.target) if node.op == "call_module" else None
+        layer = module_of(network, node)
         if not isinstance(layer, QuantConv2d | QuantLinear):
             continue
         entering, now = node.all_input_nodes[0], order[node]
@@ -135,7 +135,7 @@ def _last_uses(graph: fx.Graph) -> dict[fx.Node, int]:
 def _meets_another(node: fx.Node, network: nn.Module, elements: Mapping[str, int]) -> bool:
     """Return whether a node's values reach an operation on two tensors before they reach layers only."""
     for user in node.users:
-        is_layer = user.op == "call_module" and isinstance(network.get_submodule(str(user.target)), QuantConv2d | QuantLinear)
+        is_layer = isinstance(module_of(network, user), QuantConv2d | QuantLinear)
         if is_layer or user.name not in elements:
             continue
         if sum(read.name in elements for read in user.all_input_nodes) > 1 or _meets_another(user, network, elements):

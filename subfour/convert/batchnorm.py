@@ -14,17 +14,16 @@ computed anew at the end of a run.
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from subfour.convert.graph import trace
+from subfour.convert.graph import module_of, trace
 from subfour.layers import QuantConv2d
 
 
 def batchnorm_after(model: nn.Module) -> dict[str, _BatchNorm]:
     """Return, per convolution, the batch norm with a learned scale that alone reads what it gives."""
-    modules = dict(model.named_modules())
     following: dict[str, _BatchNorm] = {}
     for node in trace(model).nodes:
-        if isinstance(modules.get(str(node.target)), QuantConv2d) and len(node.users) == 1:
-            norm = modules.get(str(next(iter(node.users)).target))
+        if isinstance(module_of(model, node), QuantConv2d) and len(node.users) == 1:
+            norm = module_of(model, next(iter(node.users)))
             if isinstance(norm, _BatchNorm) and norm.affine and norm.track_running_stats:
                 following[str(node.target)] = norm
     return following

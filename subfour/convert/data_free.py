@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812 (the field's name)
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from subfour.convert.batchnorm import batchnorm_after
-from subfour.convert.graph import RANGE_KEEPING, SUMS, module_operation, operation_of, pools_globally, trace
+from subfour.convert.graph import RANGE_KEEPING, SUMS, module_of, module_operation, operation_of, pools_globally, trace
 from subfour.layers import QuantConv2d, QuantLinear, quant_layers
 from subfour.modes import evaluation_mode
 from subfour.seeding import derive_seed
@@ -93,11 +93,10 @@ def input_samples(model: nn.Module) -> dict[str, Tensor]:
         ValueError: nothing is known of what feeds a layer; names it.
     """
     generator = torch.Generator().manual_seed(derive_seed("data-free"))
-    modules = dict(model.named_modules())
     known: dict[fx.Node, Tensor | None] = {}
     entering: dict[str, Tensor] = {}
     for node in trace(model).nodes:
-        module = modules.get(str(node.target)) if node.op == "call_module" else None
+        module = module_of(model, node)
         operands = [known[operand] for operand in node.all_input_nodes]
         if isinstance(module, QuantConv2d | QuantLinear) and module.kind != "stem":
             if operands[0] is None:

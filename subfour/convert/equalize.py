@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from subfour.convert.graph import operation_of, trace
+from subfour.convert.graph import module_of, operation_of, trace
 
 MOST_SWEEPS = 100
 """Over all pairs."""
@@ -79,22 +79,22 @@ def find_pairs(model: nn.Module) -> list[Pair]:
     """Return the pairs to equalize, in the order of the graph."""
     pairs = []
     for node in trace(model).nodes:
-        first = _module(model, node)
+        first = module_of(model, node)
         norm_node = _only_user(node) if isinstance(first, nn.Conv2d) else None
-        norm = _module(model, norm_node)
+        norm = module_of(model, norm_node)
         if not (isinstance(first, nn.Conv2d) and isinstance(norm, _BatchNorm) and norm.affine) or norm_node is None:
             continue
         act = getattr(norm, "act", None)  # timm's BatchNormAct2d
         relu_node = norm_node if isinstance(act, nn.ReLU) else _only_user(norm_node)
-        if relu_node is None or not (relu_node is norm_node or operation_of(relu_node, _module(model, relu_node)) == "relu"):
+        if relu_node is None or not (relu_node is norm_node or operation_of(relu_node, module_of(model, relu_node)) == "relu"):
             continue
         second_node = _only_user(relu_node)
-        second = _module(model, second_node)
+        second = module_of(model, second_node)
         if second_node is None or not isinstance(second, nn.Conv2d):
             continue
         if second.groups > 1 and not second.groups == second.in_channels == second.out_channels:
             continue
-        after = _module(model, _only_user(second_node))
+        after = module_of(model, _only_user(second_node))
         pairs.append(Pair(first, norm, second, after if isinstance(after, _BatchNorm) else None))
     return pairs
 
@@ -102,10 +102,6 @@ def find_pairs(model: nn.Module) -> list[Pair]:
 def _only_user(node: fx.Node) -> fx.Node | None:
     users = [*node.users]
     return users[0] if len(users) == 1 else None
-
-
-def _module(model: nn.Module, node: fx.Node | None) -> nn.Module | None:
-    return model.get_submodule(str(node.target)) if node is not None and node.op == "call_module" else None
 
 
 def _fold(conv: nn.Conv2d, norm: _BatchNorm) -> None:

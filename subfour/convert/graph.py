@@ -39,14 +39,18 @@ OWN_RANGE: dict[str, OutputDomain] = {
 GLOBAL_POOLS: dict[str, set[tuple[int, ...]]] = {"mean": {(2, 3), (-2, -1)}, "adaptiveavgpool2d": {(1,), (1, 1)}}
 """Operation -> the dimensions or output sizes with which it pools the whole map."""
 
-RANGE_KEEPING = {
-    *GLOBAL_POOLS,
-    *("avgpool2d", "maxpool2d", "dropout", "dropout2d", "droppath", "stochasticdepth", "identity"),
-    *("flatten", "view", "reshape", "squeeze", "unsqueeze", "contiguous"),
-}
+IDENTITIES = {"dropout", "dropout2d", "droppath", "stochasticdepth", "identity", "contiguous"}
+"""Operations that hand on what enters, in evaluation mode."""
+
+RESHAPES = {"flatten", "view", "reshape", "squeeze", "unsqueeze"}
+
+RANGE_KEEPING = {*GLOBAL_POOLS, "avgpool2d", "maxpool2d", *IDENTITIES, *RESHAPES}
 """Operations whose output has the domain of what enters first."""
 
 ACTIVATIONS = {name for name in OWN_RANGE if name != "batchnorm"}
+
+GATES = {name for name, domain in OWN_RANGE.items() if domain == "gate"}
+"""Operations that a gate ends with."""
 
 SUMS = {"add", "iadd"}
 
@@ -148,7 +152,7 @@ def _walk(model: nn.Module) -> tuple[dict[str, _Feed], set[str]]:
     gating: set[str] = set()
     feeds: dict[fx.Node, _Feed] = {}
     for node in trace(model).nodes:
-        module = model.get_submodule(node.target) if node.op == "call_module" else None
+        module = module_of(model, node)
         operands = [feeds[operand] for operand in node.all_input_nodes]
         if isinstance(module, nn.Conv2d | nn.Linear):
             if node.target in inputs:
@@ -189,6 +193,11 @@ def _feed(node: fx.Node, module: nn.Module | None, operands: Sequence[_Feed]) ->
         if domains <= {"unsigned", "hswish", "signed"}:
             return _Feed("unsigned" if domains == {"unsigned"} else "signed", f"residual sum in {scope_of(node)}")
     return _Feed(None, label)
+
+
+def module_of(model: nn.Module, node: fx.Node | None) -> nn.Module | None:
+    """Return the module that a node calls; None where it calls none, or there is no node."""
+    return model.get_submodule(str(node.target)) if node is not None and node.op == "call_module" else None
 
 
 def pools_globally(operation: str, node: fx.Node, module: nn.Module | None) -> bool:

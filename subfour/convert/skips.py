@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, fx, nn
 
-from subfour.convert.graph import SUMS, operation_of, scope_of, trace
+from subfour.convert.graph import SUMS, module_of, operation_of, scope_of, trace
 from subfour.ops import FLOAT_BITS
 from subfour.quantizers import Domain, Quantizer
 
@@ -46,7 +46,7 @@ def find_skips(model: nn.Module) -> dict[str, str]:
     modules = dict(model.named_modules())
     skips = {}
     for node in trace(model).nodes:
-        if operation_of(node, modules.get(str(node.target))) not in SUMS or len(node.all_input_nodes) < 2:
+        if operation_of(node, module_of(model, node)) not in SUMS or len(node.all_input_nodes) < 2:
             continue
         block = scope_of(node)
         outside = [operand for operand in node.all_input_nodes if not f"{scope_of(operand)}.".startswith(f"{block}.")]

@@ -7,11 +7,11 @@ layer reads gives its codes as well (`gates.py`).
 
 import operator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, fx, nn
 
-from subfour.convert.graph import module_operation, operation_of, trace
+from subfour.convert.graph import GATES, module_operation, operation_of, trace
 from subfour.convert.skips import skip_quantizers
 from subfour.layers import QuantConv2d, QuantLinear
 from subfour.quantizers import DuQ
@@ -19,11 +19,7 @@ from subfour.quantizers import DuQ
 Activation = Literal["identity", "relu", "relu6", "hardswish"]
 """What stands between batch norm and quantizer."""
 
-ACTIVATIONS: dict[str, Activation] = {"relu": "relu", "relu6": "relu6", "hardswish": "hardswish", "identity": "identity"}
-
-
-GATES = ("sigmoid", "hardsigmoid")
-"""Operations that a gate ends with."""
+ACTIVATIONS: dict[str, Activation] = {name: name for name in get_args(Activation)}
 
 
 @dataclass(frozen=True, slots=True)

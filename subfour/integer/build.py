@@ -5,13 +5,24 @@ and a `Layer` with the batch norm behind it folded in. What does nothing in eval
 """
 
 from dataclasses import dataclass, field
-from typing import cast
+from typing import cast, get_args
 
 import torch
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from subfour.convert.graph import PRODUCTS, SUMS, module_operation, operation_of, pools_globally, trace
+from subfour.convert.graph import (
+    GATES,
+    IDENTITIES,
+    PRODUCTS,
+    RESHAPES,
+    SUMS,
+    module_of,
+    module_operation,
+    operation_of,
+    pools_globally,
+    trace,
+)
 from subfour.convert.skips import skip_quantizers
 from subfour.data.preprocess import Preprocessing, normalize
 from subfour.integer.fold import fold
@@ -32,20 +43,7 @@ from subfour.integer.program import (
 from subfour.layers import QuantConv2d, QuantLinear
 from subfour.quantizers import ImageQuantizer
 
-ACTIVATIONS: dict[str, Function] = {
-    "relu": "relu",
-    "relu6": "relu6",
-    "hardswish": "hardswish",
-    "hardsigmoid": "hardsigmoid",
-    "sigmoid": "sigmoid",
-}
-
-NOTHING = {"dropout", "dropout2d", "droppath", "stochasticdepth", "identity", "contiguous"}
-"""Operations that hand on what enters, in evaluation mode."""
-
-RESHAPES = {"flatten", "view", "reshape", "squeeze", "unsqueeze"}
-
-GATES = ("hardsigmoid", "sigmoid")
+ACTIVATIONS: dict[str, Function] = {name: name for name in get_args(Function)}
 
 
 def build_program(
@@ -94,7 +92,7 @@ class _Builder:
             return
         if node.op == "output":
             return
-        module = self.model.get_submodule(str(node.target)) if node.op == "call_module" else None
+        module = module_of(self.model, node)
         operation = operation_of(node, module)
         if isinstance(module, QuantConv2d | QuantLinear):
             self._layer(node, module)
@@ -102,7 +100,7 @@ class _Builder:
             self._norm(node, cast(_BatchNorm, module))
         elif operation in ACTIVATIONS:
             self._activate(node, node.name, ACTIVATIONS[operation])
-        elif operation in NOTHING or (operation in RESHAPES and self._input(node) in self.pooled):
+        elif operation in IDENTITIES or (operation in RESHAPES and self._input(node) in self.pooled):
             self.names[node] = self._input(node)
         elif pools_globally(operation, node, module):
             self._add(node, Pool(name=node.name, inputs=(self._input(node),)))
@@ -118,7 +116,7 @@ class _Builder:
     def _layer(self, node: fx.Node, layer: QuantConv2d | QuantLinear) -> None:
         name = str(node.target)
         following = [*node.users]
-        norm = self._module(following[0]) if len(following) == 1 else None
+        norm = module_of(self.model, following[0]) if len(following) == 1 else None
         if isinstance(norm, _BatchNorm):
             self.folded.add(following[0])
         else:
@@ -222,6 +220,3 @@ class _Builder:
 
     def _input(self, node: fx.Node) -> str:
         return self._inputs(node)[0]
-
-    def _module(self, node: fx.Node) -> nn.Module | None:
-        return self.model.get_submodule(str(node.target)) if node.op == "call_module" else None
