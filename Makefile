@@ -19,9 +19,9 @@ demo: $(VENV)/train-installed
 	run=runs/digits-$$(date +%Y%m%d-%H%M%S) && $(BIN)/subfour train digits --out $$run && $(BIN)/subfour report $$run
 	@echo "Before the commands above: source $(VENV)/bin/activate"
 
-# One thread per test process: the processes share the cores.
+# One thread per test process: the processes share the cores; a file is one process's, so that its runs are trained once.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m "not slow"
 
 test-all: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto

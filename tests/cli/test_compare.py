@@ -124,6 +124,7 @@ def test_a_run_that_started_elsewhere_is_another_run(study: Path, there: str, no
     assert "holds a run with other options" in error("compare", study, "--out", "out", "--dry-run")
 
 
+@pytest.mark.slow
 def test_every_run_has_the_threads_of_the_study(study: Path, monkeypatch: pytest.MonkeyPatch):
     seen: list[int] = []
     train = compare.train.run

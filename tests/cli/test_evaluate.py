@@ -26,7 +26,7 @@ def test_a_model_file_alone_is_enough(finished_run: Path, tmp_path: Path):
 
 def test_the_table_says_what_was_evaluated_on_what(finished_run: Path):
     title, headings, row = printed("evaluate", finished_run).splitlines()
-    assert title == f"{finished_run}: A4W4 on digits, snapped"
+    assert title == f"{finished_run}: A4W4 snapped on digits"
     assert headings.split() == ["top-1", "%", "top-5", "%", "loss", "images"]
     assert row.split()[-1] == "355"
 

@@ -59,6 +59,7 @@ def test_every_format_is_written(finished_run: Path, tmp_path: Path, file_format
         assert "operations" in np.load(file)
 
 
+@pytest.mark.slow
 def test_another_resolution_is_exact_too(finished_run: Path, tmp_path: Path):
     file = tmp_path / "model.onnx"
     printed("export", finished_run, "--out", file, "--snap", "--resolution", 40)

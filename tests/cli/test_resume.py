@@ -67,6 +67,7 @@ def test_the_keyboard_and_kill_9_can_do_no_harm(uninterrupted: Path, tmp_path: P
     assert same_outcome(run, uninterrupted)
 
 
+@pytest.mark.slow
 def test_sigterm_says_how_to_go_on_and_exits_with_143(uninterrupted: Path, tmp_path: Path):
     """As a scheduler does it that takes the machine away, and from another checkpoint every moment before that."""
     run = tmp_path / "run"
@@ -87,6 +88,7 @@ def test_a_time_that_is_none_is_refused(unfinished: Path):
         assert error(*words, "--checkpoint-minutes", -1).startswith("checkpoint_minutes: -1.0 is not possible; use 0 or more")
 
 
+@pytest.mark.slow
 def test_tensorboard_counts_on(unfinished: Path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -95,6 +97,7 @@ def test_tensorboard_counts_on(unfinished: Path):
     assert [event.step for event in events.Scalars("train/loss")] == list(range(3, 12))
 
 
+@pytest.mark.slow
 def test_a_continued_run_goes_on_without_the_run_that_it_continues(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -229,6 +232,7 @@ def interrupt(*arguments: object) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_run_interrupted_before_its_first_checkpoint_begins_anew(
     tmp_path: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch
 ):

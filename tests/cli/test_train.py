@@ -82,6 +82,7 @@ def test_json_is_the_result_and_progress_goes_to_standard_error(here: Path, phot
     assert outcome.err.splitlines()[0].split()[0] == "phase"
 
 
+@pytest.mark.slow
 def test_runs_without_a_name_get_one_each(here: Path, photographs: Path):
     for _ in range(2):
         train("--data", f"folder:{photographs}")
@@ -92,17 +93,18 @@ def test_runs_without_a_name_get_one_each(here: Path, photographs: Path):
     ("options", "expected"),
     [
         ("--weight-bits 32 --activation-bits 32 --keep-phases", ["float"]),
-        (
+        pytest.param(
             "--weight-bits 8 5 4 3 --activation-bits 8 3",
             ["float", "A8W32", "A3W32", "A3W8", "A3W5", "A3W4", "A3W3", "A3W3 snapped"],
+            marks=pytest.mark.slow,
         ),
         ("--weight-bits 3 --activation-bits 3 --profit.fractions 1/4 1/2 3/4", ["float", "A3W32", "A3W3", "A3W3 snapped"]),
-        ("--weight-bits 2 --activation-bits 2", ["float", "A2W32", "A2W2", "A2W2 snapped"]),
+        pytest.param("--weight-bits 2 --activation-bits 2", ["float", "A2W32", "A2W2", "A2W2 snapped"], marks=pytest.mark.slow),
         ("--method none", ["float", "A4W32", "A4W4", "A4W4 snapped"]),
         ("--quantizer pact-sawb --schedule.lr 0.001", ["float", "A4W32", "A4W4", "A4W4 snapped"]),
         ("--padding zero --no-snap", ["float", "A4W32", "A4W4"]),
-        ("--teacher none", ["float", "A4W32", "A4W4", "A4W4 snapped"]),
-        ("--schedule.batch-size 5000", ["float", "A4W32", "A4W4", "A4W4 snapped"]),
+        pytest.param("--teacher none", ["float", "A4W32", "A4W4", "A4W4 snapped"], marks=pytest.mark.slow),
+        pytest.param("--schedule.batch-size 5000", ["float", "A4W32", "A4W4", "A4W4 snapped"], marks=pytest.mark.slow),
         pytest.param("--model timm/mobilenetv3_small_050", ["float", "A4W32", "A4W4", "A4W4 snapped"], marks=pytest.mark.slow),
     ],
 )

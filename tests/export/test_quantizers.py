@@ -47,7 +47,7 @@ def test_the_portable_file_computes_its_program_layer_by_layer(quantizer: Quanti
 
 
 @pytest.mark.parametrize("quantizer", ["lsq", "affine", "duq-offset", "lsq-plus"])
-@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("bits", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_snapped_network_with_codes_beyond_their_width_is_exact(quantizer: QuantizerName, bits: int):
     program = turned_program(quantizer, bits, snapped=True)
     assert largest_code(program) >= 2 ** (bits - 1)

@@ -93,6 +93,7 @@ def test_images_of_one_class_tell_nothing():
     guard.check(record(100, 100), rate="schedule.lr")
 
 
+@pytest.mark.slow
 def test_no_real_run_is_stopped(finished: FinishedRun):
     """Here one of a few steps per epoch; `results/LOG.md` tells of larger ones."""
     metrics = RunDirectory(finished.folder).metrics()

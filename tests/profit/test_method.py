@@ -294,6 +294,7 @@ def test_a_teacher_that_got_lost_is_not_replaced_by_what_it_taught(finished: Fin
     assert not (folder / TEACHER_FILE).exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_at_a_loss_that_is_not_finite_leaves_word_until_it_goes_on(finished: FinishedRun, tmp_path: Path):
     """The next try finds the first phase done or not; either way the word of the last one is gone before it trains."""
     folder = tmp_path / "run"

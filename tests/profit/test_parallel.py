@@ -144,7 +144,16 @@ def sampled(parts: int, stride: int = 1) -> dict[str, float]:
     return meter.values()
 
 
-@pytest.mark.parametrize(("workers", "parts", "stride"), [(1, 3, 1), (2, 1, 1), (5, 2, 1), (2, 1, 3), (3, 2, 2)])
+@pytest.mark.parametrize(
+    ("workers", "parts", "stride"),
+    [
+        (1, 3, 1),
+        (2, 1, 1),
+        (2, 1, 3),
+        pytest.param(5, 2, 1, marks=pytest.mark.slow),
+        pytest.param(3, 2, 2, marks=pytest.mark.slow),
+    ],
+)
 def test_a_batch_in_parts_gives_the_sample_of_the_whole(workers: int, parts: int, stride: int):
     """Whoever holds the parts, and of whatever size they are; with every k-th image where k divides them."""
     whole = sampled(1, stride)

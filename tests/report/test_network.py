@@ -16,6 +16,7 @@ from subfour.report.record import read_record
 from tests.data.builders import write_folder
 
 
+@pytest.mark.slow
 def test_a_weight_s_error_is_that_of_the_weight_before_it_was_rounded(run: Callable[[str], Path]):
     """The model file keeps codes: rounding them again would show no error."""
     trained = read_tensors(run("none") / WEIGHTS_FILE)

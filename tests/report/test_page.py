@@ -77,9 +77,11 @@ def test_the_command_that_began_the_run_is_shown_as_one_types_it(run: Runs, tmp_
     ("name", "phrases"),
     [
         ("none", ["with nothing frozen", "This run froze nothing", "Give a run with the other --method"]),
-        ("pact", ["Negative inputs become 0", "pact-sawb quantizers"]),
+        pytest.param("pact", ["Negative inputs become 0", "pact-sawb quantizers"], marks=pytest.mark.slow),
         ("float", ["Nothing is quantized in this network", "a float network"]),
-        ("nan", ["then training collapsed", "Training collapsed", "The run has no model yet"]),
+        pytest.param(
+            "nan", ["then training collapsed", "Training collapsed", "The run has no model yet"], marks=pytest.mark.slow
+        ),
     ],
 )
 def test_what_is_special_about_a_run_is_said(run: Runs, tmp_path: Path, name: str, phrases: list[str]):
@@ -122,6 +124,7 @@ def test_a_run_without_its_model_and_images_says_so_and_goes_on(run: Runs, tmp_p
     assert (tmp_path / "page_figures" / "aiwq.svg").exists()
 
 
+@pytest.mark.slow
 def test_of_200_layers_the_figures_show_some_and_the_tables_all(run: Runs, tmp_path: Path):
     folder = tmp_path / "run"
     shutil.copytree(run("finished"), folder)

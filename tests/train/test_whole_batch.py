@@ -46,7 +46,9 @@ def in_one_worker(kind: str) -> tuple[Tensor, dict[str, Tensor], dict[str, Tenso
     return passes(True, kind, (collective.rank(), collective.count()))
 
 
-@pytest.mark.parametrize("kind", ["plain", "not affine", "timm", "vectors"])
+@pytest.mark.parametrize(
+    "kind", ["plain", "timm", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("not affine", "vectors"))]
+)
 def test_batch_norm_over_three_workers_is_that_of_one(kind: str):
     """Output, gradients and running statistics, for shares of unequal size, whatever module the batch norm is."""
     output, gradients, statistics = passes(False, kind, (0, 1))
@@ -77,6 +79,7 @@ def dropped(training: bool) -> tuple[Tensor, Tensor]:
     return WholeBatch(Dropout().train(training))(share), torch.rand(3)
 
 
+@pytest.mark.slow
 def test_dropout_over_three_workers_is_that_of_one():
     """The rows of the mask, and the random numbers that come after it."""
     alone, following = dropped(True)
@@ -94,6 +97,7 @@ def own_batchnorm() -> list[Tensor]:
     return [value for name, value in model.named_buffers() if name.endswith("running_mean")]
 
 
+@pytest.mark.slow
 def test_batch_norm_can_be_each_workers_own():
     one, other = in_workers(2, own_batchnorm)
     assert not torch.equal(one[0], other[0])
