@@ -20,11 +20,13 @@ demo: $(VENV)/train-installed
 	@echo "Before the commands above: source $(VENV)/bin/activate"
 
 # One thread per test process: the processes share the cores; a file is one process's, so that its runs are trained once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+	$(PYTEST)
 
 lint: $(VENV)/dev-installed
 	$(BIN)/ruff check .

@@ -15,9 +15,8 @@ from subfour.convert import Padding
 from subfour.ops import check_bits
 from subfour.profit.fields import BitWidth
 from subfour.profit.inspection import inspect_file, inspect_network
+from subfour.profit.subject import USUAL_BITS
 from subfour.quantizers import QuantizerName
-
-USUAL_BITS = 4
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ Source: Nagel et al., "Overcoming Oscillations in Quantization-Aware Training", 
 
 Weights that are clipped are not drawn: both terms are the end of the range. In the one form s k is the centre of a bin, which
 is DuQ's value only where its two ranges are equal: the centre it is. The paper trains at one width; here lambda rises over
-all phases at the width where PROFIT would act. Lambda ends at 0.1, as in
-the authors' public commands, which take the mean over each kernel where this, as the paper, takes the sum.
+all phases at the width where PROFIT would act. Lambda ends at 0.1, as in the authors' public commands, which take the mean
+over each kernel where this, as the paper, takes the sum.
 """
 
 import math

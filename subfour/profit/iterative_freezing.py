@@ -10,8 +10,8 @@ each update, for the code k of each weight,
 
 A frozen weight is put at the centre of its bin after every update, so that the code stays though the range moves: also in
 stabilize phases, where no other weight moves. The paper trains at one width; here the threshold falls over all phases at the
-width where PROFIT would act. Threshold 0.1 to 0.011 and m = 0.001
-are those of the authors' public command for MobileNet-v2 at 3 bits: m has to be a few times lower than the threshold.
+width where PROFIT would act. Threshold 0.1 to 0.011 and m = 0.001 are those of the authors' public command for MobileNet-v2 at
+3 bits: m has to be a few times lower than the threshold.
 """
 
 import math

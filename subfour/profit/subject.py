@@ -11,6 +11,7 @@ from subfour.profit.model_file import read_model
 from subfour.rundir import RunDirectory
 
 USUAL_BITS = 4
+"""Of a network by name, of which nobody says otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
