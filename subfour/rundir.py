@@ -15,7 +15,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -28,6 +28,10 @@ logger = logging.getLogger(__name__)
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 """What `json` can write. Reading gives lists and dicts."""
+
+
+class InUseError(ValueError):
+    """Another process trains into the folder."""
 
 
 def is_run(folder: Path) -> bool:
@@ -108,24 +112,22 @@ class RunDirectory:
     def locked(self) -> Iterator[None]:
         """Keep every other process from training into this directory; the system frees it however the process ends.
 
-        Readers need no lock. Threads of one process do not exclude each other. Where the system or the file system has no
-        POSIX locks, nothing is locked and a warning says so.
+        See `locked`.
 
         Raises:
-            ValueError: another process holds the lock.
+            InUseError: another process holds the lock.
         """
-        if not self.writes:
+        with locked(self.path) if self.writes else nullcontext():
             yield
-            return
-        with (self.path / ".lock").open("a") as file:
-            try:
-                _lock(file)
-            except (BlockingIOError, PermissionError):
-                taken = f"{self.path}: another process trains into it; wait for its end, or choose another --out"
-                raise ValueError(taken) from None
-            except OSError as error:
-                logger.warning("%s: cannot be locked (%s); do not start a second training into it", self.path, error)
-            yield
+
+    @property
+    def in_use(self) -> bool:
+        """Whether another process trains into it now."""
+        try:
+            with self.locked():
+                return False
+        except InUseError:
+            return True
 
     def write_json(self, name: str, data: JSON) -> None:
         """Write or replace a JSON file of the run.
@@ -222,6 +224,30 @@ class RunDirectory:
             file.truncate(size)
 
 
+@contextmanager
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Keep every other process from writing into a folder; the system frees it however the process ends.
+
+    Readers need no lock. Threads of one process do not exclude each other. Where the system or the file system has no
+    POSIX locks, nothing is locked and a warning says so.
+
+    Args:
+        folder: it must exist.
+        wait: for as long as another process holds the lock.
+
+    Raises:
+        InUseError: another process holds the lock, and this one does not wait.
+    """
+    with (folder / ".lock").open("a") as file:
+        try:
+            _lock(file, wait=wait)
+        except (BlockingIOError, PermissionError):
+            raise InUseError(f"{folder}: another process trains into it; wait for its end, or choose another --out") from None
+        except OSError as error:
+            logger.warning("%s: cannot be locked (%s); do not let a second process write into it", folder, error)
+        yield
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write or replace a file so that a kill or a power cut at any moment leaves the old content or the new, whole.
 
@@ -246,12 +272,12 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.close(folder)
 
 
-def _lock(file: IO[str]) -> None:
-    """Lock a file for this process, or raise at once."""
+def _lock(file: IO[str], *, wait: bool) -> None:
+    """Lock a file for this process; if another one has it, wait or raise at once."""
     if sys.platform == "win32":
         raise OSError("no fcntl on Windows")
     # A record lock, not flock: forked data workers would inherit the latter, and keep it when their parent is killed.
-    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.lockf(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 _ABSENT = object()

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from time import sleep
 from typing import Annotated, Any
 
 import torch
@@ -25,19 +26,23 @@ from subfour.cli.display import duration
 from subfour.cli.outputs import check_folder
 from subfour.cli.study import DIVERGED_FILE, Study, StudyRun, read_study, same_run
 from subfour.cli.tables import print_table
+from subfour.listing import listed
 from subfour.profit.comparison import Outcome, compare_rows, points_lost
 from subfour.profit.config import RunConfig
 from subfour.profit.result import RESULT_FILE
 from subfour.report.record import read_record
 from subfour.report.study import StudyRow
 from subfour.report.study_page import write_study_page
-from subfour.rundir import RunDirectory, is_run, write_atomically
+from subfour.rundir import InUseError, RunDirectory, is_run, locked, write_atomically
 
 TABLE_FILE = "table.csv"
 """Below --out: one line per row of the study."""
 
 PAGE_FILE = "study.html"
 """Below --out: the page; its figure beside it in `study_figures`."""
+
+POLL_SECONDS = 5.0
+"""How often to look whether another process has ended its run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,21 +69,9 @@ def run(arguments: Sequence[str]) -> None:
     if options.dry_run:
         _print_plan(study, states, as_json=options.json)
         return
+    _write(study, options.study, out)
+    refused = _train_all(study, options.study, out, quiet=options.json)
     table = _write(study, options.study, out)
-    progress = make_console(stderr=options.json)
-    refused: list[str] = []
-    for number, (entry, state) in enumerate(zip(study.runs, states, strict=True), start=1):
-        if state in ("new", "unfinished"):
-            progress.print(f"\nrun {number} of {len(study.runs)}: {entry.row}, seed {entry.seed}", style="bold")
-            if state == "new" and _start_diverged(entry, study):
-                _give_up(entry)
-            else:
-                try:
-                    _train(entry, state, quiet=options.json)
-                except ValueError as error:
-                    progress.print(f"it cannot run: {error}", style="bold red", markup=False)
-                    refused.append(f"{entry.row}, seed {entry.seed}: {error}")
-            table = _write(study, options.study, out)
     if options.json:
         print_json(table)
     else:
@@ -88,8 +81,41 @@ def run(arguments: Sequence[str]) -> None:
         raise ValueError(f"study: {refused[0]}{others}")
 
 
+def _train_all(study: Study, file: Path, out: Path, *, quiet: bool) -> list[str]:
+    """Train every run that is new or unfinished, and return why some cannot start."""
+    progress = make_console(stderr=quiet)
+    refused: list[str] = []
+    runs = list(enumerate(study.runs, start=1))
+    while runs:
+        elsewhere: list[tuple[int, StudyRun]] = []
+        for number, entry in runs:
+            state = _state(entry)
+            start = entry.config.from_run
+            if state == "running" or any(start is not None and Path(start) == run.path for _, run in elsewhere):
+                elsewhere.append((number, entry))
+            elif state in ("new", "unfinished"):
+                progress.print(f"\nrun {number} of {len(study.runs)}: {entry.row}, seed {entry.seed}", style="bold")
+                try:
+                    _train(entry, state, study, quiet=quiet)
+                except ValueError as error:
+                    if isinstance(error, InUseError) or (state == "new" and is_run(entry.path)):
+                        progress.print("another process has begun it")
+                        elsewhere.append((number, entry))
+                    else:
+                        progress.print(f"it cannot run: {error}", style="bold red", markup=False)
+                        refused.append(f"{entry.row}, seed {entry.seed}: {error}")
+                _write(study, file, out)
+        if elsewhere:
+            if elsewhere != runs:
+                names = listed([f"{entry.row} (seed {entry.seed})" for _, entry in elsewhere])
+                progress.print(f"\nwaiting for other processes: {names}")
+            sleep(POLL_SECONDS)
+        runs = elsewhere
+    return refused
+
+
 def _state(entry: StudyRun) -> str:
-    """Return new, unfinished, finished or diverged.
+    """Return new, unfinished, running (in another process), finished or diverged.
 
     Raises:
         ValueError: its directory holds another run.
@@ -101,11 +127,16 @@ def _state(entry: StudyRun) -> str:
         raise ValueError(f"study: {entry.path} holds a run with other options than row {entry.row} has now; choose another --out")
     if (entry.path / RESULT_FILE).exists():
         return "finished"
-    return "diverged" if (entry.path / DIVERGED_FILE).exists() else "unfinished"
+    if (entry.path / DIVERGED_FILE).exists():
+        return "diverged"
+    return "running" if RunDirectory.open(entry.path).in_use else "unfinished"
 
 
-def _train(entry: StudyRun, state: str, *, quiet: bool) -> None:
+def _train(entry: StudyRun, state: str, study: Study, *, quiet: bool) -> None:
     """Begin a run, or go on with it."""
+    if state == "new" and _start_diverged(entry, study):
+        _give_up(entry)
+        return
     words = ["--resume", str(entry.path)] if state == "unfinished" else entry.arguments
     threads = torch.get_num_threads()  # a run that goes on takes as many as before
     try:
@@ -136,8 +167,8 @@ def _print_plan(study: Study, states: Sequence[str], *, as_json: bool) -> None:
     pace = sum(result["seconds"] for result in timed) / epochs if epochs else study.seconds_per_epoch
     lines: list[dict[str, Any]] = []
     for entry, state in zip(study.runs, states, strict=True):
-        done = len(RunDirectory.open(entry.path).metrics()) if state == "unfinished" else 0
-        left = (entry.epochs - done) * pace if state in ("new", "unfinished") else 0.0
+        done = len(RunDirectory.open(entry.path).metrics()) if state in ("unfinished", "running") else 0
+        left = (entry.epochs - done) * pace if state in ("new", "unfinished", "running") else 0.0
         lines.append(
             {
                 "row": entry.row,
@@ -165,6 +196,12 @@ def _result(entry: StudyRun) -> dict[str, Any]:
 
 def _write(study: Study, file: Path, out: Path) -> list[dict[str, Any]]:
     """Write table, figure and page of what is known by now, and return the table."""
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out, wait=True):
+        return _write_alone(study, file, out)
+
+
+def _write_alone(study: Study, file: Path, out: Path) -> list[dict[str, Any]]:
     outcomes: dict[str, dict[int, Outcome]] = {}
     for entry in study.runs:
         state = _state(entry)
@@ -175,7 +212,6 @@ def _write(study: Study, file: Path, out: Path) -> list[dict[str, Any]]:
     writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(table)
-    out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / TABLE_FILE, text.getvalue().encode())
     rows = []
     for numbers in table:
