@@ -55,7 +55,7 @@ def fluctuation(runs: Sequence[Sequence[Mapping[str, Any]]]) -> Fluctuation | No
         runs: the records of each one's metrics.jsonl.
     """
     changes = [_changes(records) for records in runs]
-    count = min(map(len, changes))
+    count = min(map(len, changes), default=0)
     changes = [row[:count] for row in changes]
     if count < 2 or not all(math.isfinite(change) for row in changes for change in row):
         return None

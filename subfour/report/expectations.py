@@ -84,9 +84,9 @@ def profit_lowers_loss(rows: Sequence[StudyRow]) -> Iterator[Finding]:
 def profit_steadies_loss(rows: Sequence[StudyRow]) -> Iterator[Finding]:
     """Supplement, Fig. 1: the fluctuation of the validation loss after sampling."""
     for profit, control in _with_control(rows):
-        runs = [[record.metrics for record in row.records.values()] for row in (profit, control)]
-        found, other = (fluctuation(group) if group else None for group in runs)
-        if found is None or other is None or not found.deviation or found.changes != other.changes:
+        seeds = profit.records.keys() & control.records.keys()
+        found, other = (fluctuation([row.records[seed].metrics for seed in seeds]) for row in (profit, control))
+        if found is None or other is None or not found.deviation:
             continue
         times = other.deviation / found.deviation
         quantiles = (fdtri(other.freedom, found.freedom, share) for share in ((1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2))

@@ -99,6 +99,22 @@ def test_the_interval_of_a_ratio_of_fluctuations_is_shown(tmp_path: Path):
     assert finding.words.endswith("1.0 times less (between 0.3 and 3.1)")
 
 
+def test_fluctuations_are_those_of_the_seeds_that_both_rows_have(tmp_path: Path):
+    """In the third, without its counterpart, only the loss of the row with PROFIT jumps."""
+    losses = {0: [0.0, 1.0, 0.0], 1: [0.0, -1.0, 1.0], 2: [0.0, 9.0, -9.0]}
+    counterparts = {"profit": [90.0] * 3, "none": [90.0, 90.0, None]}
+    rows = [
+        study_row(tmp_path, method, config_of(3, method=method), top1, losses=losses) for method, top1 in counterparts.items()
+    ]
+    (finding,) = expectations.profit_steadies_loss(rows)
+    assert ": 1.0 times less" in finding.words
+    rows = [
+        study_row(tmp_path / "none", "profit", rows[0].config, [90.0] * 3, losses=losses),
+        study_row(tmp_path / "none", "none", rows[1].config, [None]),
+    ]
+    assert not list(expectations.profit_steadies_loss(rows))
+
+
 def test_a_row_that_diverged_ends_above_one_that_did_not(tmp_path: Path):
     rows = [
         study_row(tmp_path, "with", config_of(3, method="profit"), [90.0]),
