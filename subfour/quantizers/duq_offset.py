@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from subfour.ops import IntegerGrid, QuantParams
-from subfour.quantizers.base import Domain, fitted_sample, percentile_ends
+from subfour.quantizers.base import Domain
 from subfour.quantizers.duq import DuQ, DuQWeight
-from subfour.quantizers.lsq_plus import least_squares
+from subfour.quantizers.lsq_plus import least_squares_start
 
 
 class DuQOffset(DuQ):
@@ -54,17 +54,12 @@ class DuQOffset(DuQ):
         """Set the ranges, and the offset where there is one, for the samples at the present width.
 
         Raises:
-            ValueError: all samples are equal, or none is positive where there is no offset.
+            ValueError: every value is 0, or none is positive where there is no offset.
         """
         if self.shift is None:
             super().initialize(samples)
             return
-        kept = fitted_sample(samples)
-        if kept.max() > kept.min():
-            step, shift = least_squares(kept, self.grid.qmax, shifted=True)
-        else:  # so sparse that the kept ones are all alike
-            shift, upper = percentile_ends(samples, self.domain)
-            step = (upper - shift) / self.grid.qmax
+        step, shift = least_squares_start(samples, self.domain, self.grid.qmax, shifted=True)
         self.shift.copy_(shift)
         self.set_ranges(step * self.grid.qmax)
 

@@ -63,23 +63,14 @@ class LSQPlus(LSQ):
         beta = None if self.beta is None else scale_gradient(self.beta, factor)
         return fake_quantize(values, self._shifted(scale_gradient(self.step, factor), beta))
 
-    def _spread(self, values: Tensor) -> Tensor:
-        """Return how far values reach above the least one that has a code."""
-        return values.max() - (0.0 if self.beta is None else values.min())
-
     @torch.no_grad()
     def initialize(self, samples: Tensor) -> None:
         """Set step and offset to the least squared error.
 
         Raises:
-            ValueError: all samples are equal, or none is positive where there is no offset.
+            ValueError: every value is 0, or none is positive where there is no offset.
         """
-        kept = fitted_sample(samples)
-        if self._spread(kept) > 0 or not self._spread(samples) > 0:
-            step, beta = least_squares(kept, self.grid.qmax, shifted=self.beta is not None)
-        else:  # so sparse that the kept ones are all alike
-            beta, upper = percentile_ends(samples, self.domain)
-            step = (upper - beta) / self.grid.qmax
+        step, beta = least_squares_start(samples, self.domain, self.grid.qmax, shifted=self.beta is not None)
         if self.beta is not None:
             self.beta.copy_(beta)
         self._set_step(step)
@@ -100,7 +91,26 @@ class LSQPlusWeight(LSQWeight):
         self._set_step(reach / 2 ** (self.bits - 1))
 
 
-def least_squares(samples: Tensor, highest: int, *, shifted: bool) -> tuple[Tensor, Tensor]:
+def least_squares_start(samples: Tensor, domain: Domain, highest: int, *, shifted: bool) -> tuple[Tensor, Tensor]:
+    """Return (step, beta) for a part of the samples; where these are so sparse that the part is all alike, by percentile.
+
+    Args:
+        samples: values that are to be quantized, any shape.
+        domain: of them.
+        highest: the largest code; the smallest is 0.
+        shifted: whether there is a beta; else it is 0.
+
+    Raises:
+        ValueError: every value is 0, or none is positive where there is no beta.
+    """
+    kept = fitted_sample(samples)
+    if kept.max() > (kept.min() if shifted else 0):
+        return _least_squares(kept, highest, shifted=shifted)
+    beta, upper = percentile_ends(samples, domain)
+    return (upper - beta) / highest, beta
+
+
+def _least_squares(samples: Tensor, highest: int, *, shifted: bool) -> tuple[Tensor, Tensor]:
     """Return (step, beta) with the least squared error that was found; beta is 0 unless `shifted`."""
     zero = torch.zeros_like(samples[0])
     lowest = samples.min() if shifted else zero
