@@ -24,12 +24,20 @@ from subfour.cli.arguments import Switch, parse
 from subfour.cli.console import make_console, print_json
 from subfour.cli.display import duration
 from subfour.cli.outputs import check_folder
-from subfour.cli.study import DIVERGED_FILE, Study, StudyRun, read_study, same_run
+from subfour.cli.study import Study, StudyRun, read_study
+from subfour.cli.study_progress import (
+    State,
+    diverge,
+    divergence_of,
+    is_timed,
+    result_of,
+    seconds_left,
+    start_diverged,
+    state_of,
+)
 from subfour.cli.tables import print_table
 from subfour.listing import listed
 from subfour.profit.comparison import Outcome, compare_rows, points_lost
-from subfour.profit.config import RunConfig
-from subfour.profit.result import RESULT_FILE
 from subfour.report.record import read_record
 from subfour.report.study import StudyRow
 from subfour.report.study_page import write_study_page
@@ -65,7 +73,7 @@ def run(arguments: Sequence[str]) -> None:
     out = options.out or Path("runs") / options.study.stem
     check_folder("out", out)
     study = read_study(options.study, out)
-    states = [_state(entry) for entry in study.runs]
+    states = [state_of(entry) for entry in study.runs]
     if options.dry_run:
         _print_plan(study, states, as_json=options.json)
         return
@@ -89,22 +97,25 @@ def _train_all(study: Study, file: Path, out: Path, *, quiet: bool) -> list[str]
     while runs:
         elsewhere: list[tuple[int, StudyRun]] = []
         for number, entry in runs:
-            state = _state(entry)
-            start = entry.config.from_run
-            if state == "running" or any(start is not None and Path(start) == run.path for _, run in elsewhere):
+            state = state_of(entry)
+            if state in ("finished", "diverged"):
+                continue
+            if state == "running" or any(entry.continues(run) for _, run in elsewhere):
                 elsewhere.append((number, entry))
-            elif state in ("new", "unfinished"):
-                progress.print(f"\nrun {number} of {len(study.runs)}: {entry.row}, seed {entry.seed}", style="bold")
-                try:
-                    _train(entry, state, study, quiet=quiet)
-                except ValueError as error:
-                    if isinstance(error, InUseError) or (state == "new" and is_run(entry.path)):
-                        progress.print("another process has begun it")
-                        elsewhere.append((number, entry))
-                    else:
-                        progress.print(f"it cannot run: {error}", style="bold red", markup=False)
-                        refused.append(f"{entry.row}, seed {entry.seed}: {error}")
-                _write(study, file, out)
+                continue
+            left = sum(seconds_left(study, [state_of(run) for run in study.runs]))
+            time = f" ({duration(left)} left)" if left else ""
+            progress.print(f"\nrun {number} of {len(study.runs)}: {entry.row}, seed {entry.seed}{time}", style="bold")
+            try:
+                _train(entry, state, study, quiet=quiet)
+            except ValueError as error:
+                if isinstance(error, InUseError) or (state == "new" and is_run(entry.path)):
+                    progress.print("another process has begun it")
+                    elsewhere.append((number, entry))
+                else:
+                    progress.print(f"it cannot run: {error}", style="bold red", markup=False)
+                    refused.append(f"{entry.row}, seed {entry.seed}: {error}")
+            _write(study, file, out)
         if elsewhere:
             if elsewhere != runs:
                 names = listed([f"{entry.row} (seed {entry.seed})" for _, entry in elsewhere])
@@ -114,28 +125,11 @@ def _train_all(study: Study, file: Path, out: Path, *, quiet: bool) -> list[str]
     return refused
 
 
-def _state(entry: StudyRun) -> str:
-    """Return new, unfinished, running (in another process), finished or diverged.
-
-    Raises:
-        ValueError: its directory holds another run.
-    """
-    if not is_run(entry.path):
-        return "new"
-    there = RunConfig.from_json(RunDirectory.open(entry.path).read_json("config.json"))
-    if not same_run(entry.config, there):
-        raise ValueError(f"study: {entry.path} holds a run with other options than row {entry.row} has now; choose another --out")
-    if (entry.path / RESULT_FILE).exists():
-        return "finished"
-    if (entry.path / DIVERGED_FILE).exists():
-        return "diverged"
-    return "running" if RunDirectory.open(entry.path).in_use else "unfinished"
-
-
-def _train(entry: StudyRun, state: str, study: Study, *, quiet: bool) -> None:
+def _train(entry: StudyRun, state: State, study: Study, *, quiet: bool) -> None:
     """Begin a run, or go on with it."""
-    if state == "new" and _start_diverged(entry, study):
-        _give_up(entry)
+    if state == "new" and start_diverged(entry, study):
+        RunDirectory.create(entry.path, entry.config.to_json())
+        diverge(entry.path, f"its start diverged: {entry.config.from_run}")
         return
     words = ["--resume", str(entry.path)] if state == "unfinished" else entry.arguments
     threads = torch.get_num_threads()  # a run that goes on takes as many as before
@@ -143,55 +137,32 @@ def _train(entry: StudyRun, state: str, study: Study, *, quiet: bool) -> None:
         with redirect_stdout(sys.stderr) if quiet else nullcontext():
             train.run(words)
     except FloatingPointError as error:
-        RunDirectory.open(entry.path).write_json(DIVERGED_FILE, {"reason": str(error)})
+        diverge(entry.path, str(error))
     finally:
         torch.set_num_threads(threads)
 
 
-def _start_diverged(entry: StudyRun, study: Study) -> bool:
-    """Return whether the run that this one continues is one of the study and has diverged."""
-    start = entry.config.from_run
-    return start is not None and any(run.path == Path(start) and _state(run) == "diverged" for run in study.runs)
-
-
-def _give_up(entry: StudyRun) -> None:
-    """Record a run that has nothing to start from."""
-    directory = RunDirectory.create(entry.path, entry.config.to_json())
-    directory.write_json(DIVERGED_FILE, {"reason": f"its start diverged: {entry.config.from_run}"})
-
-
-def _print_plan(study: Study, states: Sequence[str], *, as_json: bool) -> None:
+def _print_plan(study: Study, states: Sequence[State], *, as_json: bool) -> None:
     """Print every run with its state and the time that is left."""
-    timed = [_result(entry) for entry, state in zip(study.runs, states, strict=True) if state == "finished"]
-    epochs = sum(result["epochs"] for result in timed)
-    pace = sum(result["seconds"] for result in timed) / epochs if epochs else study.seconds_per_epoch
-    lines: list[dict[str, Any]] = []
-    for entry, state in zip(study.runs, states, strict=True):
-        done = len(RunDirectory.open(entry.path).metrics()) if state in ("unfinished", "running") else 0
-        left = (entry.epochs - done) * pace if state in ("new", "unfinished", "running") else 0.0
-        lines.append(
-            {
-                "row": entry.row,
-                "seed": entry.seed,
-                "state": state,
-                "epochs": entry.epochs,
-                "seconds": left,
-                "command": entry.command,
-            }
-        )
+    lines: list[dict[str, Any]] = [
+        {
+            "row": entry.row,
+            "seed": entry.seed,
+            "state": state,
+            "epochs": entry.epochs,
+            "seconds": seconds,
+            "command": entry.command,
+        }
+        for entry, state, seconds in zip(study.runs, states, seconds_left(study, states), strict=True)
+    ]
     total = sum(line["seconds"] for line in lines)
     if as_json:
         print_json({"runs": lines, "seconds": total})
         return
-    source = "timed" if epochs else "as the study says"
-    title = f"{len(lines)} runs, {duration(total)} left at {pace:.1f} s an epoch ({source})"
+    source = "as the finished ones" if is_timed(states) else f"at {study.seconds_per_epoch:g} s an epoch, as the study says"
+    title = f"{len(lines)} runs, {duration(total)} left ({source})"
     rows = [(*list(line.values())[:4], duration(line["seconds"]), line["command"]) for line in lines]
     print_table(make_console(), title, ("row", "seed", "state", "epochs", "time left", "command"), rows)
-
-
-def _result(entry: StudyRun) -> dict[str, Any]:
-    result: dict[str, Any] = RunDirectory.open(entry.path).read_json(RESULT_FILE)
-    return result
 
 
 def _write(study: Study, file: Path, out: Path) -> list[dict[str, Any]]:
@@ -204,8 +175,8 @@ def _write(study: Study, file: Path, out: Path) -> list[dict[str, Any]]:
 def _write_alone(study: Study, file: Path, out: Path) -> list[dict[str, Any]]:
     outcomes: dict[str, dict[int, Outcome]] = {}
     for entry in study.runs:
-        state = _state(entry)
-        ended: Outcome = _result(entry) if state == "finished" else "diverged" if state == "diverged" else "missing"
+        state = state_of(entry)
+        ended: Outcome = result_of(entry) if state == "finished" else "diverged" if state == "diverged" else "missing"
         outcomes.setdefault(entry.row, {})[entry.seed] = ended
     table = compare_rows(outcomes, study.float_rows)
     text = io.StringIO()
@@ -224,15 +195,10 @@ def _write_alone(study: Study, file: Path, out: Path) -> list[dict[str, Any]]:
                 numbers=numbers,
                 lost=points_lost(outcomes, study.float_rows[numbers["row"]], numbers["row"]),
                 records={entry.seed: read_record(entry.path) for entry in entries if not isinstance(ends[entry.seed], str)},
-                diverged={entry.seed: _reason(entry) for entry in entries if ends[entry.seed] == "diverged"},
+                diverged={entry.seed: divergence_of(entry) for entry in entries if ends[entry.seed] == "diverged"},
                 missing=[entry.seed for entry in entries if ends[entry.seed] == "missing"],
                 command=entries[0].command,
             )
         )
     write_study_page(file, rows, out / PAGE_FILE, goals=study.goals)
     return table
-
-
-def _reason(entry: StudyRun) -> str:
-    reason: str = RunDirectory.open(entry.path).read_json(DIVERGED_FILE)["reason"]
-    return reason

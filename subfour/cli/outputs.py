@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from subfour.cli.study import DIVERGED_FILE
+from subfour.cli.study_progress import DIVERGED_FILE
 from subfour.environment import ENVIRONMENT_FILE
 from subfour.profit.beginning import PLAN_FILE
 from subfour.profit.continuation import TEACHER_FILE, WEIGHTS_FILE

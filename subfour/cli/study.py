@@ -41,9 +41,6 @@ STUDY_KEYS = {
 ROW_KEYS = {"name": TEXT, "recipe": TEXT, "options": TEXT, "seeds": SEEDS, "float_rows": NAMES}
 """Key -> what it holds."""
 
-DIVERGED_FILE = "diverged.json"
-"""In a run directory: why its training stopped for good."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class RowOptions:
@@ -69,6 +66,10 @@ class StudyRun:
     def command(self) -> str:
         """What a shell can be given."""
         return f"subfour train {shlex.join(self.arguments)}"
+
+    def continues(self, other: "StudyRun") -> bool:
+        """Return whether this run starts from what the other one leaves."""
+        return self.config.from_run is not None and Path(self.config.from_run) == other.path
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,6 +11,7 @@ import torch
 
 from subfour.cli import compare
 from subfour.cli.study import read_study
+from subfour.cli.study_progress import State, seconds_left
 from tests.cli.command import ONE_STEP, error, printed, subfour
 
 FLOAT = "--weight-bits 32 --activation-bits 32 --padding zero"
@@ -45,8 +46,27 @@ def test_the_plan_lists_every_run_and_its_time_and_trains_nothing(study: Path):
     assert plan["seconds"] == 30 * 12
     command = shlex.split(plan["runs"][2]["command"])
     assert command[-2:] == ["--out", "runs/small/lsq-w3a4/seed-1"]
-    assert "3 runs, 0:06:00 left at 30.0 s an epoch (as the study says)" in printed("compare", study, "--dry-run")
+    assert "3 runs, 0:06:00 left (at 30 s an epoch, as the study says)" in printed("compare", study, "--dry-run")
     assert not Path("runs").exists()
+
+
+def test_the_time_left_is_that_of_finished_runs_with_the_same_network_and_steps(study: Path):
+    printed("compare", study, "--out", "out")
+    for seed, seconds in ((0, 10.0), (1, 20.0)):
+        file = Path(f"out/float/seed-{seed}/result.json")
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"seconds": seconds}))
+    shutil.rmtree("out/lsq-w3a4")
+    plan = json.loads(printed("compare", study, "--out", "out", "--dry-run", "--json"))
+    assert plan["seconds"] == 10 * 15
+    assert "3 runs, 0:02:30 left (as the finished ones)" in printed("compare", study, "--out", "out", "--dry-run")
+    more = row("long", f"{FLOAT} --schedule.max-steps 9", [0]) + row("short", FLOAT, [7])
+    study.write_text(study.read_text() + more)
+    file = Path("out/long/seed-0/result.json")
+    file.parent.mkdir(parents=True)
+    (file.parent / "config.json").write_text("{}")
+    file.write_text(json.dumps({"epochs": 1, "seconds": 600.0, "rows": []}))
+    states: list[State] = ["finished", "finished", "diverged", "finished", "new"]
+    assert seconds_left(read_study(study, Path("out")), states) == [0, 0, 0, 0, 15]
 
 
 def test_a_study_runs_is_skipped_when_done_and_goes_on_where_it_was(study: Path):
