@@ -56,17 +56,23 @@ def networks(model: Path, snapped: list[Path], data: str) -> dict[tuple[str, str
 def summary(rows: list[dict[str, object]]) -> Table:
     """Return each network's mean over the draws in which ranges are moved, and its distance to the one not snapped."""
     table = Table("network", "constants", "as trained", "mean", "deviation", "minus not snapped", "loss")
-    found: dict[tuple[object, object], list[dict[str, object]]] = {}
+    top1: dict[tuple[str, str], list[float]] = {}
+    losses: dict[tuple[str, str], list[float]] = {}
     for row in rows:
-        found.setdefault((row["network"], row["constants"]), []).append(row)
-    before = next(iter(found.values()))
-    for (network, constants), own in found.items():
-        top1 = [float(str(row["top1"])) for row in own]
-        difference = [float(str(row["top1"])) - float(str(other["top1"])) for row, other in zip(own, before, strict=True)][1:]
+        network = (str(row["network"]), str(row["constants"]))
+        top1.setdefault(network, []).append(float(str(row["top1"])))
+        losses.setdefault(network, []).append(float(str(row["loss"])))
+    phases = [network for network in top1 if network[1] == "snapped"]
+    for values in (top1, losses):  # by draw
+        values[f"{len(phases)} phases", "snapped"] = [
+            mean(draw) for draw in zip(*(values[phase] for phase in phases), strict=True)
+        ]
+    before = next(iter(top1.values()))
+    for network, own in top1.items():
+        difference = [value - other for value, other in zip(own, before, strict=True)][1:]
         error = stdev(difference) / len(difference) ** 0.5
-        loss = mean(float(str(row["loss"])) for row in own[1:])
-        cells = f"{top1[0]:.2f}", f"{mean(top1[1:]):.2f}", f"{stdev(top1[1:]):.2f}", f"{mean(difference):+.2f} ± {error:.2f}"
-        table.add_row(str(network), str(constants), *cells, f"{loss:.4f}")
+        cells = f"{own[0]:.2f}", f"{mean(own[1:]):.2f}", f"{stdev(own[1:]):.2f}", f"{mean(difference):+.3f} +- {error:.3f}"
+        table.add_row(*network, *cells, f"{mean(losses[network][1:]):.4f}")
     return table
 
 
@@ -79,6 +85,9 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=8)
     parser.add_argument("--moved", type=float, default=1e-3)
     options = parser.parse_args()
+    stems = {path.stem for path in (options.model, *options.snapped)}
+    if len(stems) <= len(options.snapped) or options.draws < 2:
+        parser.error("each file needs a name of its own, and two draws are the least")
     torch.set_num_threads(THREADS)
     rows: list[dict[str, object]] = []
     for (network, constants), trained in networks(options.model, options.snapped, options.data).items():
