@@ -30,8 +30,8 @@ JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON
 """What `json` can write. Reading gives lists and dicts."""
 
 
-class InUseError(ValueError):
-    """Another process trains into the folder."""
+class TakenError(ValueError):
+    """The folder holds a run already, or another process trains into it."""
 
 
 def is_run(folder: Path) -> bool:
@@ -61,7 +61,7 @@ class RunDirectory:
             records: other JSON files, by name. They are written before config.json, which makes the folder a run.
 
         Raises:
-            ValueError: see `require_free` and `locked`.
+            ValueError: the path is a file; or, as `TakenError`, the folder is taken.
         """
         run = cls(path)
         run.require_free(config)
@@ -77,7 +77,8 @@ class RunDirectory:
         """Check that a run may begin here.
 
         Raises:
-            ValueError: the folder holds a run already, of this or of another config, or the path is a file.
+            TakenError: the folder holds a run already, of this or of another config.
+            ValueError: the path is a file.
         """
         if file := next((place for place in (self.path, *self.path.parents) if place.is_file()), None):
             raise ValueError(f"--out {self.path}: {file} is a file; choose another --out")
@@ -85,12 +86,12 @@ class RunDirectory:
             return
         differences = list(_differences(self.read_json("config.json"), json.loads(json.dumps(config))))
         if differences:
-            raise ValueError(
+            raise TakenError(
                 f"--out {self.path}: it holds a run with another config: {listed(differences)}; "
                 f"continue that run with --resume {self.path}, or choose another --out"
             )
         state = "finished" if (self.path / "result.json").exists() else "unfinished"
-        raise ValueError(f"--out {self.path}: it holds this very run, {state}; use --resume {self.path}, or choose another --out")
+        raise TakenError(f"--out {self.path}: it holds this very run, {state}; use --resume {self.path}, or choose another --out")
 
     @classmethod
     def open(cls, path: Path, *, writes: bool = True) -> "RunDirectory":
@@ -115,19 +116,22 @@ class RunDirectory:
         See `locked`.
 
         Raises:
-            InUseError: another process holds the lock.
+            TakenError: another process holds the lock.
         """
         with locked(self.path) if self.writes else nullcontext():
             yield
 
     @property
     def in_use(self) -> bool:
-        """Whether another process trains into it now."""
+        """Whether another process trains into it now; where nothing can be locked, never."""
         try:
-            with self.locked():
-                return False
-        except InUseError:
+            with (self.path / ".lock").open() as file:
+                _lock(file, shared=True)
+        except (BlockingIOError, PermissionError):
             return True
+        except OSError:  # it was never locked, or cannot be
+            pass
+        return False
 
     def write_json(self, name: str, data: JSON) -> None:
         """Write or replace a JSON file of the run.
@@ -236,13 +240,13 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         wait: for as long as another process holds the lock.
 
     Raises:
-        InUseError: another process holds the lock, and this one does not wait.
+        TakenError: another process holds the lock, and this one does not wait.
     """
     with (folder / ".lock").open("a") as file:
         try:
             _lock(file, wait=wait)
         except (BlockingIOError, PermissionError):
-            raise InUseError(f"{folder}: another process trains into it; wait for its end, or choose another --out") from None
+            raise TakenError(f"{folder}: another process trains into it; wait for its end, or choose another --out") from None
         except OSError as error:
             logger.warning("%s: cannot be locked (%s); do not let a second process write into it", folder, error)
         yield
@@ -272,12 +276,12 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.close(folder)
 
 
-def _lock(file: IO[str], *, wait: bool) -> None:
-    """Lock a file for this process; if another one has it, wait or raise at once."""
+def _lock(file: IO[str], *, wait: bool = False, shared: bool = False) -> None:
+    """Lock a file for this process, or with those that only look; if another one has it, wait or raise at once."""
     if sys.platform == "win32":
         raise OSError("no fcntl on Windows")
     # A record lock, not flock: forked data workers would inherit the latter, and keep it when their parent is killed.
-    fcntl.lockf(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.lockf(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
 
 
 _ABSENT = object()

@@ -175,7 +175,7 @@ def test_a_second_process_cannot_train_into_the_run(run: RunDirectory):
     """It may once the first is through, or dead."""
     with run.locked():
         refused = in_another_process(LOCK + "pass", run.path)
-        assert "InUseError" in refused.stderr
+        assert "TakenError" in refused.stderr
         assert "another process trains into it" in refused.stderr
     in_another_process(LOCK + "import os; os.kill(os.getpid(), 9)", run.path)
     with run.locked():

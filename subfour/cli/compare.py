@@ -27,7 +27,7 @@ from subfour.cli.outputs import check_folder
 from subfour.cli.study import Study, StudyRun, read_study
 from subfour.cli.study_progress import (
     State,
-    diverge,
+    divergence,
     divergence_of,
     is_timed,
     result_of,
@@ -41,7 +41,7 @@ from subfour.profit.comparison import Outcome, compare_rows, points_lost
 from subfour.report.record import read_record
 from subfour.report.study import StudyRow
 from subfour.report.study_page import write_study_page
-from subfour.rundir import InUseError, RunDirectory, is_run, locked, write_atomically
+from subfour.rundir import RunDirectory, TakenError, locked, write_atomically
 
 TABLE_FILE = "table.csv"
 """Below --out: one line per row of the study."""
@@ -94,6 +94,7 @@ def _train_all(study: Study, file: Path, out: Path, *, quiet: bool) -> list[str]
     progress = make_console(stderr=quiet)
     refused: list[str] = []
     runs = list(enumerate(study.runs, start=1))
+    waiting: list[tuple[int, StudyRun]] = []
     while runs:
         elsewhere: list[tuple[int, StudyRun]] = []
         for number, entry in runs:
@@ -104,32 +105,31 @@ def _train_all(study: Study, file: Path, out: Path, *, quiet: bool) -> list[str]
                 elsewhere.append((number, entry))
                 continue
             left = sum(seconds_left(study, [state_of(run) for run in study.runs]))
-            time = f" ({duration(left)} left)" if left else ""
+            time = f" ({duration(left)} of training left)" if left else ""
             progress.print(f"\nrun {number} of {len(study.runs)}: {entry.row}, seed {entry.seed}{time}", style="bold")
             try:
                 _train(entry, state, study, quiet=quiet)
+            except TakenError:
+                progress.print("another process has begun it")
+                elsewhere.append((number, entry))
             except ValueError as error:
-                if isinstance(error, InUseError) or (state == "new" and is_run(entry.path)):
-                    progress.print("another process has begun it")
-                    elsewhere.append((number, entry))
-                else:
-                    progress.print(f"it cannot run: {error}", style="bold red", markup=False)
-                    refused.append(f"{entry.row}, seed {entry.seed}: {error}")
+                progress.print(f"it cannot run: {error}", style="bold red", markup=False)
+                refused.append(f"{entry.row}, seed {entry.seed}: {error}")
             _write(study, file, out)
         if elsewhere:
-            if elsewhere != runs:
+            if elsewhere != waiting:
                 names = listed([f"{entry.row} (seed {entry.seed})" for _, entry in elsewhere])
                 progress.print(f"\nwaiting for other processes: {names}")
             sleep(POLL_SECONDS)
-        runs = elsewhere
+        runs = waiting = elsewhere
     return refused
 
 
 def _train(entry: StudyRun, state: State, study: Study, *, quiet: bool) -> None:
     """Begin a run, or go on with it."""
     if state == "new" and start_diverged(entry, study):
-        RunDirectory.create(entry.path, entry.config.to_json())
-        diverge(entry.path, f"its start diverged: {entry.config.from_run}")
+        reason = f"its start diverged: {entry.config.from_run}"
+        RunDirectory.create(entry.path, entry.config.to_json(), divergence(reason))
         return
     words = ["--resume", str(entry.path)] if state == "unfinished" else entry.arguments
     threads = torch.get_num_threads()  # a run that goes on takes as many as before
@@ -137,7 +137,8 @@ def _train(entry: StudyRun, state: State, study: Study, *, quiet: bool) -> None:
         with redirect_stdout(sys.stderr) if quiet else nullcontext():
             train.run(words)
     except FloatingPointError as error:
-        diverge(entry.path, str(error))
+        for name, record in divergence(str(error)).items():
+            RunDirectory.open(entry.path).write_json(name, record)
     finally:
         torch.set_num_threads(threads)
 
@@ -159,8 +160,10 @@ def _print_plan(study: Study, states: Sequence[State], *, as_json: bool) -> None
     if as_json:
         print_json({"runs": lines, "seconds": total})
         return
-    source = "as the finished ones" if is_timed(states) else f"at {study.seconds_per_epoch:g} s an epoch, as the study says"
-    title = f"{len(lines)} runs, {duration(total)} left ({source})"
+    source = (
+        "as the finished ones" if is_timed(study, states) else f"at {study.seconds_per_epoch:g} s an epoch, as the study says"
+    )
+    title = f"{len(lines)} runs, {duration(total)} of training left ({source})"
     rows = [(*list(line.values())[:4], duration(line["seconds"]), line["command"]) for line in lines]
     print_table(make_console(), title, ("row", "seed", "state", "epochs", "time left", "command"), rows)
 

@@ -1,13 +1,12 @@
 """How far a study is: what became of each run, and how long the others take."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from subfour.cli.study import Study, StudyRun, same_run
 from subfour.profit.config import RunConfig
 from subfour.profit.result import RESULT_FILE
-from subfour.rundir import RunDirectory, is_run
+from subfour.rundir import JSON, RunDirectory, is_run
 
 State = Literal["new", "unfinished", "running", "finished", "diverged"]
 """Of a run; another process trains what is running."""
@@ -40,9 +39,9 @@ def result_of(entry: StudyRun) -> dict[str, Any]:
     return result
 
 
-def diverge(path: Path, reason: str) -> None:
-    """Record that the training of a run stopped for good."""
-    RunDirectory.open(path).write_json(DIVERGED_FILE, {"reason": reason})
+def divergence(reason: str) -> dict[str, JSON]:
+    """Return the file of a run whose training stopped for good, by name."""
+    return {DIVERGED_FILE: {"reason": reason}}
 
 
 def divergence_of(entry: StudyRun) -> str:
@@ -56,22 +55,22 @@ def start_diverged(entry: StudyRun, study: Study) -> bool:
     return any(entry.continues(run) and state_of(run) == "diverged" for run in study.runs)
 
 
-def is_timed(states: Sequence[State]) -> bool:
+def is_timed(study: Study, states: Sequence[State]) -> bool:
     """Return whether the time left is counted from runs of the study, and not from what its file says."""
-    return "finished" in states
+    return bool(_timed(study, states))
 
 
 def seconds_left(study: Study, states: Sequence[State]) -> list[float]:
-    """Return how long each run still takes in one process.
+    """Return how long each run still trains.
 
-    An epoch takes as long as in the finished runs of the same network with as many steps in an epoch, where there are none as
-    in all finished ones, and in a study without any as its file says.
+    An epoch takes as long as in the finished runs that are alike, where there are none as in all finished ones, and in a study
+    without any as its file says.
 
     Args:
         study: the runs.
         states: of each.
     """
-    timed = [(_kind(entry), result_of(entry)) for entry, state in zip(study.runs, states, strict=True) if state == "finished"]
+    timed = [(_kind(entry), result_of(entry)) for entry in _timed(study, states)]
     left = []
     for entry, state in zip(study.runs, states, strict=True):
         done = len(RunDirectory.open(entry.path).metrics()) if state in ("unfinished", "running") else 0
@@ -82,6 +81,12 @@ def seconds_left(study: Study, states: Sequence[State]) -> list[float]:
     return left
 
 
+def _timed(study: Study, states: Sequence[State]) -> list[StudyRun]:
+    """Return the finished runs that have an epoch: without data there is none."""
+    return [entry for entry, state in zip(study.runs, states, strict=True) if state == "finished" and entry.epochs]
+
+
 def _kind(entry: StudyRun) -> tuple[object, ...]:
     """Return what decides how long an epoch of a run takes."""
-    return entry.config.model, entry.config.architecture, entry.config.schedule.max_steps
+    config, schedule = entry.config, entry.config.schedule
+    return config.model, config.architecture, config.data, schedule.batch_size, schedule.max_steps

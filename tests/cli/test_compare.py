@@ -46,7 +46,7 @@ def test_the_plan_lists_every_run_and_its_time_and_trains_nothing(study: Path):
     assert plan["seconds"] == 30 * 12
     command = shlex.split(plan["runs"][2]["command"])
     assert command[-2:] == ["--out", "runs/small/lsq-w3a4/seed-1"]
-    assert "3 runs, 0:06:00 left (at 30 s an epoch, as the study says)" in printed("compare", study, "--dry-run")
+    assert "3 runs, 0:06:00 of training left (at 30 s an epoch, as the study says)" in printed("compare", study, "--dry-run")
     assert not Path("runs").exists()
 
 
@@ -58,7 +58,7 @@ def test_the_time_left_is_that_of_finished_runs_with_the_same_network_and_steps(
     shutil.rmtree("out/lsq-w3a4")
     plan = json.loads(printed("compare", study, "--out", "out", "--dry-run", "--json"))
     assert plan["seconds"] == 10 * 15
-    assert "3 runs, 0:02:30 left (as the finished ones)" in printed("compare", study, "--out", "out", "--dry-run")
+    assert "3 runs, 0:02:30 of training left (as the finished ones)" in printed("compare", study, "--out", "out", "--dry-run")
     more = row("long", f"{FLOAT} --schedule.max-steps 9", [0]) + row("short", FLOAT, [7])
     study.write_text(study.read_text() + more)
     file = Path("out/long/seed-0/result.json")
@@ -160,6 +160,7 @@ with RunDirectory.open(Path(sys.argv[1])).locked():
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked on Windows")
 def test_processes_share_a_study(study: Path, monkeypatch: pytest.MonkeyPatch):
     """What another one trains is left to it, with what starts from there, until it is done or dead."""
+    study.write_text(study.read_text().replace("[0, 1]", "[1]"))
     printed("compare", study, "--out", "out")
     shutil.rmtree("out/lsq-w3a4")
     Path("out/float/seed-1/result.json").unlink()
@@ -178,12 +179,35 @@ def test_processes_share_a_study(study: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(compare, "sleep", wait)
         outcome = subfour("compare", study, "--out", "out")
     assert outcome.code == 0, outcome.err
-    assert waits == [["finished", "running", "new"]]
+    assert waits == [["running", "new"]]
     assert "waiting for other processes: float (seed 1), lsq-w3a4 (seed 1)" in outcome.out
-    assert "3 of 3 runs are finished" in Path("out/study.html").read_text()
+    assert "2 of 2 runs are finished" in Path("out/study.html").read_text()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked on Windows")
+def test_a_run_that_another_process_takes_up_first_is_left_to_it(study: Path, monkeypatch: pytest.MonkeyPatch):
+    """It is unfinished when this one looks, and locked when it would go on."""
+    printed("compare", study, "--out", "out")
+    Path("out/float/seed-1/result.json").unlink()
+    command = [sys.executable, "-c", HOLD, "out/float/seed-1"]
+    train = compare.train.run
+    others: list[subprocess.Popen[str]] = []
+
+    def late(words: list[str]) -> None:
+        if not others:
+            others.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            assert others[0].stdout is not None
+            others[0].stdout.readline()
+        train(words)
+
+    monkeypatch.setattr(compare.train, "run", late)
+    monkeypatch.setattr(compare, "sleep", lambda seconds: others[0].communicate("\n"))
+    outcome = subfour("compare", study, "--out", "out")
+    assert outcome.code == 0, outcome.err
+    assert "another process has begun it" in outcome.out
+    assert "3 of 3 runs are finished" in Path("out/study.html").read_text()
+
+
 def test_a_run_that_another_process_begins_first_is_left_to_it(study: Path, monkeypatch: pytest.MonkeyPatch):
     def second(words: list[str]) -> None:
         if not begun:  # both saw that it is new
@@ -199,6 +223,15 @@ def test_a_run_that_another_process_begins_first_is_left_to_it(study: Path, monk
     assert outcome.code == 0, outcome.err
     assert "another process has begun it" in outcome.out
     assert "3 of 3 runs are finished" in Path("out/study.html").read_text()
+
+
+def test_a_plan_of_runs_that_one_may_only_read(study: Path):
+    printed("compare", study, "--out", "out")
+    Path("out/float/seed-1/result.json").unlink()
+    (lock := Path("out/float/seed-1/.lock")).unlink()
+    plan = json.loads(printed("compare", study, "--out", "out", "--dry-run", "--json"))
+    assert [run["state"] for run in plan["runs"]] == ["finished", "unfinished", "finished"]
+    assert not lock.exists()
 
 
 @pytest.mark.slow
