@@ -4,6 +4,7 @@ import pytest
 
 from subfour.cli.display import ProgressDisplay
 from tests.cli.command import ONE_STEP, TEN_PHASES, printed, subfour
+from tests.cli.studies import FLOAT, QUANTIZED, study_row, write_study
 from tests.data.builders import write_folder
 
 
@@ -46,3 +47,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def study(tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three runs: a float network for each of two seeds, and one of them quantized; 1 + 1 + 9 epochs."""
+    monkeypatch.chdir(tmp_path)
+    rows = study_row("float", FLOAT, [0, 1]) + study_row("lsq-w3a4", f"{QUANTIZED} --quantizer lsq --method dampening", [1])
+    return write_study(tmp_path / "small.toml", photographs, rows, 'float_rows = ["float"]')

@@ -2,8 +2,6 @@ import csv
 import json
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,28 +10,8 @@ import torch
 from subfour.cli import compare
 from subfour.cli.study import read_study
 from subfour.cli.study_progress import State, seconds_left
-from tests.cli.command import ONE_STEP, error, printed, subfour
-
-FLOAT = "--weight-bits 32 --activation-bits 32 --padding zero"
-QUANTIZED = "--from {out}/float/seed-{seed} --weight-bits 3 --activation-bits 4 --padding zero"
-
-
-def write(file: Path, photographs: Path, rows: str, more: str = "") -> Path:
-    options = f"{shlex.join(ONE_STEP)} --data folder:{photographs}"
-    file.write_text(f'recipe = "digits"\noptions = "{options}"\nseconds_per_epoch = 30\n{more}\n{rows}')
-    return file
-
-
-def row(name: str, options: str, seeds: list[int]) -> str:
-    return f'[[row]]\nname = "{name}"\noptions = "{options}"\nseeds = {seeds}\n'
-
-
-@pytest.fixture
-def study(tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three runs: a float network for each of two seeds, and one of them quantized; 1 + 1 + 9 epochs."""
-    monkeypatch.chdir(tmp_path)
-    rows = row("float", FLOAT, [0, 1]) + row("lsq-w3a4", f"{QUANTIZED} --quantizer lsq --method dampening", [1])
-    return write(tmp_path / "small.toml", photographs, rows, 'float_rows = ["float"]')
+from tests.cli.command import error, printed, subfour
+from tests.cli.studies import FLOAT, QUANTIZED, study_row, write_study
 
 
 def test_the_plan_lists_every_run_and_its_time_and_trains_nothing(study: Path):
@@ -59,7 +37,7 @@ def test_the_time_left_is_that_of_finished_runs_with_the_same_network_and_steps(
     plan = json.loads(printed("compare", study, "--out", "out", "--dry-run", "--json"))
     assert plan["seconds"] == 10 * 15
     assert "3 runs, 0:02:30 of training left (as the finished ones)" in printed("compare", study, "--out", "out", "--dry-run")
-    more = row("long", f"{FLOAT} --schedule.max-steps 9", [0]) + row("short", FLOAT, [7])
+    more = study_row("long", f"{FLOAT} --schedule.max-steps 9", [0]) + study_row("short", FLOAT, [7])
     study.write_text(study.read_text() + more)
     file = Path("out/long/seed-0/result.json")
     file.parent.mkdir(parents=True)
@@ -97,8 +75,8 @@ def test_a_study_runs_is_skipped_when_done_and_goes_on_where_it_was(study: Path)
 
 
 def test_a_run_that_diverges_is_a_row_and_does_not_stop_the_others(tmp_path: Path, photographs: Path):
-    rows = row("wild", "--schedule.float-lr 1e30 --schedule.max-steps 3", [0]) + row("float", FLOAT, [0])
-    study = write(tmp_path / "wild.toml", photographs, rows)
+    rows = study_row("wild", "--schedule.float-lr 1e30 --schedule.max-steps 3", [0]) + study_row("float", FLOAT, [0])
+    study = write_study(tmp_path / "wild.toml", photographs, rows)
     out = tmp_path / "out"
     table = json.loads(subfour("compare", study, "--out", out, "--json").out)
     assert [(line["row"], line["seeds"], line["diverged"]) for line in table] == [("wild", 0, 1), ("float", 1, 0)]
@@ -110,8 +88,8 @@ def test_a_run_that_diverges_is_a_row_and_does_not_stop_the_others(tmp_path: Pat
 
 def test_a_run_that_cannot_start_does_not_stop_the_others(tmp_path: Path, photographs: Path):
     """Nothing is left of it, so that it is tried again; the end names it."""
-    rows = row("taught", "--teacher subfour/mobilenet_v1 --teacher-weights none.pth", [0]) + row("float", FLOAT, [0])
-    study, out = write(tmp_path / "small.toml", photographs, rows), tmp_path / "out"
+    rows = study_row("taught", "--teacher subfour/mobilenet_v1 --teacher-weights none.pth", [0]) + study_row("float", FLOAT, [0])
+    study, out = write_study(tmp_path / "small.toml", photographs, rows), tmp_path / "out"
     outcome = subfour("compare", study, "--out", out, "--json")
     assert outcome.code == 2
     assert [(line["row"], line["seeds"], line["missing"]) for line in json.loads(outcome.out)] == [
@@ -145,93 +123,6 @@ def test_a_run_that_started_elsewhere_is_another_run(study: Path, there: str, no
     Path("w.pth").touch()
     study.write_text(study.read_text().replace(there, now, 1))
     assert "holds a run with other options" in error("compare", study, "--out", "out", "--dry-run")
-
-
-HOLD = """
-import sys
-from pathlib import Path
-from subfour.rundir import RunDirectory
-with RunDirectory.open(Path(sys.argv[1])).locked():
-    print("locked", flush=True)
-    sys.stdin.readline()
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked on Windows")
-def test_processes_share_a_study(study: Path, monkeypatch: pytest.MonkeyPatch):
-    """What another one trains is left to it, with what starts from there, until it is done or dead."""
-    study.write_text(study.read_text().replace("[0, 1]", "[1]"))
-    printed("compare", study, "--out", "out")
-    shutil.rmtree("out/lsq-w3a4")
-    Path("out/float/seed-1/result.json").unlink()
-    command = [sys.executable, "-c", HOLD, "out/float/seed-1"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "locked\n"
-        waits: list[list[str]] = []
-
-        def wait(seconds: float) -> None:
-            plan = json.loads(printed("compare", study, "--out", "out", "--dry-run", "--json"))
-            waits.append([run["state"] for run in plan["runs"]])
-            other.kill()
-            other.wait()
-
-        monkeypatch.setattr(compare, "sleep", wait)
-        outcome = subfour("compare", study, "--out", "out")
-    assert outcome.code == 0, outcome.err
-    assert waits == [["running", "new"]]
-    assert "waiting for other processes: float (seed 1), lsq-w3a4 (seed 1)" in outcome.out
-    assert "2 of 2 runs are finished" in Path("out/study.html").read_text()
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked on Windows")
-def test_a_run_that_another_process_takes_up_first_is_left_to_it(study: Path, monkeypatch: pytest.MonkeyPatch):
-    """It is unfinished when this one looks, and locked when it would go on."""
-    printed("compare", study, "--out", "out")
-    Path("out/float/seed-1/result.json").unlink()
-    command = [sys.executable, "-c", HOLD, "out/float/seed-1"]
-    train = compare.train.run
-    others: list[subprocess.Popen[str]] = []
-
-    def late(words: list[str]) -> None:
-        if not others:
-            others.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-            assert others[0].stdout is not None
-            others[0].stdout.readline()
-        train(words)
-
-    monkeypatch.setattr(compare.train, "run", late)
-    monkeypatch.setattr(compare, "sleep", lambda seconds: others[0].communicate("\n"))
-    outcome = subfour("compare", study, "--out", "out")
-    assert outcome.code == 0, outcome.err
-    assert "another process has begun it" in outcome.out
-    assert "3 of 3 runs are finished" in Path("out/study.html").read_text()
-
-
-def test_a_run_that_another_process_begins_first_is_left_to_it(study: Path, monkeypatch: pytest.MonkeyPatch):
-    def second(words: list[str]) -> None:
-        if not begun:  # both saw that it is new
-            begun.append(words)
-            train(words)
-        train(words)
-
-    begun: list[list[str]] = []
-    train = compare.train.run
-    monkeypatch.setattr(compare.train, "run", second)
-    monkeypatch.setattr(compare, "sleep", lambda seconds: None)
-    outcome = subfour("compare", study, "--out", "out")
-    assert outcome.code == 0, outcome.err
-    assert "another process has begun it" in outcome.out
-    assert "3 of 3 runs are finished" in Path("out/study.html").read_text()
-
-
-def test_a_plan_of_runs_that_one_may_only_read(study: Path):
-    printed("compare", study, "--out", "out")
-    Path("out/float/seed-1/result.json").unlink()
-    (lock := Path("out/float/seed-1/.lock")).unlink()
-    plan = json.loads(printed("compare", study, "--out", "out", "--dry-run", "--json"))
-    assert [run["state"] for run in plan["runs"]] == ["finished", "unfinished", "finished"]
-    assert not lock.exists()
 
 
 @pytest.mark.slow
@@ -331,9 +222,11 @@ def test_a_study_whose_folder_is_a_file_is_refused(study: Path):
 def test_what_was_to_start_from_a_run_that_diverged_has_diverged_too(tmp_path: Path, photographs: Path):
     """And does not stop the others; nor is it tried again."""
     wild = "--schedule.float-lr 1e30 --schedule.max-steps 3 --padding zero"
-    rows = row("float", f"{FLOAT} {wild}", [0]) + row("w3a4", QUANTIZED, [0])
-    rows += row("w2a4", "--from {out}/w3a4/seed-{seed} --weight-bits 2 --activation-bits 4", [0]) + row("calm", FLOAT, [0])
-    study = write(tmp_path / "wild.toml", photographs, rows)
+    rows = study_row("float", f"{FLOAT} {wild}", [0]) + study_row("w3a4", QUANTIZED, [0])
+    rows += study_row("w2a4", "--from {out}/w3a4/seed-{seed} --weight-bits 2 --activation-bits 4", [0]) + study_row(
+        "calm", FLOAT, [0]
+    )
+    study = write_study(tmp_path / "wild.toml", photographs, rows)
     out = tmp_path / "out"
     for _ in range(2):
         table = json.loads(subfour("compare", study, "--out", out, "--json").out)
