@@ -223,9 +223,8 @@ def test_what_was_to_start_from_a_run_that_diverged_has_diverged_too(tmp_path: P
     """And does not stop the others; nor is it tried again."""
     wild = "--schedule.float-lr 1e30 --schedule.max-steps 3 --padding zero"
     rows = study_row("float", f"{FLOAT} {wild}", [0]) + study_row("w3a4", QUANTIZED, [0])
-    rows += study_row("w2a4", "--from {out}/w3a4/seed-{seed} --weight-bits 2 --activation-bits 4", [0]) + study_row(
-        "calm", FLOAT, [0]
-    )
+    rows += study_row("w2a4", "--from {out}/w3a4/seed-{seed} --weight-bits 2 --activation-bits 4", [0])
+    rows += study_row("calm", FLOAT, [0])
     study = write_study(tmp_path / "wild.toml", photographs, rows)
     out = tmp_path / "out"
     for _ in range(2):
