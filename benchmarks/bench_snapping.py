@@ -96,7 +96,9 @@ def main() -> None:
             row = {"of": options.model.stem, "network": network, "constants": constants, "moved": options.moved, "draw": draw}
             rows.append(row | {"top1": f"{found.top1:.2f}", "loss": f"{found.loss:.4f}", "data": options.data, **provenance()})
             print(network, constants, draw, rows[-1]["top1"], rows[-1]["loss"], flush=True)
-    write_rows(TABLE, COLUMNS, [*(row for row in read_rows(TABLE) if row["of"] != options.model.stem), *rows])
+    measured = {(row["of"], row["network"], row["constants"]) for row in rows}
+    others = [row for row in read_rows(TABLE) if (row["of"], row["network"], row["constants"]) not in measured]
+    write_rows(TABLE, COLUMNS, [*others, *rows])
     Console().print(summary(rows))
 
 
