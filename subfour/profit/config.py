@@ -178,6 +178,8 @@ class RunConfig:
         del values["engine"], values["schedule"]["evaluations"], values["data"], values["device"], values["loading"]["workers"]
         if self.method not in ("dampening", "iterative-freezing"):
             del values["oscillation"]
+        if not self.snaps:
+            del values["schedule"]["snap_epochs"], values["schedule"]["snap_lr"]
         values = without_later(values)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

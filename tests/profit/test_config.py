@@ -235,6 +235,12 @@ def test_the_engine_is_not_part_of_what_a_checkpoint_remembers():
     assert RunConfig(profit=ProfitConfig(sample_stride=8)).digest not in digests
 
 
+def test_a_digest_knows_of_the_snap_phase_where_there_is_one():
+    rates = [ScheduleConfig(snap_lr=rate) for rate in (0.001, 0.0001)]
+    assert len({RunConfig(snap=True, schedule=rate).digest for rate in rates}) == 2
+    assert len({RunConfig(snap=False, schedule=rate).digest for rate in rates}) == 1
+
+
 @pytest.mark.parametrize("other", [{"quantizer": "lsq"}, {"batchnorm": "fused"}, {"skip_bits": 8}])
 def test_the_folded_engine_cannot_be_forced_where_it_does_not_apply(other: dict[str, Any]):
     """Left to itself the plain path is taken."""
