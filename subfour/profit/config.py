@@ -178,6 +178,8 @@ class RunConfig:
         del values["engine"], values["schedule"]["evaluations"], values["data"], values["device"], values["loading"]["workers"]
         if self.method not in ("dampening", "iterative-freezing"):
             del values["oscillation"]
+        if self.from_run is not None:
+            del values["schedule"]["float_epochs"], values["schedule"]["float_lr"]
         if not self.snaps:
             del values["schedule"]["snap_epochs"], values["schedule"]["snap_lr"]
         values = without_later(values)

@@ -235,6 +235,12 @@ def test_the_engine_is_not_part_of_what_a_checkpoint_remembers():
     assert RunConfig(profit=ProfitConfig(sample_stride=8)).digest not in digests
 
 
+def test_a_digest_knows_of_the_float_phase_where_there_is_one():
+    schedules = [ScheduleConfig(float_epochs=epochs) for epochs in (1, 2)]
+    assert len({RunConfig(schedule=schedule).digest for schedule in schedules}) == 2
+    assert len({RunConfig(from_run="runs/float", schedule=schedule).digest for schedule in schedules}) == 1
+
+
 def test_a_digest_knows_of_the_snap_phase_where_there_is_one():
     rates = [ScheduleConfig(snap_lr=rate) for rate in (0.001, 0.0001)]
     assert len({RunConfig(snap=True, schedule=rate).digest for rate in rates}) == 2
