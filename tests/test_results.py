@@ -1,9 +1,10 @@
 """Published numbers are what `results/` holds, and its models reach them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from record import ACCURACY, CONTROL, float_top1, table
+from readme import ACCURACY, CONTROL, float_top1, marked, results_table, study_table
 from table import read_rows
 
 from subfour.profit.model_file import evaluate_model, read_model
@@ -14,9 +15,10 @@ CIFAR10 = ROOT.parent / "shared" / "data" / "cifar10"
 LARGEST_BYTES = 5_000_000
 
 
-def test_the_readme_s_table_is_made_from_the_results():
+@pytest.mark.parametrize(("name", "table"), [("results", results_table), ("study", study_table)])
+def test_the_readme_s_tables_are_made_from_the_results(name: str, table: Callable[[], str]):
     """Run `python benchmarks/record.py` when this fails."""
-    assert f"<!-- results:begin -->\n{table()}\n<!-- results:end -->" in (ROOT / "README.md").read_text()
+    assert marked(name, table()) in (ROOT / "README.md").read_text()
 
 
 def test_points_are_lost_against_the_better_of_start_and_control():
