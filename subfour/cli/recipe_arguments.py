@@ -126,15 +126,14 @@ def warn_of_what_is_not_read(config: RunConfig, asked: RunConfig, recipe: RunCon
     asked_size = asked.loading.image_size
     if asked_size not in (None, image_size):
         logger.warning("loading.image_size: %s, as in %s, and not the recipe's %s", image_size, config.from_run, asked_size)
-    left_out = (
-        ("with --from, after which there is no float phase", config.from_run, ("schedule.float_epochs", "schedule.float_lr")),
-        ("without a snap phase", not config.snaps, ("schedule.snap_epochs", "schedule.snap_lr")),
-        (f"with --quantizer {config.quantizer}", not QUANTIZER_PAIRS[config.quantizer].takes_start, ("activation_start",)),
-        ("with float weights", config.profit_bits == FLOAT_BITS, ("profit.fractions", "profit.at_bits", "profit.covers")),
-    )
-    for why, is_left_out, names in left_out:
+    left_out = {why: tuple(f"schedule.{name}" for name in names) for why, names in config.missing_phases.items()}
+    if not QUANTIZER_PAIRS[config.quantizer].takes_start:
+        left_out[f"with --quantizer {config.quantizer}"] = ("activation_start",)
+    if config.profit_bits == FLOAT_BITS:
+        left_out["with float weights"] = ("profit.fractions", "profit.at_bits", "profit.covers")
+    for why, names in left_out.items():
         for field in names:
-            if is_left_out and _value(config, field) != _value(recipe, field):
+            if _value(config, field) != _value(recipe, field):
                 logger.warning("%s: %s is not read %s", field, _value(config, field), why)
 
 

@@ -178,10 +178,9 @@ class RunConfig:
         del values["engine"], values["schedule"]["evaluations"], values["data"], values["device"], values["loading"]["workers"]
         if self.method not in ("dampening", "iterative-freezing"):
             del values["oscillation"]
-        if self.from_run is not None:
-            del values["schedule"]["float_epochs"], values["schedule"]["float_lr"]
-        if not self.snaps:
-            del values["schedule"]["snap_epochs"], values["schedule"]["snap_lr"]
+        for names in self.missing_phases.values():
+            for name in names:
+                del values["schedule"][name]
         values = without_later(values)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
@@ -199,6 +198,16 @@ class RunConfig:
     def snaps(self) -> bool:
         """Whether the run ends with a snap phase: asked for, quantized, and trained."""
         return self.snap and self.method != "data-free" and FLOAT_BITS not in (self.weight_bits[-1], self.activation_bits[-1])
+
+    @property
+    def missing_phases(self) -> dict[str, tuple[str, ...]]:
+        """The fields of `schedule` that belong to a phase which the run has not, by the reason."""
+        missing: dict[str, tuple[str, ...]] = {}
+        if self.from_run is not None:
+            missing["with --from, after which there is no float phase"] = ("float_epochs", "float_lr")
+        if not self.snaps:
+            missing["without a snap phase"] = ("snap_epochs", "snap_lr")
+        return missing
 
     @property
     def teaches(self) -> bool:

@@ -17,7 +17,6 @@ from subfour.profit.config import (
     RunConfig,
     ScheduleConfig,
 )
-from subfour.profit.plain import without_later
 from subfour.recipes import RECIPES, load_recipe
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -226,27 +225,6 @@ def test_what_is_no_configuration_is_a_value_error(data: dict[str, Any]):
         RunConfig.from_json(data)
 
 
-def test_the_engine_is_not_part_of_what_a_checkpoint_remembers():
-    """All compute the same, so that a run may go on with another; what is computed is part of it."""
-    digests = {RunConfig(engine=engine).digest for engine in ("auto", "plain", "folded")}
-    digests |= {RunConfig(data="digits", device="cpu", loading=LoadingConfig(workers=3)).digest}
-    assert len(digests) == 1
-    assert RunConfig(seed=1).digest not in digests
-    assert RunConfig(profit=ProfitConfig(sample_stride=8)).digest not in digests
-
-
-def test_a_digest_knows_of_the_float_phase_where_there_is_one():
-    schedules = [ScheduleConfig(float_epochs=epochs) for epochs in (1, 2)]
-    assert len({RunConfig(schedule=schedule).digest for schedule in schedules}) == 2
-    assert len({RunConfig(from_run="runs/float", schedule=schedule).digest for schedule in schedules}) == 1
-
-
-def test_a_digest_knows_of_the_snap_phase_where_there_is_one():
-    rates = [ScheduleConfig(snap_lr=rate) for rate in (0.001, 0.0001)]
-    assert len({RunConfig(snap=True, schedule=rate).digest for rate in rates}) == 2
-    assert len({RunConfig(snap=False, schedule=rate).digest for rate in rates}) == 1
-
-
 @pytest.mark.parametrize("other", [{"quantizer": "lsq"}, {"batchnorm": "fused"}, {"skip_bits": 8}])
 def test_the_folded_engine_cannot_be_forced_where_it_does_not_apply(other: dict[str, Any]):
     """Left to itself the plain path is taken."""
@@ -299,12 +277,3 @@ def test_a_field_that_no_longer_exists_does_not_keep_a_finished_run_from_being_r
 def test_what_would_be_ignored_is_refused(changes: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=f"^{message}"):
         RunConfig(**changes)
-
-
-def test_a_digest_knows_nothing_of_fields_that_came_later():
-    """Where they say what runs did before: an unfinished run of then goes on now."""
-    values = {"seed": 0, "start": "none", "profit": {"sample_stride": 1, "decay": 0.9}, "oscillation": {"dampening": 0.5}}
-    kept = {"seed": 0, "profit": {"decay": 0.9}, "oscillation": {"dampening": 0.5}}
-    assert without_later(values) == kept
-    digests = {RunConfig().digest, RunConfig(start="dfq").digest, RunConfig(profit=ProfitConfig(sample_stride=8)).digest}
-    assert len(digests) == 3
