@@ -1,7 +1,7 @@
-"""Take finished runs into `results/`: one CSV row per pair of widths, and the model file; then renew the README's tables.
+"""Take finished runs into `results/`: one CSV row per pair of widths, and the model file; then renew the documents' tables.
 
 python benchmarks/record.py NAME=RUN [NAME=RUN ...]      record runs under these names
-python benchmarks/record.py                              only renew the README's tables
+python benchmarks/record.py                              only renew the documents' tables
 """
 
 import json
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from readme import ACCURACY, CONTROL, ROOT, renew_readme
+from documents import ACCURACY, CONTROL, ROOT, renew_tables
 from table import RESULTS, read_rows, write_rows
 
 from subfour.profit.tensor_file import pack_tensors, unpack_tensors
@@ -84,4 +84,4 @@ if __name__ == "__main__":
     for argument in sys.argv[1:]:
         chosen, _, folder = argument.partition("=")
         record(chosen, Path(folder))
-    renew_readme()
+    renew_tables()

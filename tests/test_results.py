@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from readme import ACCURACY, CONTROL, float_top1, marked, results_table, study_table
+from documents import ACCURACY, CONTROL, TABLES, float_top1, marked
 from table import read_rows
 
 from subfour.profit.model_file import evaluate_model, read_model
@@ -15,10 +15,10 @@ CIFAR10 = ROOT.parent / "shared" / "data" / "cifar10"
 LARGEST_BYTES = 5_000_000
 
 
-@pytest.mark.parametrize(("name", "table"), [("results", results_table), ("study", study_table)])
-def test_the_readme_s_tables_are_made_from_the_results(name: str, table: Callable[[], str]):
+@pytest.mark.parametrize(("name", "document", "table"), [(name, *parts) for name, parts in TABLES.items()])
+def test_tables_of_documents_are_made_from_the_results(name: str, document: Path, table: Callable[[], str]):
     """Run `python benchmarks/record.py` when this fails."""
-    assert marked(name, table()) in (ROOT / "README.md").read_text()
+    assert marked(name, table()) in document.read_text()
 
 
 def test_points_are_lost_against_the_better_of_start_and_control():

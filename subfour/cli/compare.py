@@ -112,7 +112,7 @@ def _train_all(study: Study, file: Path, out: Path, *, quiet: bool) -> list[str]
             except TakenError:
                 progress.print("another process has begun it")
                 elsewhere.append((number, entry))
-            except ValueError as error:
+            except (ValueError, MemoryError) as error:
                 progress.print(f"it cannot run: {error}", style="bold red", markup=False)
                 refused.append(f"{entry.row}, seed {entry.seed}: {error}")
             _write(study, file, out)

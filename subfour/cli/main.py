@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # whoever read has closed, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except (ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, FloatingPointError, MemoryError, ModuleNotFoundError) as error:
         _leave(errors, _in_one_line(error), 2)
     except (KeyboardInterrupt, Terminated, WorkerLostError) as stop:
         words, code = {KeyboardInterrupt: (["interrupted"], 130), Terminated: (["terminated"], 143)}.get(type(stop), ([], 1))
@@ -102,7 +102,7 @@ def _in_one_line(error: Exception) -> str:
     elif isinstance(error, OSError) and error.strerror:
         message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     else:
-        message = str(error)
+        message = str(error) or type(error).__name__
     return " ".join(message.split())
 
 

@@ -130,18 +130,28 @@ def warn_of_what_is_not_read(config: RunConfig, asked: RunConfig, recipe: RunCon
     if not QUANTIZER_PAIRS[config.quantizer].takes_start:
         left_out[f"with --quantizer {config.quantizer}"] = ("activation_start",)
     if config.profit_bits == FLOAT_BITS:
-        left_out["with float weights"] = ("profit.fractions", "profit.at_bits", "profit.covers")
+        left_out["with float weights"] = ("profit.covers",) if config.keep_phases else ("profit.fractions", "profit.covers")
+    if config.method == "data-free":
+        left_out["with --method data-free, which trains nothing"] = tuple(_of_training(config))
     for why, names in left_out.items():
         for field in names:
             if _value(config, field) != _value(recipe, field):
                 logger.warning("%s: %s is not read %s", field, _value(config, field), why)
 
 
+def _of_training(config: RunConfig) -> Iterator[str]:
+    """Yield the fields that only training reads."""
+    yield from ("teacher", "teacher_weights", "keep_phases", "refit_below_bits", "activation_start", "calibration_batches")
+    for section in ("schedule", "profit", "distill", "average"):
+        for field in fields(getattr(config, section)):
+            if (section, field.name) != ("schedule", "batch_size"):  # of evaluations, too
+                yield f"{section}.{field.name}"
+
+
 def _unread(config: RunConfig) -> Iterator[tuple[str, str]]:
     """Yield the fields that a configuration gives no part to play, and why."""
     if not config.freezes_layers:
-        for name in ("fractions", "at_bits", "covers"):
-            yield f"profit.{name}", f"with --method {config.method}, which freezes no layers"
+        yield "profit.covers", f"with --method {config.method}, which freezes no layers"
     if config.method != "dampening":
         yield "oscillation.dampening", f"with --method {config.method}"
     if config.method != "iterative-freezing":

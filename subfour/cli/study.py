@@ -98,7 +98,7 @@ def read_study(file: Path, out: Path) -> Study:
         found = f"{file} is a folder" if file.is_dir() else f"there is no file {file}"
         raise ValueError(f"study: {found}; name a TOML file, such as benchmarks/study_cifar10.toml")
     try:
-        text = tomllib.loads(file.read_text())
+        text = tomllib.loads(file.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"study: {file} is not TOML ({error})") from None
     _check_keys(text, STUDY_KEYS, f"study: {file}")

@@ -22,7 +22,7 @@ from subfour.cli.summary import print_summary
 from subfour.cli.tensorboard import TensorBoard
 from subfour.environment import note_resumption
 from subfour.profit.beginning import begin_run
-from subfour.profit.config import RunConfig
+from subfour.profit.config import Engine, RunConfig
 from subfour.profit.data_free import quantize_without_data
 from subfour.profit.data_record import DATA_FILE, DataRecord
 from subfour.profit.images_record import check_images
@@ -37,6 +37,7 @@ from subfour.rundir import RunDirectory, is_run
 from subfour.train.allocator import keep_freed_memory
 from subfour.train.checkpoint import CheckpointStore
 from subfour.train.interruption import Interruption, Terminated, WorkerLostError
+from subfour.train.memory import memory_explained
 from subfour.train.parallel import connected, noticing_lost_workers
 
 USAGE = "subfour train RECIPE [options]\n       subfour train --resume RUN"
@@ -93,12 +94,20 @@ class Elsewhere:
     """Where to compute now; on another kind of device sums differ in their last bits."""
     loading_workers: Annotated[int | None, tyro.conf.arg(name="loading.workers")] = None
     """Processes that decode images."""
+    engine: Annotated[Engine | None, tyro.conf.arg(aliases=("--path",))] = None
+    """How training steps are computed."""
 
     def applied(self, config: RunConfig) -> RunConfig:
         """Return the configuration of a run with what is another now."""
         workers = config.loading.workers if self.loading_workers is None else self.loading_workers
         loading = replace(config.loading, workers=workers)
-        return replace(config, data=self.data or config.data, device=self.device or config.device, loading=loading)
+        return replace(
+            config,
+            data=self.data or config.data,
+            device=self.device or config.device,
+            loading=loading,
+            engine=self.engine or config.engine,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,10 +125,11 @@ class ResumeOptions:
 def run(arguments: Sequence[str]) -> None:
     """Train, with a progress display, and print the result."""
     keep_freed_memory()
-    if any(word.partition("=")[0] == "--resume" for word in arguments):
-        _resume(arguments)
-    else:
-        _begin(arguments)
+    with memory_explained():
+        if any(word.partition("=")[0] == "--resume" for word in arguments):
+            _resume(arguments)
+        else:
+            _begin(arguments)
 
 
 def _begin(arguments: Sequence[str]) -> None:

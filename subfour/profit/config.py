@@ -32,6 +32,7 @@ from subfour.quantizers import QUANTIZER_PAIRS, Granularity, QuantizerName, Rang
 __all__ = [
     "AverageConfig",
     "DistillConfig",
+    "Engine",
     "LoadingConfig",
     "OscillationConfig",
     "ParallelConfig",
@@ -40,6 +41,9 @@ __all__ = [
     "ScheduleConfig",
 ]
 
+
+Engine = Literal["auto", "plain", "folded", "compiled"]
+"""How training steps are computed; all compute the same."""
 
 ON_CODES = [name for name, pair in QUANTIZER_PAIRS.items() if pair.on_codes]
 
@@ -88,12 +92,13 @@ class RunConfig:
     teacher_weights: str = "pretrained"
     """The teacher's weights, unless it is self: pretrained, or a file."""
     keep_phases: bool = False
-    """Run the phases of 32-bit widths too: a float control with the epochs of a quantized run."""
+    """Run the phases of 32-bit widths too: a float control with the epochs of a quantized run. A lone 32 stands for as many
+    widths as the recipe has, with --from for one."""
     from_run: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """Continue from the final weights of this run directory, at other widths."""
     starting_weight_bits: Annotated[BitWidth, tyro.conf.Suppress] = FLOAT_BITS
     """Weight width of the run that this one continues."""
-    engine: Annotated[Literal["auto", "plain", "folded", "compiled"], tyro.conf.arg(aliases=("--path",))] = "auto"
+    engine: Annotated[Engine, tyro.conf.arg(aliases=("--path",))] = "auto"
     """How training steps are computed: as the quantizers say (plain), on codes (folded), the faster of these two (auto), or
     on codes with kernels that are compiled here (compiled)."""
     seed: int = 0

@@ -31,6 +31,11 @@ def continued(config: RunConfig, from_run: str) -> RunConfig:
     if not (Path(from_run) / WEIGHTS_FILE).exists():
         raise ValueError(f"from: {from_run} is not finished; finish it with: subfour train --resume {from_run}")
     was_float = earlier.ends_float
+    if config.method == "data-free" and not was_float:
+        raise ValueError(
+            f"method: data-free corrects a float network, and {from_run} ended with {earlier.weight_bits[-1]}-bit weights and "
+            f"{earlier.activation_bits[-1]}-bit activations; continue a float run, or use another method"
+        )
     quantization: tuple[str, ...] = () if was_float else ("quantizer", "weight_granularity", "batchnorm", "skip_bits")
     if earlier.start == "dfq" or not was_float:
         quantization = (*quantization, "start")

@@ -21,7 +21,7 @@ from subfour.profit.examination import Examiner
 from subfour.profit.freezing import base_rate, freeze_order, set_trainable
 from subfour.profit.instability_meter import InstabilityMeter
 from subfour.profit.iterative_freezing import IterativeFreezing
-from subfour.profit.networks import chosen_engine, evaluated_network
+from subfour.profit.networks import evaluated_network
 from subfour.profit.observer import Observer
 from subfour.profit.phase_training import PhaseTraining
 from subfour.profit.phases import Phase, build_phases, ends_widths
@@ -69,7 +69,6 @@ class ProfitRun:
         self.session, self.run, self.observer = session, run, observer
         self.config, self.model = session.config, session.model
         self.phases = build_phases(self.config)
-        chosen_engine(session)  # what cannot be is refused before any work
         # The authors' 0.9997 remembers 0.67 epochs of 5,004 steps; without a decay, do the same at any number of steps.
         decay = self.config.average.decay
         self.decay = max(1 - 1.5 / session.training.steps_per_epoch, 0.0) if decay is None else decay

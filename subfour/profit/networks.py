@@ -2,7 +2,6 @@
 
 from torch import nn
 
-from subfour import collective
 from subfour.engine.compiled import compiled_operations
 from subfour.engine.folded import TORCH, folded_network
 from subfour.integer.measure import Snapping
@@ -35,25 +34,6 @@ def training_network(session: Session, phase: Phase, state: RunState) -> nn.Modu
         phase: the same.
         state: the same.
     """
-    engine = chosen_engine(session)
-    if engine == "plain" or phase.kind == "snap" or phase.activation_bits == FLOAT_BITS:
+    if session.engine == "plain" or phase.kind == "snap" or phase.activation_bits == FLOAT_BITS:
         return evaluated_network(session, phase, state)
-    return folded_network(session.model, compiled_operations() if engine == "compiled" else TORCH)
-
-
-def chosen_engine(session: Session) -> str:
-    """Return how training steps are computed: `plain`, `folded` or `compiled`.
-
-    Raises:
-        ValueError: the configuration asks for codes, and for batch norm over the images of all workers.
-    """
-    config = session.config
-    shared = collective.count() > 1 and config.parallel.sync_batchnorm  # on codes, batch norm knows its own images only
-    if config.engine != "auto":
-        if config.engine != "plain" and shared:
-            raise ValueError(
-                f"engine: {config.engine} is not possible with {collective.count()} workers whose batch norm is synchronized; "
-                "use plain, or add --parallel.no-sync-batchnorm"
-            )
-        return config.engine
-    return "folded" if config.foldable and session.device.type == "cpu" and not shared else "plain"  # measured on CPUs only
+    return folded_network(session.model, compiled_operations() if session.engine == "compiled" else TORCH)

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -49,6 +50,8 @@ class Session:
     outside_teacher: Teacher | None
     """A teacher that is not the network itself."""
     device: torch.device
+    engine: Literal["plain", "folded", "compiled"]
+    """How training steps are computed."""
     precision: Precision
 
     def unreadable_images(self) -> list[str]:
@@ -66,10 +69,11 @@ def prepare_session(config: RunConfig, *, begun: DataRecord | None = None) -> Se
             read again: all they gave is in the checkpoint.
 
     Raises:
-        ValueError: data, weights, teacher or device do not fit; the message names the option.
+        ValueError: data, weights, teacher, device or engine do not fit; the message names the option.
     """
     device = choose_device(config.device)
     precision = Precision(config.parallel.precision, device)
+    engine = _chosen_engine(config, device)
     known = data_of(config.from_run) if begun is None and config.from_run is not None else begun
     images = load_images(config.data)
     classes = images.classes if known is None else known.classes
@@ -122,8 +126,21 @@ def prepare_session(config: RunConfig, *, begun: DataRecord | None = None) -> Se
         validation=validation,
         outside_teacher=_outside_teacher(config, data, device),
         device=device,
+        engine=engine,
         precision=precision,
     )
+
+
+def _chosen_engine(config: RunConfig, device: torch.device) -> Literal["plain", "folded", "compiled"]:
+    shared = collective.count() > 1 and config.parallel.sync_batchnorm  # on codes, batch norm knows its own images only
+    if config.engine == "auto":
+        return "folded" if config.foldable and device.type == "cpu" and not shared else "plain"  # measured on CPUs only
+    if config.engine != "plain" and shared:
+        raise ValueError(
+            f"engine: {config.engine} is not possible with {collective.count()} workers whose batch norm is synchronized; "
+            "use plain, or add --parallel.no-sync-batchnorm"
+        )
+    return config.engine
 
 
 def _check_shares(batch_size: int, accumulate: int) -> None:

@@ -1,4 +1,8 @@
-"""Recipes: functions that return a `RunConfig`. Names are promises; a better schedule gets its own name."""
+"""Recipes: functions that return a `RunConfig`.
+
+A name stands for a network and data with the best schedule that we know; CHANGELOG.md says when that changed, and a run keeps its
+whole configuration. The paper's schedule has a name of its own.
+"""
 
 import difflib
 import runpy

@@ -1,7 +1,8 @@
-"""A recipe of ours with the paper's schedule, constants and 22 phases: same network, same data, `--recipe paper`.
+"""A recipe of ours as the paper would train it, `--recipe paper`: its quantizers, widths, constants and 22 phases, on our data.
 
-Source: as for the ImageNet recipes. The float phase trains from scratch, so it is as long as the recipe's and starts at its rate;
-the batch is the recipe's too where an epoch has few of the paper's 256.
+Source: as for the ImageNet recipes, whose quantizers and widths are the defaults of `RunConfig`. The float phase trains from
+scratch, so it is as long as the recipe's and starts at its rate; the batch is the recipe's too where an epoch has few of the
+paper's 256.
 """
 
 from dataclasses import replace
@@ -21,12 +22,14 @@ def with_paper_schedule(recipe: RunConfig, *, batch_size: int = 256) -> RunConfi
     schedule = ScheduleConfig(
         batch_size=batch_size, float_epochs=recipe.schedule.float_epochs, float_lr=recipe.schedule.float_lr, lr=0.04
     )
-    return replace(
-        recipe,
+    return RunConfig(
         recipe=f"{recipe.recipe}{SUFFIX}",
+        model=recipe.model,
+        weights=recipe.weights,
+        data=recipe.data,
+        architecture=recipe.architecture,
         loading=replace(recipe.loading, cutout=0),
         schedule=schedule,
         profit=ProfitConfig(corrected=False),
         average=AverageConfig(decay=0.9997, restart=False, reestimate_batches=0),
-        snap=False,
     )

@@ -64,6 +64,15 @@ def test_the_snap_phase_is_an_option():
     assert error("plan", "digits", "--schedule.snap-epochs", 0).startswith("schedule.snap_epochs: 0 leaves the snap phase out")
 
 
+@pytest.mark.parametrize("method", ["none", "dampening"])
+@pytest.mark.parametrize("options", [["--profit.fractions", "1/4", "1/2", "3/4"], ["--profit.at-bits", 8]])
+def test_a_rival_has_as_many_epochs_as_progressive_freezing(method: str, options: list[str | int]):
+    """Of any fractions, at any width: else nothing could be compared with it."""
+    profit, rival = (json.loads(printed("plan", "digits", *options, *words, "--json")) for words in ([], ["--method", method]))
+    assert [phase | {"frozen": "0"} for phase in profit] == rival
+    assert profit != rival != json.loads(printed("plan", "digits", "--method", method, "--json"))
+
+
 def test_keeping_phases_repeats_no_other_width():
     words = ("plan", "digits", "--weight-bits", 32, 4, "--keep-phases", "--json")
     assert [phase["weight_bits"] for phase in json.loads(printed(*words))].count(4) == len(
@@ -77,7 +86,10 @@ def test_keeping_phases_repeats_no_other_width():
         (["--keep-phases"], "keep_phases: no width is 32, so that there are no float phases to keep; leave it out"),
         (["--weight-bits", 8, 8, 4, 32, "--keep-phases"], "weight_bits: 8 8 4 32 must fall"),
         (["--weight-bits", 8, 8, 4, "--activation-bits", 32, "--no-snap", "--keep-phases"], "weight_bits: 8 8 4 must fall"),
-        (["--method", "none", "--profit.fractions", "1/2"], "profit.fractions: (Fraction(1, 2),) is not read with --method none"),
+        (
+            ["--method", "none", "--profit.covers", "weights+ranges"],
+            "profit.covers: 'weights+ranges' is not read with --method none",
+        ),
         (["--method", "dampening", "--profit.covers", "weights+ranges"], "profit.covers: 'weights+ranges' is not read with"),
         (["--oscillation.dampening", 3], "oscillation.dampening: 3.0 is not read with --method profit"),
         (

@@ -122,10 +122,11 @@ def test_a_run_goes_on_where_its_images_lie_now(unfinished_on_photos: tuple[Path
     """And remembers it."""
     photos, run = unfinished_on_photos
     moved = photos.rename(tmp_path / "moved")
-    words = ("--data", f"folder:{moved}", "--device", "cpu", "--loading.workers", 0)
+    words = ("--data", f"folder:{moved}", "--device", "cpu", "--loading.workers", 0, "--engine", "plain")
     printed("train", "--resume", run, *words)
     config = json.loads((run / "config.json").read_text())
     assert (config["data"], config["device"], config["loading"]["workers"]) == (f"folder:{moved}", "cpu", 0)
+    assert config["engine"] == "plain"
 
 
 def test_other_images_are_none_that_lie_elsewhere(unfinished_on_photos: tuple[Path, Path], tmp_path: Path):

@@ -117,7 +117,9 @@ def test_a_network_is_quantized_without_training_and_without_data(here: Path, ph
     network = ["--data", f"folder:{photographs}", "--model", "subfour/mobilenet_v1", "--loading.image-size", 64]
     printed("train", "digits", *ONE_STEP, *network, "--weight-bits", 32, "--activation-bits", 32, "--out", "float")
     words = ["train", "digits", *network, "--from", "float", "--start", "dfq", "--method", "data-free", "--quantizer", "affine"]
-    result = json.loads(printed(*words, *TEN_PHASES, "--no-snap", "--out", "dfq", "--json"))
+    outcome = subfour(*words, *TEN_PHASES, "--no-snap", "--schedule.lr", 0.3, "--out", "dfq", "--json")
+    assert "schedule.lr: 0.3 is not read with --method data-free, which trains nothing" in outcome.err
+    result = json.loads(outcome.out)
     assert (widths(result), result["epochs"], result["method"]) == (["float", "A4W4"], 0, "data-free")
     assert not Path("dfq/metrics.jsonl").exists()
     evaluated = json.loads(printed("evaluate", "dfq", "--json"))

@@ -112,3 +112,7 @@ def test_a_run_continues_a_finished_one_of_its_network_only(finished_run: Path, 
     assert refused("--from", damaged).startswith(f"{damaged}/weights.safetensors: damaged or not a safetensors file")
     assert refused("--from", finished_run, "--weights", "a.pth").startswith("weights: 'a.pth' is not read with --from")
     assert refused("--from", finished_run, "--model", "torchvision/mobilenet_v2").startswith("model: torchvision/mobilenet_v2")
+    at_once = ["--method", "data-free", "--weight-bits", 3, "--activation-bits", 3]
+    assert refused("--from", finished_run, *at_once).startswith(
+        f"method: data-free corrects a float network, and {finished_run} ended"
+    )

@@ -8,7 +8,7 @@ from subfour.convert.calibrate import set_bits
 from subfour.engine.folded import CodesLayer
 from subfour.layers import quant_layers
 from subfour.profit.method import ProfitRun
-from subfour.profit.networks import chosen_engine, evaluated_network, training_network
+from subfour.profit.networks import evaluated_network, training_network
 from subfour.profit.session import prepare_session
 from subfour.rundir import RunDirectory
 from tests.profit.conftest import FinishedRun
@@ -36,7 +36,7 @@ def test_workers_with_one_batch_norm_train_plainly(finished: FinishedRun, monkey
     monkeypatch.setattr(collective, "count", lambda: 2)
     config = replace(finished.config, snap=False)
     alone = replace(config, parallel=replace(config.parallel, sync_batchnorm=False))
-    assert chosen_engine(prepare_session(config)) == "plain"
-    assert chosen_engine(prepare_session(alone)) == "folded"
+    assert prepare_session(config).engine == "plain"
+    assert prepare_session(alone).engine == "folded"
     with pytest.raises(ValueError, match=r"engine: folded is not possible with 2 workers .* add --parallel.no-sync-batchnorm"):
-        chosen_engine(prepare_session(replace(config, engine="folded")))
+        prepare_session(replace(config, engine="folded"))

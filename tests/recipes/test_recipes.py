@@ -15,13 +15,23 @@ def test_every_recipe_is_known_by_its_own_name(name: str):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_has_the_paper_s_22_phases(name: str):
-    """Ours shorten the epochs, never the method; they end with one more, which trains no weight."""
-    phases = build_phases(load_recipe(name))
+def test_every_recipe_has_the_method_s_phases(name: str):
+    """22 where widths are the paper's; ours shorten the epochs, and end with one phase more, which trains no weight."""
+    config = load_recipe(name)
+    phases = build_phases(config)
     ours = not name.startswith("imagenet") and not name.endswith("-paper")
-    assert [phase.kind for phase in phases[22:]] == (["snap"] if ours else [])
-    assert not any(phase.kind == "snap" for phase in phases[:22])
+    method = phases[:-1] if ours else phases
+    assert [phase.kind == "snap" for phase in phases] == [False] * len(method) + [True] * ours
+    assert len(method) == {1: 10, 3: 22}[len(config.weight_bits)]
+    assert config.activation_bits == config.weight_bits
     assert [str(phase.frozen) for phase in phases if phase.kind == "finetune"][-3:] == ["0", "1/3", "2/3"]
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("imagenet") or name.endswith("-paper")])
+def test_the_paper_s_recipes_have_its_quantizers_and_widths(name: str):
+    config = load_recipe(name)
+    assert (config.quantizer, config.weight_bits, config.activation_start) == ("duq", (8, 5, 4), "percentile")
+    assert not config.snap
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("imagenet")])

@@ -1,4 +1,4 @@
-"""The README's two tables, between their markers: runs from `results/accuracy.csv`, the study from its `table.csv`.
+"""Tables of documents, made from `results/` and put between their markers: runs, study, speed.
 
 `record.py` renews them; a test fails when they are not what the files say.
 """
@@ -12,6 +12,7 @@ from table import RESULTS, read_rows
 ROOT = Path(__file__).parent.parent
 ACCURACY = RESULTS / "accuracy.csv"
 STUDY = RESULTS / "study-cifar10" / "table.csv"
+INFERENCE = RESULTS / "inference.csv"
 CONTROL = "-float-control"
 """Ends the name of a run's control: `--keep-phases` with every width 32."""
 DECIDING_SEEDS = 3
@@ -64,16 +65,33 @@ def study_table() -> str:
     return "\n".join(lines)
 
 
+def speed_table() -> str:
+    """Return milliseconds per batch in Markdown: executors by row, networks and batches by column."""
+    cells: dict[str, dict[str, str]] = {}
+    for row in read_rows(INFERENCE):
+        column = f"{row['network'].partition('/')[2]}, batch {row['batch']}"
+        cells.setdefault(row["executor"], {})[column] = f"{float(row['milliseconds']):.1f}"
+    columns = list(next(iter(cells.values())))
+    lines = [f"| | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
+    lines += [f"| {name} | {' | '.join(times[column] for column in columns)} |" for name, times in cells.items()]
+    return "\n".join(lines)
+
+
+TABLES = {
+    "results": (ROOT / "README.md", results_table),
+    "study": (ROOT / "README.md", study_table),
+    "speed": (ROOT / "docs" / "export.md", speed_table),
+}
+"""Name between the markers -> document, and what makes the table."""
+
+
 def marked(name: str, table: str) -> str:
     """Return a table between its markers."""
     return f"<!-- {name}:begin -->\n{table}\n<!-- {name}:end -->"
 
 
-def renew_readme() -> None:
-    """Put the tables between their markers."""
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    for name, table in (("results", results_table()), ("study", study_table())):
-        head, _, rest = text.partition(f"<!-- {name}:begin -->")
-        text = head + marked(name, table) + rest.partition(f"<!-- {name}:end -->")[2]
-    readme.write_text(text)
+def renew_tables() -> None:
+    """Put every table between its markers."""
+    for name, (document, table) in TABLES.items():
+        head, _, rest = document.read_text().partition(f"<!-- {name}:begin -->")
+        document.write_text(head + marked(name, table()) + rest.partition(f"<!-- {name}:end -->")[2])
