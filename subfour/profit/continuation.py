@@ -15,7 +15,8 @@ from subfour.profit.state import load_model, read_tensors, without_quantizers
 from subfour.rundir import RunDirectory
 
 WEIGHTS_FILE = "weights.safetensors"
-"""Final averaged state of a run, in float: what a run continued from it starts with."""
+"""Final averaged state of a run, in float: what a run continued from it starts with. A float run's has stock names, and can be
+the weights of any other run, or of a teacher."""
 
 TEACHER_FILE = "teacher.safetensors"
 """The float network at the end of its phase, when it teaches itself."""

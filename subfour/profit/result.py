@@ -12,7 +12,7 @@ from subfour.profit.freezing import frozen_layers
 from subfour.profit.model_file import MODEL_FILE, pack_model
 from subfour.profit.phases import build_phases
 from subfour.profit.session import Session
-from subfour.profit.state import RunState
+from subfour.profit.state import RunState, without_quantizers
 from subfour.profit.tensor_file import pack_tensors
 from subfour.rundir import RunDirectory
 
@@ -37,7 +37,8 @@ def write_result(session: Session, run: RunDirectory, state: RunState) -> dict[s
         set_bits(model, row["weight_bits"], row["activation_bits"])
         sizes[row["widths"]] = model_bytes(model)
     set_bits(model, last.weight_bits, last.activation_bits)
-    run.write_bytes(WEIGHTS_FILE, pack_tensors(model.state_dict()))
+    weights = model.state_dict()
+    run.write_bytes(WEIGHTS_FILE, pack_tensors(without_quantizers(weights) if config.ends_float else weights))
     packed = pack_model(
         model,
         config,

@@ -59,7 +59,10 @@ def look(record: RunRecord) -> NetworkLook:
         return NetworkLook(reason="The run has no model yet: it is written when the last epoch is done.")
     try:
         trained = read_model(record.path)
-        load_model(trained.model, read_tensors(record.path / WEIGHTS_FILE))  # the model file keeps codes, not what was rounded
+        if not record.config.ends_float:
+            load_model(
+                trained.model, read_tensors(record.path / WEIGHTS_FILE)
+            )  # the model file keeps codes, not what was rounded
         preprocessing, classes = trained.data.preprocessing, trained.data.classes
         images = evaluation_images(record.config.data, classes)
         chosen = Subset(images, _evenly_spaced(len(images), MOST_IMAGES))

@@ -172,6 +172,16 @@ def test_weights_and_teacher_come_from_files(here: Path, photographs: Path):
     assert outcome.err == "subfour: re-headed: classifier.3 has 1000 classes in the weights and starts anew with 2\n"
 
 
+def test_a_float_run_s_weights_start_and_teach_others(here: Path, photographs: Path):
+    """They have the names of the stock network, as if nobody had converted it."""
+    words = ["--data", f"folder:{photographs}", "--weight-bits", 32, "--activation-bits", 32, "--out", "float"]
+    assert widths(train(*words)) == ["float"]
+    weights = "float/weights.safetensors"
+    teacher = ["--teacher", "subfour/tiny_mobilenet_v3", "--teacher-weights", weights]
+    assert widths(train("--data", f"folder:{photographs}", *TEN_PHASES, "--weights", weights, *teacher))[-1] == "A4W4 snapped"
+    assert subfour("report", "float").code == 0
+
+
 def test_parquet_data_train_too(here: Path):
     for split, count in (("train", 8), ("validation", 4)):
         write_parquet(here / "data" / f"{split}.parquet", labels=[number % 2 for number in range(count)])
