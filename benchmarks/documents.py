@@ -28,7 +28,7 @@ def results_table() -> str:
     if not runs:
         return "No rows yet."
     lines = ["| run | float top-1 % | widths | top-1 % | points lost | weights MB | minutes |", "|---|---|---|---|---|---|---|"]
-    for name, rows in runs.items():
+    for name, rows in sorted(runs.items()):
         if name.endswith(CONTROL):
             continue
         last, reference = rows[-1], float_top1(rows, runs)
