@@ -93,7 +93,7 @@ class RunConfig:
     """The teacher's weights, unless it is self: pretrained, or a file."""
     keep_phases: bool = False
     """Run the phases of 32-bit widths too: a float control with the epochs of a quantized run. A lone 32 stands for as many
-    widths as the recipe has, with --from for one."""
+    widths as the recipe has; where another run is continued, for one."""
     from_run: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """Continue from the final weights of this run directory, at other widths."""
     starting_weight_bits: Annotated[BitWidth, tyro.conf.Suppress] = FLOAT_BITS
