@@ -143,7 +143,7 @@ def names_in(file: Path) -> set[str]:
 
 @pytest.mark.parametrize("line", shell_commands())
 def test_a_command_in_a_document_parses(line: str, capsys: pytest.CaptureFixture[str]):
-    """`plan`, and `inspect` and `cost` of a stock network run; what would train or needs a run is parsed only."""
+    """`plan`, and `inspect` and `cost` of a stock network run; what would train, write or needs a run is parsed only."""
     program, *words = shlex.split(line)
     if program != "subfour":
         assert line == "source .venv/bin/activate"
@@ -152,7 +152,7 @@ def test_a_command_in_a_document_parses(line: str, capsys: pytest.CaptureFixture
         config = parse_training(words[1:])
         assert config is None or build_phases(config)
     elif (
-        words[0] in ("evaluate", "sensitivity", "verify", "predict", "benchmark")
+        words[0] in ("evaluate", "sensitivity", "export", "verify", "predict", "benchmark")
         or any(word.startswith("runs/") for word in words)
         or words[-1].endswith(".toml")
     ):
