@@ -58,8 +58,8 @@ PLAIN_OPTIONS = {
     "benchmark": BenchmarkOptions,
 }
 
-NEED_FILES = {"evaluate", "sensitivity", "verify", "predict", "benchmark"}
-"""Commands that read what others have written."""
+NEED_FILES = {"evaluate", "sensitivity", "export", "verify", "predict", "benchmark"}
+"""Commands that read what others have written, or write."""
 
 
 def section(document: str, title: str) -> str:
@@ -151,11 +151,7 @@ def test_a_command_in_a_document_parses(line: str, capsys: pytest.CaptureFixture
     if words[0] == "train":
         config = parse_training(words[1:])
         assert config is None or build_phases(config)
-    elif (
-        words[0] in ("evaluate", "sensitivity", "export", "verify", "predict", "benchmark")
-        or any(word.startswith("runs/") for word in words)
-        or words[-1].endswith(".toml")
-    ):
+    elif words[0] in NEED_FILES or any(word.startswith("runs/") for word in words) or words[-1].endswith(".toml"):
         parse(PLAIN_OPTIONS[words[0]], words[1:], prog="subfour")
     else:
         assert exit_code(words) == 0

@@ -126,13 +126,14 @@ def warn_of_what_is_not_read(config: RunConfig, asked: RunConfig, recipe: RunCon
     asked_size = asked.loading.image_size
     if asked_size not in (None, image_size):
         logger.warning("loading.image_size: %s, as in %s, and not the recipe's %s", image_size, config.from_run, asked_size)
-    left_out = {why: tuple(f"schedule.{name}" for name in names) for why, names in config.missing_phases.items()}
-    if not QUANTIZER_PAIRS[config.quantizer].takes_start:
-        left_out[f"with --quantizer {config.quantizer}"] = ("activation_start",)
-    if config.profit_bits == FLOAT_BITS:
-        left_out["with float weights"] = ("profit.covers",) if config.keep_phases else ("profit.fractions", "profit.covers")
     if config.method == "data-free":
-        left_out["with --method data-free, which trains nothing"] = tuple(_of_training(config))
+        left_out = {"with --method data-free, which trains nothing": tuple(_of_training(config))}
+    else:
+        left_out = {why: tuple(f"schedule.{name}" for name in names) for why, names in config.missing_phases.items()}
+        if not QUANTIZER_PAIRS[config.quantizer].takes_start:
+            left_out[f"with --quantizer {config.quantizer}"] = ("activation_start",)
+        if config.profit_bits == FLOAT_BITS:
+            left_out["with float weights"] = ("profit.covers",) if config.keep_phases else ("profit.fractions", "profit.covers")
     for why, names in left_out.items():
         for field in names:
             if _value(config, field) != _value(recipe, field):

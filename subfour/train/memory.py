@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SMALLER = "use a smaller --schedule.batch-size, or a larger --accumulate"
+STEP = "a step needs more than there is; use a smaller --schedule.batch-size, or a larger --accumulate"
 ADVICE = {
     "shared memory": "the processes that decode images need more of it; use --loading.workers 0, or give the machine more, as "
     "docker run --shm-size 8g does",
-    "out of memory": f"a step needs more than the device has; {SMALLER}",
-    "DefaultCPUAllocator": f"a step needs more than the machine has; {SMALLER}",
+    "out of memory": STEP,
+    "DefaultCPUAllocator": STEP,
 }
 """What torch's message has -> what to do; the first that fits counts."""
 
