@@ -16,7 +16,7 @@ def stock_workload(
     """Return what a network computes on one image.
 
     Args:
-        name: torchvision/NAME, timm/NAME or subfour/NAME.
+        name: see models/zoo.py.
         image_size: side of the square image, pixels.
         num_classes: size of the head.
         architecture: changes to the network.

@@ -23,7 +23,7 @@ class CostOptions:
     """Print what a network costs on one image, layer by layer and in all."""
 
     model: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = None
-    """torchvision/NAME, timm/NAME, subfour/NAME, a run directory or a model file."""
+    """torchvision/NAME, timm/NAME, subfour/NAME, DISTRIBUTION/NAME, a run directory or a model file."""
     weight_bits: tuple[BitWidth, ...] = ()
     """Width of the weights, 32 for float; several stand side by side. By default a run's own, else 4."""
     activation_bits: tuple[BitWidth, ...] = ()

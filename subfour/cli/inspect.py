@@ -24,7 +24,7 @@ class InspectOptions:
     """List the quantized layers of a network, a run or a model file."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """torchvision/NAME, timm/NAME, subfour/NAME, a run directory or a model file."""
+    """torchvision/NAME, timm/NAME, subfour/NAME, DISTRIBUTION/NAME, a run directory or a model file."""
     weight_bits: BitWidth | None = None
     """Width of the weights of a network by name: 4 if left out. Runs and files have their own, as of all below."""
     activation_bits: BitWidth | None = None

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from subfour.models.zoo import FAMILIES, unknown_network
+from subfour.models.zoo import families, unknown_network
 
 
 def check_model(model: str) -> None:
@@ -11,5 +11,5 @@ def check_model(model: str) -> None:
     Raises:
         ValueError: it is none of the three; the message says so of all, because nobody knows which was meant.
     """
-    if not Path(model).exists() and model.partition("/")[0] not in FAMILIES:
+    if not Path(model).exists() and model.partition("/")[0] not in families():
         raise ValueError(f"{unknown_network(model)}; nor is there a run directory or a model file {model}")

@@ -12,7 +12,7 @@ import tyro
 from subfour.ops import FLOAT_BITS
 from subfour.profit.config import RunConfig
 from subfour.profit.continuation import config_of, continued
-from subfour.quantizers import QUANTIZER_PAIRS
+from subfour.quantizers import quantizer_pair
 from subfour.recipes import RECIPES, load_recipe, paper_variant
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def warn_of_what_is_not_read(config: RunConfig, asked: RunConfig, recipe: RunCon
         left_out = {"with --method data-free, which trains nothing": tuple(_of_training(config))}
     else:
         left_out = {why: tuple(f"schedule.{name}" for name in names) for why, names in config.missing_phases.items()}
-        if not QUANTIZER_PAIRS[config.quantizer].takes_start:
+        if not quantizer_pair(config.quantizer).takes_start:
             left_out[f"with --quantizer {config.quantizer}"] = ("activation_start",)
         if config.profit_bits == FLOAT_BITS:
             left_out["with float weights"] = ("profit.covers",) if config.keep_phases else ("profit.fractions", "profit.covers")

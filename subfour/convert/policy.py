@@ -17,7 +17,7 @@ from torch import nn
 
 from subfour.convert.graph import InputDomain, Site, find_sites
 from subfour.layers import EIGHT_BIT_INPUT, LayerKind
-from subfour.quantizers import QUANTIZER_PAIRS, QuantizerName
+from subfour.quantizers import QuantizerName, QuantizerPair, quantizer_pair
 
 Padding = Literal["negative", "zero"]
 """`negative`: with the quantizer's offset, -3/8 under DuQ's h-swish, a learned one under LSQ+ and DSQ. `zero`: as the float
@@ -54,14 +54,13 @@ def make_policy(model: nn.Module, *, quantizer: QuantizerName, padding: Padding)
 
     Args:
         model: a float network; it is read only.
-        quantizer: the pair, see `subfour.quantizers.QUANTIZER_PAIRS`.
+        quantizer: the pair, see `subfour.quantizers`.
         padding: what convolutions are padded with.
 
     Raises:
-        ValueError: the method or padding is unknown, or a layer cannot be placed (see `find_sites`).
+        ValueError: the pair or padding is unknown, or a layer cannot be placed (see `find_sites`).
     """
-    if quantizer not in QUANTIZER_PAIRS:
-        raise ValueError(f"quantizer: {quantizer!r} is not known; use one of {', '.join(QUANTIZER_PAIRS)}")
+    pair = quantizer_pair(quantizer)
     if padding not in get_args(Padding):
         raise ValueError(f"padding: {padding!r} is not known; use {' or '.join(get_args(Padding))}")
     return [
@@ -69,7 +68,7 @@ def make_policy(model: nn.Module, *, quantizer: QuantizerName, padding: Padding)
             name=site.name,
             kind=site.kind,
             domain=site.domain,
-            pad_value=_offset(site, quantizer) if padding == "negative" and _pads(site.layer) else 0.0,
+            pad_value=_offset(site, pair) if padding == "negative" and _pads(site.layer) else 0.0,
             pads_offset=padding == "negative" and _pads(site.layer),
             source=site.source,
             reason=REASONS[site.domain] + ("; keeps 8 bits" if site.kind in EIGHT_BIT_INPUT else ""),
@@ -82,6 +81,6 @@ def _pads(layer: nn.Conv2d | nn.Linear) -> bool:
     return isinstance(layer, nn.Conv2d) and any(layer._reversed_padding_repeated_twice)
 
 
-def _offset(site: Site, quantizer: QuantizerName) -> float:
+def _offset(site: Site, pair: QuantizerPair) -> float:
     """Return the value of the code that the padding becomes."""
-    return 0.0 if site.domain == "image" else QUANTIZER_PAIRS[quantizer].activation(site.domain).offset
+    return 0.0 if site.domain == "image" else pair.activation(site.domain).offset

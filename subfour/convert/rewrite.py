@@ -15,7 +15,7 @@ from subfour.convert.policy import LayerRule, Padding, make_policy
 from subfour.convert.skips import find_skips, quantize_skips
 from subfour.layers import QuantConv2d, QuantLinear
 from subfour.ops import FLOAT_BITS
-from subfour.quantizers import QUANTIZER_PAIRS, Granularity, ImageQuantizer, Quantizer, QuantizerName, check_granularity
+from subfour.quantizers import Granularity, ImageQuantizer, Quantizer, QuantizerName, check_granularity, quantizer_pair
 
 BatchNorm = Literal["unfused", "fused"]
 """`fused`: weights are quantized with the batch norm's gain, as it would be folded into them."""
@@ -40,7 +40,7 @@ def convert(
 
     Args:
         model: a float network that takes normalised images [N, 3, H, W]; unchanged when an error is raised.
-        quantizer: the pair, see `subfour.quantizers.QUANTIZER_PAIRS`.
+        quantizer: the pair, see `subfour.quantizers`.
         padding: what convolutions are padded with.
         weight_granularity: whether weights have a range per layer or per output channel.
         skip_bits: width of what skip paths carry; 32 is float.
@@ -57,7 +57,7 @@ def convert(
     skips = find_skips(model) if skip_bits != FLOAT_BITS else {}
     rules = make_policy(model, quantizer=quantizer, padding=padding)
     check_granularity(quantizer, weight_granularity)
-    pair = QUANTIZER_PAIRS[quantizer]
+    pair = quantizer_pair(quantizer)
     converted = {}
     for rule in rules:
         layer = model.get_submodule(rule.name)

@@ -1,8 +1,9 @@
-"""Every network by name: torchvision's, timm's and our own two; built to size, changed where asked, loaded where asked.
+"""Every network by name: torchvision's, timm's, ours, other packages'; built to size, changed where asked, loaded where asked.
 
     torchvision/NAME     any classification network; the MobileNets take a width and a dropout
     timm/NAME            any network of timm, with or without a tag for its weights (mobilenetv3_small_100.lamb_in1k)
     subfour/NAME         mobilenet_v1, tiny_mobilenet_v3
+    DISTRIBUTION/NAME    of another installed package (plugins.py)
 
 Weights come from the library that made them or from a file, always into the network of the size asked for: a head of another
 size is left as initialised, anything else that does not fit is an error. The only file that knows torchvision's and timm's
@@ -10,6 +11,7 @@ ways of building; both take seconds to import, which is done only when one of th
 """
 
 import difflib
+import inspect
 import logging
 import math
 import pickle
@@ -28,11 +30,11 @@ from subfour.data.preprocess import Preprocessing
 from subfour.listing import listed
 from subfour.models.mobilenet_v1 import MobileNetV1
 from subfour.models.tiny import tiny_mobilenet_v3
+from subfour.plugins import load_plugin, plugins
 
 logger = logging.getLogger(__name__)
 
-FAMILIES = ["subfour", "torchvision", "timm"]
-"""Where a name means several networks, the one of the first family is suggested."""
+OUR_FAMILIES = ["subfour", "torchvision", "timm"]
 
 OURS = {"mobilenet_v1": MobileNetV1, "tiny_mobilenet_v3": tiny_mobilenet_v3}
 
@@ -92,7 +94,7 @@ def build_model(
     torch.Size([1, 10])
 
     Args:
-        name: `torchvision/NAME`, `timm/NAME` or `subfour/NAME`.
+        name: `torchvision/NAME`, `timm/NAME`, `subfour/NAME`, or `DISTRIBUTION/NAME` of another package.
         num_classes: size of the head.
         weights: `none`, `pretrained`, or the path of a .safetensors, .pth or .pt file.
         architecture: changes to the network.
@@ -132,13 +134,29 @@ def _build(name: str, num_classes: int, architecture: Architecture) -> nn.Module
         model = timm.create_model(network, num_classes=num_classes, drop_rate=architecture.dropout)
     elif network in TORCHVISION_MOBILENETS:
         model = _torchvision().get_model(network, num_classes=num_classes, width_mult=width, **dropout)
-    else:
+    elif family == "torchvision":
         if width != 1 or dropout:
             raise ValueError(
                 f"architecture.width, architecture.dropout: {name} keeps its own; "
                 f"of torchvision, {', '.join(TORCHVISION_MOBILENETS)} take them"
             )
         model = _torchvision().get_model(network, num_classes=num_classes)
+    else:
+        model = _of_another_package(name, num_classes, dropout if width == 1 else {"width": width, **dropout})
+    return model
+
+
+def _of_another_package(name: str, num_classes: int, changes: dict[str, float]) -> nn.Module:
+    """Return what the package's function or class makes of the number of classes, and of the changes asked for."""
+    make = load_plugin("models", name)
+    if not callable(make):
+        raise ValueError(f"model: {name} is of type {type(make).__name__}; its package must name a class or a function")
+    taken = inspect.signature(make).parameters
+    if missing := [change for change in changes if change not in taken]:
+        raise ValueError(f"architecture.{missing[0]}: {name} keeps its own; it takes {', '.join(taken)}")
+    model = make(num_classes, **changes)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model: {name} returns a {type(model).__name__}; its package must name what returns a torch.nn.Module")
     return model
 
 
@@ -160,7 +178,12 @@ def _known_networks(family: str) -> Collection[str]:
         import timm  # noqa: PLC0415 (slow to import)
 
         return [*timm.list_models(), *timm.list_pretrained()]
-    return ()
+    return [known.partition("/")[2] for known in plugins("models") if known.startswith(f"{family}/")]
+
+
+def families() -> list[str]:
+    """Return what names of networks begin with. Where a name means several networks, the one of the first family is suggested."""
+    return [*OUR_FAMILIES, *dict.fromkeys(known.partition("/")[0] for known in plugins("models"))]
 
 
 def check_known(name: str) -> None:
@@ -177,8 +200,8 @@ def check_known(name: str) -> None:
 def unknown_network(name: str) -> str:
     """Return the message for a name that is not known, with the nearest known ones."""
     family, _, network = name.rpartition("/")
-    families = [family] if family in FAMILIES else FAMILIES
-    known = {network: f"{family}/{network}" for family in reversed(families) for network in _known_networks(family)}
+    asked = [family] if family in families() else families()
+    known = {network: f"{family}/{network}" for family in reversed(asked) for network in _known_networks(family)}
     near = [known[network] for network in difflib.get_close_matches(network, known)]
     ours = " or ".join(f"subfour/{network}" for network in OURS)
     advice = f"did you mean {' or '.join(near)}?" if near else f"use torchvision/NAME, timm/NAME, {ours}"

@@ -27,7 +27,15 @@ from subfour.profit.sections import (
     ProfitConfig,
     ScheduleConfig,
 )
-from subfour.quantizers import QUANTIZER_PAIRS, Granularity, QuantizerName, RangeStart, check_granularity, check_weight_bits
+from subfour.quantizers import (
+    QUANTIZER_PAIRS,
+    Granularity,
+    QuantizerName,
+    RangeStart,
+    check_granularity,
+    check_weight_bits,
+    quantizer_pair,
+)
 
 __all__ = [
     "AverageConfig",
@@ -55,7 +63,7 @@ class RunConfig:
     recipe: Annotated[str, tyro.conf.Suppress] = "custom"
     """Name of the recipe this started from."""
     model: str = "torchvision/mobilenet_v2"
-    """Network: torchvision/NAME, timm/NAME or subfour/NAME."""
+    """Network: torchvision/NAME, timm/NAME, subfour/NAME, or DISTRIBUTION/NAME of another package that is installed."""
     weights: str = "pretrained"
     """Starting weights: pretrained, none, or a .safetensors or .pth file."""
     start: Literal["none", "dfq"] = "none"
@@ -67,7 +75,7 @@ class RunConfig:
     activation_bits: tuple[BitWidth, ...] = (8, 5, 4)
     """Widths of the activations, one block of phases each; 32 is float."""
     quantizer: QuantizerName = "duq"
-    """Which paper's quantizers."""
+    """Which paper's quantizers; DISTRIBUTION/NAME for those of another package that is installed."""
     weight_granularity: Granularity = "layer"
     """Weight ranges per layer, or per output channel (duq, duq-offset, lsq, lsq-plus)."""
     batchnorm: BatchNorm = "unfused"
@@ -152,7 +160,7 @@ class RunConfig:
     def _refuse_what_would_be_ignored(self) -> None:
         if self.profit.at_bits == FLOAT_BITS:
             raise ValueError("profit.at_bits: 32 is float, where nothing is frozen; name a width below it")
-        if self.snaps and not QUANTIZER_PAIRS[self.quantizer].integers:
+        if self.snaps and not quantizer_pair(self.quantizer).integers:
             raise ValueError(f"snap: {self.quantizer} has no integer form, so that nothing can be snapped; add --no-snap")
         if self.snaps and not self.schedule.snap_epochs:
             raise ValueError("schedule.snap_epochs: 0 leaves the snap phase out; use 1 or more, or --no-snap")
@@ -163,7 +171,7 @@ class RunConfig:
                 f"skip_bits: {self.skip_bits} is below {self.activation_bits[-1]}, the last of activation_bits, and skips are "
                 "never narrower; use as many bits or more"
             )
-        if self.profit.covers != "weights" and QUANTIZER_PAIRS[self.quantizer].follows_inputs:
+        if self.profit.covers != "weights" and quantizer_pair(self.quantizer).follows_inputs:
             raise ValueError(
                 f"profit.covers: {self.profit.covers} cannot stop the activation ranges of --quantizer {self.quantizer}, which "
                 "are not learned but follow their inputs; use weights, or another quantizer"
@@ -192,7 +200,7 @@ class RunConfig:
     @property
     def foldable(self) -> bool:
         """Whether training steps can be computed on codes."""
-        return self.quantizer in ON_CODES and self.batchnorm == "unfused" and self.skip_bits == FLOAT_BITS
+        return quantizer_pair(self.quantizer).on_codes and self.batchnorm == "unfused" and self.skip_bits == FLOAT_BITS
 
     @property
     def ends_float(self) -> bool:

@@ -28,7 +28,7 @@ def inspect_network(
     """Return one row per layer of a stock network with random weights, as `inspect_file` does.
 
     Args:
-        name: torchvision/NAME, timm/NAME or subfour/NAME.
+        name: see models/zoo.py.
         weight_bits: 2..8 or 32.
         activation_bits: 2..8 or 32.
         quantizer: which paper's.

@@ -27,7 +27,7 @@ def read_subject(model: str, resolution: int | None = None) -> Subject:
     """Return what a network computes, wherever it comes from.
 
     Args:
-        model: torchvision/NAME, timm/NAME, subfour/NAME, a run directory or a model file.
+        model: name of a network (models/zoo.py), a run directory or a model file.
         resolution: side of the image, pixels; None: the run's or the file's own, 224 for a network by name.
 
     Raises:

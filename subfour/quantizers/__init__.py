@@ -1,9 +1,10 @@
-"""One paper per file; `QUANTIZER_PAIRS` names the pairs of activation and weight quantizer a run can choose."""
+"""One paper per file; `QUANTIZER_PAIRS` names our pairs of activation and weight quantizer, other packages may bring more."""
 
 from collections.abc import Callable, Collection, Iterable
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from subfour.ops import FLOAT_BITS
+from subfour.plugins import load_plugin, plugins
 from subfour.quantizers.affine import Affine, AffineWeight
 from subfour.quantizers.base import HSWISH_MINIMUM, Domain, Quantizer, RangeStart, positive_percentile
 from subfour.quantizers.dsq import DSQ, DSQWeight
@@ -15,8 +16,6 @@ from subfour.quantizers.lsq_plus import LSQPlus, LSQPlusWeight
 from subfour.quantizers.pact import PACT
 from subfour.quantizers.sawb import COEFFICIENTS, SAWB
 from subfour.quantizers.uniq import UNIQ
-
-QuantizerName = Literal["duq", "duq-offset", "pact-sawb", "lsq", "lsq-plus", "dsq", "affine", "uniq"]
 
 Granularity = Literal["layer", "channel"]
 """Weight ranges per layer, or per output channel."""
@@ -42,7 +41,7 @@ class QuantizerPair(NamedTuple):
     """Whether training steps can be computed on codes (engine/)."""
 
 
-QUANTIZER_PAIRS: dict[QuantizerName, QuantizerPair] = {
+QUANTIZER_PAIRS: dict[str, QuantizerPair] = {
     "duq": QuantizerPair(DuQ, DuQWeight, per_channel=True, takes_start=True, on_codes=True),
     "duq-offset": QuantizerPair(DuQOffset, DuQOffsetWeight, per_channel=True, takes_start=True, on_codes=True),
     "pact-sawb": QuantizerPair(PACT, SAWB, weight_bits=COEFFICIENTS, takes_start=True),
@@ -53,6 +52,28 @@ QUANTIZER_PAIRS: dict[QuantizerName, QuantizerPair] = {
     "uniq": QuantizerPair(Affine, UNIQ, follows_inputs=True, integers=False),
 }
 
+if TYPE_CHECKING:
+    QuantizerName = str
+else:
+    QuantizerName = Literal[*QUANTIZER_PAIRS, *plugins("quantizers")]
+"""One of `QUANTIZER_PAIRS`, or DISTRIBUTION/NAME of another package's."""
+
+
+def quantizer_pair(name: QuantizerName) -> QuantizerPair:
+    """Return the pair of this name, ours or another package's.
+
+    Raises:
+        ValueError: there is none, or the other package does not bring a pair.
+    """
+    if name in QUANTIZER_PAIRS:
+        return QUANTIZER_PAIRS[name]
+    if name not in plugins("quantizers"):
+        raise ValueError(f"quantizer: {name!r} is not known; use one of {', '.join([*QUANTIZER_PAIRS, *plugins('quantizers')])}")
+    pair = load_plugin("quantizers", name)
+    if not isinstance(pair, QuantizerPair):
+        raise ValueError(f"quantizer: {name} is of type {type(pair).__name__}; its package must name a QuantizerPair")
+    return pair
+
 
 def check_granularity(quantizer: QuantizerName, granularity: Granularity) -> None:
     """Raise unless the quantizer can have weight ranges like that.
@@ -60,7 +81,7 @@ def check_granularity(quantizer: QuantizerName, granularity: Granularity) -> Non
     Raises:
         ValueError: it has one range per layer only.
     """
-    if granularity == "channel" and not QUANTIZER_PAIRS[quantizer].per_channel:
+    if granularity == "channel" and not quantizer_pair(quantizer).per_channel:
         able = " or ".join(name for name, pair in QUANTIZER_PAIRS.items() if pair.per_channel)
         raise ValueError(f"weight_granularity: {quantizer} has no ranges per channel; use layer, or --quantizer {able}")
 
@@ -71,7 +92,7 @@ def check_weight_bits(quantizer: QuantizerName, widths: Iterable[int]) -> None:
     Raises:
         ValueError: it has no equation for one of them.
     """
-    able = QUANTIZER_PAIRS[quantizer].weight_bits
+    able = quantizer_pair(quantizer).weight_bits
     if strange := [bits for bits in widths if bits != FLOAT_BITS and bits not in able]:
         raise ValueError(
             f"weight_bits: {quantizer} knows nothing of {strange[0]} bits; "
@@ -108,4 +129,5 @@ __all__ = [
     "check_granularity",
     "check_weight_bits",
     "positive_percentile",
+    "quantizer_pair",
 ]
