@@ -13,7 +13,7 @@ from typing import Any
 from documents import ACCURACY, CONTROL, ROOT, renew_tables
 from table import RESULTS, read_rows, write_rows
 
-from subfour.profit.tensor_file import pack_tensors, unpack_tensors
+from subfour.tensor_file import pack_tensors, unpack_tensors
 
 COLUMNS = [
     *("name", "recipe", "model", "quantizer", "method", "widths", "top1", "top5", "loss", "raw_top1", "bytes"),

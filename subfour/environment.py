@@ -12,12 +12,13 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from subfour.plugins import distributions
 from subfour.rundir import JSON, RunDirectory
 
 ENVIRONMENT_FILE = "environment.json"
 
 RECORDED_PACKAGES = ("subfour", "torch", "torchvision", "timm", "numpy", "pillow", "datasets", "scikit-learn", "safetensors")
-"""Packages whose version can change what a run gives."""
+"""Packages whose version can change what a run gives, beside those that bring quantizers or networks."""
 
 INSTRUCTION_SETS = ("avx512_vnni", "avx_vnni", "avx512bw", "avx2")
 """Of x86, for integers, the widest first."""
@@ -36,7 +37,7 @@ def environment() -> dict[str, JSON]:
         "platform": platform.platform(),
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
-        "packages": {name: _version(name) for name in RECORDED_PACKAGES},
+        "packages": {name: _version(name) for name in (*RECORDED_PACKAGES, *sorted(distributions()))},
     }
 
 

@@ -9,7 +9,7 @@ installed can be: a file that holds such a name does not bring its code along.
 
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Group = Literal["quantizers", "models"]
 """What a package can bring."""
@@ -19,6 +19,11 @@ Group = Literal["quantizers", "models"]
 def plugins(group: Group) -> dict[str, EntryPoint]:
     """Return what other packages bring, by DISTRIBUTION/NAME."""
     return {f"{entry.dist.name}/{entry.name}": entry for entry in entry_points(group=f"subfour.{group}") if entry.dist}
+
+
+def distributions() -> set[str]:
+    """Return which packages bring anything."""
+    return {name.partition("/")[0] for group in get_args(Group) for name in plugins(group)}
 
 
 def load_plugin(group: Group, name: str) -> Any:

@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 """What `json` can write. Reading gives lists and dicts."""
 
+ESCAPED = "backslashreplace"
+"""How JSON is encoded: of a file name that is not UTF-8 Python has made surrogates, and writes each as JSON's own escape."""
+
 
 class TakenError(ValueError):
     """The folder holds a run already, or another process trains into it."""
@@ -140,7 +143,7 @@ class RunDirectory:
             name: the file's name, such as "plan.json".
             data: its content.
         """
-        self.write_bytes(name, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
+        self.write_bytes(name, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode(errors=ESCAPED))
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write or replace a file of the run; see `write_atomically`."""
@@ -182,7 +185,7 @@ class RunDirectory:
         if not self.writes:
             return
         with self._named(self._metrics_file), self._metrics_file.open("ab") as file:
-            file.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
+            file.write((json.dumps(record, ensure_ascii=False) + "\n").encode(errors=ESCAPED))
             file.flush()
             os.fsync(file.fileno())
 

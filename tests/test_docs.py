@@ -85,12 +85,12 @@ def shell_commands() -> list[str]:
 
 
 def parse_training(words: list[str]) -> RunConfig | None:
-    """Read the options of `subfour train`, without training; None for a run that goes on."""
+    """Read the options of `subfour train`, without training; None for a run that is resumed. Without a recipe: of digits."""
     if "--resume" in words:
         parse(ResumeOptions, words, prog="subfour train")
         return None
-    recipe = load_recipe(words[0])
-    options = parse(TrainOptions, words[1:], prog="subfour train", default=TrainOptions(config=recipe))
+    recipe = load_recipe("digits" if words[0].startswith("-") else words.pop(0))
+    options = parse(TrainOptions, words, prog="subfour train", default=TrainOptions(config=recipe))
     return resolved(options.config, recipe)
 
 

@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from subfour.environment import commits, environment, note_resumption
 from subfour.rundir import RunDirectory
 
@@ -30,3 +32,8 @@ def test_a_run_knows_every_commit_that_computed_it(tmp_path: Path):
     assert commits(run) == ["a", "b"]
     note_resumption(run)
     assert len(run.read_json("environment.json")["resumed"]) == 4
+
+
+def test_packages_that_bring_quantizers_are_recorded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("subfour.environment.distributions", lambda: {"pytest"})
+    assert environment()["packages"]["pytest"] == pytest.__version__

@@ -217,3 +217,11 @@ with RunDirectory(path).locked():
         assert [file.name for file in path.iterdir()] == [".lock"]
         other.communicate("\n")
     RunDirectory.create(path, CONFIG, {"plan.json": []})
+
+
+def test_a_file_name_that_is_not_utf_8_can_be_written_down(run: RunDirectory):
+    name = os.fsdecode(b"caf\xe9.jpg")
+    run.write_json("result.json", {"unreadable": [name]})
+    run.append_metrics({"image": name})
+    assert run.read_json("result.json") == {"unreadable": [name]}
+    assert run.metrics() == [{"image": name}]

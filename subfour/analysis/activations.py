@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from subfour.layers import LayerKind, quant_layers
+from subfour.layers import LayerKind, QuantConv2d, quant_layers
 from subfour.quantizers import Quantizer
 
 VALUES_PER_BATCH = 8192
@@ -72,6 +72,9 @@ class QuantizerSample:
     @property
     def saturated_share(self) -> float:
         """Share of the values that lie beyond the range by more than half a step, and are clipped."""
+        if not self.quantizer.uniform:
+            below, above = (self.levels[1] - self.levels[0]) / 2, (self.levels[-1] - self.levels[-2]) / 2
+            return float(((self.values < self.levels[0] - below) | (self.values > self.levels[-1] + above)).float().mean())
         with torch.no_grad():
             params = self.quantizer.params()
             position = (self.values - params.offset) / params.pre_scale
@@ -160,7 +163,7 @@ def probe(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], answering:
                 kind=layer.kind,
                 role="activation",
                 quantizer=layer.activation_quantizer,
-                pad_value=getattr(layer, "pad_value", 0.0),
+                pad_value=layer.border if isinstance(layer, QuantConv2d) else 0.0,
                 pads=any(getattr(layer, "_reversed_padding_repeated_twice", ())),
                 values=torch.cat(values),
             )

@@ -1,8 +1,8 @@
 """Loss over the epochs of a run, and how much the validation loss jumps from one evaluation to the next.
 
 Fluctuation: the standard deviation of the change of the validation loss (raw weights) from one evaluation to the next in the
-phases after sampling where some runs freeze layers and others do not: in the first one nobody does. There is one evaluation
-per epoch, or several with `schedule.evaluations`; runs that are compared must agree in it. A change across the border of two
+phases after sampling but the first, in which nobody freezes a layer. There is one evaluation per epoch, or several with
+`schedule.evaluations`; runs that do not agree in it have no fluctuation together. A change across the border of two
 phases is a restart of the learning rate and does not count. With several seeds the mean curve over them is taken off, so that
 a common slope does not count either; with one seed only the mean change can be.
 """
@@ -49,15 +49,20 @@ def loss_curve(label: str, records: Sequence[Mapping[str, Any]]) -> Curve:
 
 
 def fluctuation(runs: Sequence[Sequence[Mapping[str, Any]]]) -> Fluctuation | None:
-    """Return the fluctuation of one run, or of several that differ in their seed only; None where two changes lack.
+    """Return the fluctuation of one run, or of several that differ in their seed only; None without two changes each.
+
+    Nor have runs one that differ in their number of changes.
 
     Args:
         runs: the records of each one's metrics.jsonl.
     """
     changes = [_changes(records) for records in runs]
     count = min(map(len, changes), default=0)
-    changes = [row[:count] for row in changes]
-    if count < 2 or not all(math.isfinite(change) for row in changes for change in row):
+    if (
+        count < 2
+        or any(len(row) != count for row in changes)
+        or not all(math.isfinite(change) for row in changes for change in row)
+    ):
         return None
     if len(changes) == 1:
         centre = fmean(changes[0])

@@ -9,6 +9,7 @@ cannot start: it is named at the end, and tried again the next time.
 import csv
 import io
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ from subfour.report.record import read_record
 from subfour.report.study import StudyRow
 from subfour.report.study_page import write_study_page
 from subfour.rundir import RunDirectory, TakenError, locked, write_atomically
+from subfour.train.interruption import Terminated, WorkerLostError
 
 TABLE_FILE = "table.csv"
 """Below --out: one line per row of the study."""
@@ -112,9 +114,15 @@ def _train_all(study: Study, file: Path, out: Path, *, quiet: bool) -> list[str]
             except TakenError:
                 progress.print("another process has begun it")
                 elsewhere.append((number, entry))
-            except (ValueError, MemoryError) as error:
-                progress.print(f"it cannot run: {error}", style="bold red", markup=False)
-                refused.append(f"{entry.row}, seed {entry.seed}: {error}")
+            except (OSError, Terminated, WorkerLostError):
+                raise
+            except Exception as error:  # one row's quantizer or network must not stop the others
+                words = str(error)
+                if not isinstance(error, ValueError | MemoryError):
+                    words = f"{type(error).__name__}: {error}"
+                    progress.print(traceback.format_exc(), markup=False)
+                progress.print(f"it cannot run: {words}", style="bold red", markup=False)
+                refused.append(f"{entry.row}, seed {entry.seed}: {words}")
             _write(study, file, out)
         if elsewhere:
             if elsewhere != waiting:

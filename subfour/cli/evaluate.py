@@ -26,6 +26,8 @@ class EvaluateOptions:
     """Which split; by default the only one, else validation."""
     batch_size: int = 250
     """Images at once."""
+    workers: int | None = None
+    """Processes that decode images; by default as many as in training."""
     device: str = "auto"
     """auto (cuda if there is one), cpu, cuda."""
     json: Switch = False
@@ -37,7 +39,9 @@ def run(arguments: Sequence[str]) -> None:
     options = parse(EvaluateOptions, arguments, prog="subfour evaluate")
     trained = read_model(options.model)
     data = options.data or trained.config.data
-    accuracy = evaluate_model(trained, data, split=options.split, batch_size=options.batch_size, device=options.device)
+    accuracy = evaluate_model(
+        trained, data, split=options.split, batch_size=options.batch_size, workers=options.workers, device=options.device
+    )
     snapped = trained.snapping is not None
     if options.json:
         print_json({**asdict(accuracy), "snapped": snapped})

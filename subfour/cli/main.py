@@ -16,6 +16,7 @@ from rich.console import Console
 
 from subfour.cli.console import Messages, make_console
 from subfour.train.interruption import Terminated, WorkerLostError
+from subfour.train.memory import memory_explained
 
 COMMANDS = {
     "train": "train a network down to a recipe's widths, or go on with a run",
@@ -86,7 +87,8 @@ def _run(command: str, *arguments: str) -> None:
     elif command == "--version":
         print(f"subfour {version('subfour')}")
     elif command in COMMANDS:
-        importlib.import_module(f"subfour.cli.{command}").run(arguments)
+        with memory_explained():
+            importlib.import_module(f"subfour.cli.{command}").run(arguments)
     else:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(COMMANDS)}"

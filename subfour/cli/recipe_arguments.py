@@ -27,24 +27,28 @@ SMALLEST_IMAGE = 8
 def split_recipe(arguments: Sequence[str], usage: str) -> tuple[RunConfig, list[str]]:
     """Return the recipe named first, and the options after it; where help is asked for instead, print it and exit.
 
-    `--recipe paper` among the options stands for the same network with the paper's schedule.
+    `--recipe paper` among the options stands for the same network with the paper's schedule. With `--from` and no name, the
+    configuration of the run that goes on takes the recipe's place.
 
     Args:
         arguments: of the command.
         usage: how the command is called, the first line with RECIPE.
 
     Raises:
-        ValueError: no recipe is named, or there is none of that name.
+        ValueError: no recipe is named, or there is none of that name, or no run to continue.
     """
     words = list(arguments)
     names = "\n  ".join([*RECIPES, "path.py:function"])
     if words[:1] in (["-h"], ["--help"]):
         print(f"usage: {usage}\n\nrecipes:\n  {names}\n\nEvery field of a recipe is an option; RECIPE --help lists them.")
         sys.exit(0)
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith(("--recipe=", "--from=")) else [word])]
+    if words and words[0].startswith("-") and "--from" in words[:-1]:
+        earlier = config_of(words[words.index("--from") + 1])
+        return replace(earlier, from_run=None, starting_weight_bits=FLOAT_BITS, keep_phases=False), words
     if not words or words[0].startswith("-"):
         raise ValueError(f"recipe: name one before any option: {usage.splitlines()[0]}; there are {', '.join(RECIPES)}")
     name, words = words[0], words[1:]
-    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--recipe=") else [word])]
     if "--recipe" in words:
         place = words.index("--recipe")
         asked = words[place : place + 2]
@@ -153,6 +157,9 @@ def _unread(config: RunConfig) -> Iterator[tuple[str, str]]:
     """Yield the fields that a configuration gives no part to play, and why."""
     if not config.freezes_layers:
         yield "profit.covers", f"with --method {config.method}, which freezes no layers"
+    if config.from_run is not None:
+        for name in ("resize_size", "interpolation", "mean", "std"):
+            yield f"loading.{name}", f"with --from {config.from_run}, which has its own"
     if config.method != "dampening":
         yield "oscillation.dampening", f"with --method {config.method}"
     if config.method != "iterative-freezing":

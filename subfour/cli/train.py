@@ -1,4 +1,4 @@
-"""`subfour train RECIPE [options]` and `subfour train --resume RUN`."""
+"""`subfour train RECIPE [options]`, `subfour train --from RUN [options]` and `subfour train --resume RUN`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,6 +20,7 @@ from subfour.cli.observers import Observers
 from subfour.cli.recipe_arguments import RecipeOptions, continuing, resolved, split_recipe, warn_of_what_is_not_read
 from subfour.cli.summary import print_summary
 from subfour.cli.tensorboard import TensorBoard
+from subfour.data.images import Unreadable
 from subfour.environment import note_resumption
 from subfour.profit.beginning import begin_run
 from subfour.profit.config import Engine, RunConfig
@@ -37,10 +38,9 @@ from subfour.rundir import RunDirectory, is_run
 from subfour.train.allocator import keep_freed_memory
 from subfour.train.checkpoint import CheckpointStore
 from subfour.train.interruption import Interruption, Terminated, WorkerLostError
-from subfour.train.memory import memory_explained
 from subfour.train.parallel import connected, noticing_lost_workers
 
-USAGE = "subfour train RECIPE [options]\n       subfour train --resume RUN"
+USAGE = "subfour train RECIPE [options]\n       subfour train --from RUN [options]\n       subfour train --resume RUN"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,13 +94,18 @@ class Elsewhere:
     """Where to compute now; on another kind of device sums differ in their last bits."""
     loading_workers: Annotated[int | None, tyro.conf.arg(name="loading.workers")] = None
     """Processes that decode images."""
+    unreadable: Annotated[Unreadable | None, tyro.conf.arg(name="loading.unreadable")] = None
+    """What becomes of an image that cannot be read."""
     engine: Annotated[Engine | None, tyro.conf.arg(aliases=("--path",))] = None
     """How training steps are computed."""
 
     def applied(self, config: RunConfig) -> RunConfig:
         """Return the configuration of a run with what is another now."""
-        workers = config.loading.workers if self.loading_workers is None else self.loading_workers
-        loading = replace(config.loading, workers=workers)
+        loading = replace(
+            config.loading,
+            workers=config.loading.workers if self.loading_workers is None else self.loading_workers,
+            unreadable=self.unreadable or config.loading.unreadable,
+        )
         return replace(
             config,
             data=self.data or config.data,
@@ -125,11 +130,10 @@ class ResumeOptions:
 def run(arguments: Sequence[str]) -> None:
     """Train, with a progress display, and print the result."""
     keep_freed_memory()
-    with memory_explained():
-        if any(word.partition("=")[0] == "--resume" for word in arguments):
-            _resume(arguments)
-        else:
-            _begin(arguments)
+    if any(word.partition("=")[0] == "--resume" for word in arguments):
+        _resume(arguments)
+    else:
+        _begin(arguments)
 
 
 def _begin(arguments: Sequence[str]) -> None:

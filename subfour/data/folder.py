@@ -107,9 +107,13 @@ def _split(folders: Sequence[Path], counts: Sequence[int], names: FileNames) -> 
 def _class_folders(split: Path) -> dict[str, Path]:
     entries = _visible(split)
     endings = _image_endings() | CONVERTIBLE
+    if broken := next((entry for entry in entries if entry.is_symlink() and not Path(entry.path).exists()), None):
+        raise ValueError(f"data: {broken.path} is a link to nothing; bring back what it leads to, or remove it")
     if loose := next((entry for entry in entries if _ending(entry) in endings and not entry.is_dir()), None):
         raise ValueError(f"data: {loose.path} lies in no class; put it into a class folder, such as {split / 'cat'}")
     folders = {entry.name: split / entry.name for entry in entries if entry.is_dir()}
+    if strange := next((name for name in folders if not name.isprintable()), None):
+        raise ValueError(f"data: the name of class folder {strange!r} in {split} is not UTF-8, or not printable; rename it")
     if not folders:
         raise ValueError(f"data: {split} has no class folders; make one for each class, and put its images there")
     return folders

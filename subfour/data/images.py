@@ -58,7 +58,9 @@ class Split(ABC):
                 return to_rgb(image)
         except Exception as error:  # Pillow's decoders raise nearly every kind on a corrupt file
             reason = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
-            raise ValueError(f"image: cannot read {self.where(index)} ({reason}); repair or remove it") from error
+            raise ValueError(
+                f"image: cannot read {self.where(index)} ({reason}); repair or replace it, or --loading.unreadable skip"
+            ) from error
 
 
 class Subset(Split):

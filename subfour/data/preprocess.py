@@ -10,8 +10,9 @@ reading a `Preprocessing` and making pixels need Pillow and numpy only.
 import math
 import struct
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,17 @@ class Preprocessing:
             raise ValueError(f"mean: {self.mean} is not possible; give three values in 0..1 (red, green, blue)")
         if len(self.std) != 3 or not all(0 < value < math.inf for value in self.std):
             raise ValueError(f"std: {self.std} is not possible; give three positive values (red, green, blue)")
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Preprocessing":
+        """Rebuild one from its fields, where lists stand for tuples.
+
+        Raises:
+            ValueError: a value is not possible.
+            TypeError: a field is missing or not known.
+        """
+        fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        return cls(**fields)
 
     def resized(self, image_size: int | None) -> "Preprocessing":
         """Return the same for another image size, in pixels; the share that the crop keeps stays. None changes nothing."""

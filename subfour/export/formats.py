@@ -15,6 +15,7 @@ from subfour.export.writer import Writer
 from subfour.integer.bounds import Bound, bounds
 from subfour.integer.settle import unclear_channels
 from subfour.profit.model_file import TrainedModel
+from subfour.quantizers import check_exportable
 
 ONNX_WRITERS: dict[FileFormat, type[Writer]] = {"onnx": PortableWriter, "qonnx": QonnxWriter, "qdq": QdqWriter}
 
@@ -57,6 +58,8 @@ def export_model(
     Raises:
         ValueError: the network has no such form, or `data` is given and not needed; the message says why.
     """
+    if not trained.config.ends_float:
+        check_exportable(trained.config.quantizer)
     preprocessing = trained.data.preprocessing.resized(image_size)
     snapping = None if snap is False else trained.snapping
     if (snap and snapping is None) or (snapping is not None and preprocessing != trained.data.preprocessing):

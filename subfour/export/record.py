@@ -62,9 +62,8 @@ class Record:
             if fields.pop("format") != FORMAT:
                 raise ValueError
             fields.pop("sha256", None)  # of the file, checked where it is read
-            preprocessing = dict(fields.pop("preprocessing"))
-            preprocessing["mean"], preprocessing["std"] = tuple(preprocessing["mean"]), tuple(preprocessing["std"])
+            preprocessing = Preprocessing.from_json(fields.pop("preprocessing"))
             fields["classes"] = tuple(fields["classes"])
-            return cls(preprocessing=Preprocessing(**preprocessing), **fields)
+            return cls(preprocessing=preprocessing, **fields)
         except (ValueError, TypeError, KeyError, AttributeError):
             raise ValueError(f"its metadata are not those of {FORMAT!r}; export it again") from None

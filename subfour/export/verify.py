@@ -234,7 +234,8 @@ def verify_file(
         threads: of each runtime; 0 leaves it to the runtime.
 
     Raises:
-        ValueError: file, run and data do not fit each other, or a runtime is not installed; the message says which.
+        ValueError: file, run and data do not fit each other, no image can be read, or a runtime is not installed; the message
+            says which.
     """
     record, content = read_file(path)
     chosen = evaluation_images(source, tuple(record.classes), split)
@@ -253,6 +254,8 @@ def verify_file(
             if not number:
                 few = {name: values[:LAYER_IMAGES] for name, values in expected.items()}
                 verifier.layer_by_layer(pixels.numpy()[:LAYER_IMAGES], few)
+        if not verifier.comparisons["reference"].images:
+            raise ValueError(f"images: none of the {len(indices)} can be read; name more, or other data with --data")
     proofs = {} if snapping is None else bounds(program, snapping)
     extents = {name: Extent(verifier.largest[name], bound) for name, bound in proofs.items()}
     return Verification(record, verifier.comparisons, extents)

@@ -33,6 +33,7 @@ from subfour.integer.program import (
     Reader,
     readers,
 )
+from subfour.integer.ranges import value_ranges
 
 NEVER = 2**31 - 1
 """A threshold that no accumulator reaches."""
@@ -43,7 +44,8 @@ class IntegerProgram:
     """Operations as plain data."""
 
     operations: list[dict[str, Any]]
-    """Each with op, name, inputs and its constants; a constant that is an array stands in `arrays` under name.constant."""
+    """Each with op, name, inputs, `range` where no image can leave it, and its constants; one that is an array stands in `arrays`
+    under name.constant."""
     arrays: dict[str, NDArray[Any]]
     """Integers, except the two that scale the logits: `logits.multiplier` and `logits.addend`."""
 
@@ -66,6 +68,10 @@ def lower(program: Program) -> IntegerProgram:
     for operation in program.operations:
         if not isinstance(operation, Activate):  # part of a threshold
             _lower(lowered, operation, curved)
+    ranges = value_ranges(program)
+    for entry in lowered.operations:
+        if entry["name"] in ranges:
+            entry["range"] = list(ranges[entry["name"]])
     last = program.operations[-1]
     assert isinstance(last, Layer)
     lowered.arrays["logits.multiplier"] = last.multiplier.double().numpy()

@@ -17,7 +17,6 @@ from subfour.integer.measure import Snapping, measure
 from subfour.integer.program import Program
 from subfour.integer.settle import settle, unclear_channels
 from subfour.integer.snap import coarse_layers, snap
-from subfour.integer.structure import check_structure
 from subfour.layers import quant_layers
 
 logger = logging.getLogger(__name__)
@@ -112,16 +111,22 @@ def pixels_of(images: Tensor, preprocessing: Preprocessing) -> Tensor:
 
 
 @torch.no_grad()
-def check_snappable(model: nn.Module, preprocessing: Preprocessing) -> None:
-    """Raise, before anything trains, if a converted network cannot be snapped.
+def trial_program(model: nn.Module, preprocessing: Preprocessing, *, weight_bits: int, activation_bits: int) -> Program:
+    """Return the program of a converted network with ranges that mean nothing: whether it has one is known before it trains.
+
+    Args:
+        model: converted; it is not changed.
+        preprocessing: of its images.
+        weight_bits: that it will have.
+        activation_bits: likewise.
 
     Raises:
-        ValueError: it cannot; the message names the layer or operation.
+        ValueError: it has none; the message names the layer or operation.
     """
     trial = copy.deepcopy(model)
-    set_bits(trial, 8, 8)
+    set_bits(trial, weight_bits, activation_bits)
     calibrate_weights(trial, anew=True)
     for layer in quant_layers(trial).values():
         # What a program is made of does not depend on the ranges, but it cannot be made without any.
         layer.activation_quantizer.initialize(torch.linspace(-1, 1, 100))
-    check_structure(build_program(trial, preprocessing))
+    return build_program(trial, preprocessing)

@@ -31,7 +31,7 @@ def run(
     values: dict[str, Integers] = {"image": pixels}
     for operation in operations:
         name = operation["name"]
-        constants = {key: value for key, value in operation.items() if key not in ("op", "name", "inputs")}
+        constants = {key: value for key, value in operation.items() if key not in ("op", "name", "inputs", "range")}
         constants |= {key.removeprefix(f"{name}."): value for key, value in arrays.items() if key.rpartition(".")[0] == name}
         values[name] = OPERATIONS[operation["op"]](*(values[source] for source in operation["inputs"]), **constants)
     return values

@@ -1,13 +1,15 @@
 """Which values of a program get a code of their own when it is snapped, and which lie on skip paths."""
 
-from subfour.integer.program import Activate, Add, Function, Layer, Multiply, Operation, Pool, Program, readers
+from torch import Tensor
+
+from subfour.integer.program import Activate, Add, Function, Layer, Multiply, Operation, Pool, Program, Quantize, readers
 
 LINEAR: tuple[Function | None, ...] = (None, "relu", "relu6", "hardsigmoid")
 """Nonlinearities that a quantizer's clip can say."""
 
 
 def check_structure(program: Program) -> None:
-    """Raise unless a program can be snapped; constants are not looked at.
+    """Raise unless a program can be snapped; of its constants only where codes begin is looked at.
 
     Raises:
         ValueError: it combines values in a way that has no integer form; the message names it.
@@ -19,7 +21,7 @@ class Structure:
     """Which values of a program get a code of their own, and which lie on skip paths."""
 
     def __init__(self, program: Program) -> None:
-        """Read a program; constants are not looked at.
+        """Read a program; of its constants only where codes begin is looked at.
 
         Raises:
             ValueError: it combines values in a way that has no integer form; the message names it.
@@ -43,11 +45,20 @@ class Structure:
                         self._code(name, operation)
 
         for operation in program.operations:
+            if isinstance(operation, Quantize):
+                self._check_beginning(operation)
             curved = {function not in LINEAR for _, function in readers(program, operation.name)}
             if isinstance(operation, Layer | Add) and len(curved) > 1:
                 raise ValueError(f"{operation.name}: it feeds quantizers with and without h-swish between; it cannot be snapped")
             if operation.name in self.skips and True in curved:
                 raise ValueError(f"{operation.name}: a sum, or a part of one, enters h-swish; it cannot be snapped")
+
+    def _check_beginning(self, quantize: Quantize) -> None:
+        """Raise where a quantizer's clip cannot take ReLU's place, because its codes do not begin at 0."""
+        before = self.operations[quantize.inputs[0]]
+        offset = float(quantize.offset.detach()) if isinstance(quantize.offset, Tensor) else quantize.offset
+        if isinstance(before, Activate) and before.function in ("relu", "relu6") and (offset != 0 or quantize.qmin != 0):
+            raise ValueError(f"{quantize.name}: its codes do not begin at 0, where {before.function} does; it cannot be snapped")
 
     @property
     def skips(self) -> set[str]:

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from subfour.annotations import check_types
@@ -31,6 +30,7 @@ from subfour.listing import listed
 from subfour.models.mobilenet_v1 import MobileNetV1
 from subfour.models.tiny import tiny_mobilenet_v3
 from subfour.plugins import load_plugin, plugins
+from subfour.tensor_file import preprocessing_in, unpack_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class FloatModel:
 
     model: nn.Module
     preprocessing: Preprocessing | None
-    """From the record of pretrained weights; None without them."""
+    """From the record of pretrained weights, or of a file that says it; else None."""
 
 
 def build_model(
@@ -111,7 +111,8 @@ def build_model(
         state, preprocessing = _pretrained(name)
         _load(model, state, rehead=rehead)
     elif weights != "none":
-        _load(model, _read(Path(weights)), rehead=rehead)
+        state, preprocessing = _read(Path(weights))
+        _load(model, state, rehead=rehead)
     return FloatModel(model, preprocessing)
 
 
@@ -254,14 +255,20 @@ def _pretrained(name: str) -> tuple[dict[str, Tensor], Preprocessing]:
     raise ValueError(f"weights: there are no pretrained weights for {name}; use none, or a file")
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """Return the weights in a file, by name, without wrappers of training scripts."""
+def _read(path: Path) -> tuple[dict[str, Tensor], Preprocessing | None]:
+    """Return the weights in a file, by name, without wrappers of training scripts; and what a file of ours says of images."""
     if not path.is_file():
         raise ValueError(f"weights: {str(path)!r} is no file; use none, pretrained, or a .safetensors, .pth or .pt file")
     if path.suffix not in (".safetensors", ".pth", ".pt"):
         raise ValueError(f"weights: {str(path)!r} must end with .safetensors, .pth or .pt")
+    preprocessing = None
+    state: Any
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            state, record = unpack_tensors(path)
+            preprocessing = preprocessing_in(record)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # torch's own message advises to run what is in the file
         raise ValueError(
             f"weights: {str(path)!r} cannot be read: it is damaged, or holds code, which is not run; save a plain state dict"
@@ -272,7 +279,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         state = next((state[wrapper] for wrapper in CHECKPOINT_WRAPPERS if isinstance(state.get(wrapper), dict)), state)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"weights: {str(path)!r} holds something else than named tensors; save a state dict")
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    weights: dict[str, Tensor] = {key.removeprefix("module."): value for key, value in state.items()}
+    return weights, preprocessing
 
 
 def _load(model: nn.Module, state: dict[str, Tensor], *, rehead: bool) -> None:

@@ -28,7 +28,6 @@ from subfour.profit.sections import (
     ScheduleConfig,
 )
 from subfour.quantizers import (
-    QUANTIZER_PAIRS,
     Granularity,
     QuantizerName,
     RangeStart,
@@ -53,7 +52,8 @@ __all__ = [
 Engine = Literal["auto", "plain", "folded", "compiled"]
 """How training steps are computed; all compute the same."""
 
-ON_CODES = [name for name, pair in QUANTIZER_PAIRS.items() if pair.on_codes]
+ON_CODES = ("duq", "duq-offset")
+"""Quantizers whose training steps can be computed on codes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,10 +185,12 @@ class RunConfig:
     def digest(self) -> str:
         """SHA-256 of all that decides a weight: what a checkpoint remembers.
 
-        Engines compute the same, and looking more often changes nothing; the images are checked by their names and labels.
+        Engines compute the same, and looking more often changes nothing; the images are checked by their names and labels. What
+        becomes of one that cannot be read decides nothing until there is one.
         """
         values = self.to_json()
-        del values["engine"], values["schedule"]["evaluations"], values["data"], values["device"], values["loading"]["workers"]
+        del values["engine"], values["schedule"]["evaluations"], values["data"], values["device"]
+        del values["loading"]["workers"], values["loading"]["unreadable"]
         if self.method not in ("dampening", "iterative-freezing"):
             del values["oscillation"]
         for names in self.missing_phases.values():
@@ -200,7 +202,7 @@ class RunConfig:
     @property
     def foldable(self) -> bool:
         """Whether training steps can be computed on codes."""
-        return quantizer_pair(self.quantizer).on_codes and self.batchnorm == "unfused" and self.skip_bits == FLOAT_BITS
+        return self.quantizer in ON_CODES and self.batchnorm == "unfused" and self.skip_bits == FLOAT_BITS
 
     @property
     def ends_float(self) -> bool:

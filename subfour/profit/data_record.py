@@ -23,6 +23,4 @@ class DataRecord:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "DataRecord":
         """Rebuild a record."""
-        fields = dict(data["preprocessing"])
-        fields["mean"], fields["std"] = tuple(fields["mean"]), tuple(fields["std"])
-        return cls(classes=tuple(data["classes"]), preprocessing=Preprocessing(**fields))
+        return cls(classes=tuple(data["classes"]), preprocessing=Preprocessing.from_json(data["preprocessing"]))

@@ -154,7 +154,7 @@ class ProfitRun:
         before = self.phases[self.state.phase - 1] if self.state.phase else None
         first = before is None or before.kind == "float"
         if first and phase.kind != "float" and self.config.teacher == "self" and not (self.run.path / TEACHER_FILE).exists():
-            self.run.write_bytes(TEACHER_FILE, float_network(self.config, self.average))
+            self.run.write_bytes(TEACHER_FILE, float_network(self.config, self.average, self.session.data.preprocessing))
         collective.wait_for_all()
         set_bits(self.model, phase.weight_bits, phase.activation_bits)
         narrower = phase.weight_bits != (before.weight_bits if before else self.config.starting_weight_bits)

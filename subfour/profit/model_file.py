@@ -26,8 +26,8 @@ from subfour.profit.config import RunConfig
 from subfour.profit.conversion import convert_for
 from subfour.profit.data_record import DataRecord
 from subfour.profit.state import load_model
-from subfour.profit.tensor_file import pack_tensors, unpack_tensors
 from subfour.rundir import RunDirectory
+from subfour.tensor_file import pack_tensors, unpack_tensors
 from subfour.train.device import choose_device
 from subfour.train.evaluation import Accuracy, evaluate
 
@@ -173,7 +173,13 @@ def _rebuild(tensors: dict[str, Tensor], record: dict[str, Any]) -> TrainedModel
 
 
 def evaluate_model(
-    trained: TrainedModel, source: str, *, split: str | None = None, batch_size: int = 250, device: str = "auto"
+    trained: TrainedModel,
+    source: str,
+    *,
+    split: str | None = None,
+    batch_size: int = 250,
+    workers: int | None = None,
+    device: str = "auto",
 ) -> Accuracy:
     """Return the accuracy of a trained model on a source of images; classes are told apart by name, where both have names.
 
@@ -182,13 +188,20 @@ def evaluate_model(
         source: digits, folder:PATH, parquet:PATH or hub:NAME.
         split: which one; None: the only one, else validation.
         batch_size: images at once.
+        workers: processes that decode images; None: as many as in training.
         device: auto, cpu or cuda.
 
     Raises:
         ValueError: the data have classes that the model does not know, or cannot be read.
     """
     labelled = evaluation_images(source, trained.data.classes, split)
-    unreadable = trained.config.loading.unreadable
-    loader = EvaluationLoader(labelled, trained.data.preprocessing, batch_size=batch_size, unreadable=unreadable)
+    loading = trained.config.loading
+    loader = EvaluationLoader(
+        labelled,
+        trained.data.preprocessing,
+        batch_size=batch_size,
+        workers=loading.workers if workers is None else workers,
+        unreadable=loading.unreadable,
+    )
     place = choose_device(device)
     return evaluate(trained.network.to(place), loader, place)

@@ -13,8 +13,8 @@ from subfour.profit.model_file import MODEL_FILE, pack_model
 from subfour.profit.phases import build_phases
 from subfour.profit.session import Session
 from subfour.profit.state import RunState, without_quantizers
-from subfour.profit.tensor_file import pack_tensors
 from subfour.rundir import RunDirectory
+from subfour.tensor_file import float_file
 
 RESULT_FILE = "result.json"
 
@@ -38,7 +38,8 @@ def write_result(session: Session, run: RunDirectory, state: RunState) -> dict[s
         sizes[row["widths"]] = model_bytes(model)
     set_bits(model, last.weight_bits, last.activation_bits)
     weights = model.state_dict()
-    run.write_bytes(WEIGHTS_FILE, pack_tensors(without_quantizers(weights) if config.ends_float else weights))
+    kept = without_quantizers(weights) if config.ends_float else weights
+    run.write_bytes(WEIGHTS_FILE, float_file(kept, session.data.preprocessing))
     packed = pack_model(
         model,
         config,

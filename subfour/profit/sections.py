@@ -8,6 +8,7 @@ import tyro
 
 from subfour.data.images import Unreadable
 from subfour.data.loader import Augmentation
+from subfour.data.preprocess import Interpolation, Preprocessing
 from subfour.profit.fields import BitWidth, Share, check_fields
 from subfour.train.precision import PrecisionName
 
@@ -19,6 +20,15 @@ class LoadingConfig:
     image_size: int | None = None
     """Side of the square the network sees, pixels; None: the weights' own record, else the model's usual size. A run that goes
     on from another keeps its size where no other than the recipe's is named."""
+    resize_size: int | None = None
+    """Short side of an image before a square is cut from its middle, pixels; None: as the weights' own record has it, else
+    nothing but the longer side is cut."""
+    interpolation: Interpolation | None = None
+    """Filter for resizing; None: that of the weights' own record, else bilinear."""
+    mean: tuple[float, ...] | None = None
+    """What is taken from red, green and blue in 0..1; None: that of the weights' own record, else of the training images."""
+    std: tuple[float, ...] | None = None
+    """What they are divided by then; None: likewise."""
     augment: Augmentation = "resized-crop"
     """Training augmentation: padded random crop (with or without flip), ImageNet's random resized crop, or nothing."""
     cutout: int = 0
@@ -30,7 +40,17 @@ class LoadingConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        check_fields(self, "loading.", positive={"image_size"}, not_negative={"cutout", "workers"})
+        check_fields(self, "loading.", positive={"image_size", "resize_size"}, not_negative={"cutout", "workers"})
+        try:
+            Preprocessing(
+                image_size=1,
+                resize_size=1,
+                interpolation="bilinear",
+                mean=(0.0, 0.0, 0.0) if self.mean is None else self.mean,
+                std=(1.0, 1.0, 1.0) if self.std is None else self.std,
+            )
+        except ValueError as error:
+            raise ValueError(f"loading.{error}") from None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,20 +6,21 @@ from pathlib import Path
 from torch import nn
 
 from subfour.convert.calibrate import set_bits
+from subfour.data.preprocess import Preprocessing
 from subfour.ops import FLOAT_BITS
 from subfour.profit.config import RunConfig
 from subfour.profit.continuation import TEACHER_FILE, config_of
 from subfour.profit.state import load_model, read_tensors, without_quantizers
-from subfour.profit.tensor_file import pack_tensors
+from subfour.tensor_file import float_file
 from subfour.train.average import WeightAverage
 from subfour.train.distill import Teacher
 
 
-def float_network(config: RunConfig, average: WeightAverage) -> bytes:
+def float_network(config: RunConfig, average: WeightAverage, preprocessing: Preprocessing) -> bytes:
     """Return the network that teaches itself, as a file: that of the quantized run this one continues, or the average."""
     if config.from_run is not None and not config_of(config.from_run).ends_float:
         return (Path(config.from_run) / TEACHER_FILE).read_bytes()
-    return pack_tensors(without_quantizers(average.state))
+    return float_file(without_quantizers(average.state), preprocessing)
 
 
 def self_teacher(model: nn.Module, config: RunConfig, file: Path) -> Teacher:

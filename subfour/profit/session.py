@@ -1,7 +1,7 @@
 """From a configuration to what a run needs: images, the converted network, an outside teacher."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -14,13 +14,16 @@ from subfour.data.loader import EvaluationLoader, TrainingLoader
 from subfour.data.preprocess import Preprocessing
 from subfour.data.sources import load_images
 from subfour.data.statistics import data_preprocessing
-from subfour.integer.network import check_snappable
+from subfour.integer.network import trial_program
+from subfour.integer.structure import check_structure
 from subfour.models.zoo import build_model
+from subfour.ops import FLOAT_BITS
 from subfour.profit.config import RunConfig
 from subfour.profit.continuation import continue_from, data_of
 from subfour.profit.conversion import convert_for
 from subfour.profit.data_record import DataRecord
 from subfour.profit.phases import build_phases
+from subfour.quantizers import check_exportable
 from subfour.seeding import derive_seed
 from subfour.train.device import choose_device
 from subfour.train.distill import Teacher, renormalization
@@ -83,8 +86,11 @@ def prepare_session(config: RunConfig, *, begun: DataRecord | None = None) -> Se
     torch.manual_seed(derive_seed(config.seed, "weights"))
     weights = config.weights if begun is None else "none"
     float_model = build_model(config.model, num_classes=len(classes), weights=weights, architecture=config.architecture)
-    preprocessing = float_model.preprocessing if known is None else known.preprocessing
-    data = begun or DataRecord(classes=classes, preprocessing=_preprocessing(config, training_images, preprocessing))
+    if known is None:
+        preprocessing = _preprocessing(config, training_images, float_model.preprocessing)
+    else:
+        preprocessing = known.preprocessing.resized(config.loading.image_size)
+    data = begun or DataRecord(classes=classes, preprocessing=preprocessing)
     loading, batch_size = config.loading, config.schedule.batch_size
     training = TrainingLoader(
         training_images,
@@ -116,8 +122,8 @@ def prepare_session(config: RunConfig, *, begun: DataRecord | None = None) -> Se
         if config.start == "dfq" and begun is None:
             equalize(model)
         convert_for(config, model, data.preprocessing)
-    if config.snaps:
-        _check_snappable(model, data.preprocessing)
+    if not config.ends_float:
+        _check_integer_form(config, model, data.preprocessing)
     return Session(
         config=config,
         model=model,
@@ -175,18 +181,42 @@ def _warn_without_samples(config: RunConfig, training: TrainingLoader) -> None:
 
 
 def _preprocessing(config: RunConfig, training_images: Split, record: Preprocessing | None) -> Preprocessing:
-    """Take preprocessing from what is known of the weights, else from the data; a size asked for wins."""
-    size = config.loading.image_size
+    """Take preprocessing from what is known of the weights, else from the data; what is asked for wins."""
+    loading = config.loading
     if record is None:
-        return data_preprocessing(training_images, image_size=size or USUAL_IMAGE_SIZE, unreadable=config.loading.unreadable)
-    return record.resized(size)
-
-
-def _check_snappable(model: nn.Module, preprocessing: Preprocessing) -> None:
+        size = loading.image_size or USUAL_IMAGE_SIZE
+        record = data_preprocessing(training_images, image_size=size, unreadable=loading.unreadable)
+        if config.weights not in ("none", "pretrained") and None in (loading.mean, loading.std):
+            logger.warning(
+                "weights: %s does not say how its images were normalised; here they are by their own mean %s and std %s; if it "
+                "was trained with others, such as 0.485 0.456 0.406 and 0.229 0.224 0.225, use --loading.mean and --loading.std",
+                *(config.weights, record.mean, record.std),
+            )
+    asked = {name: getattr(loading, name) for name in ("resize_size", "interpolation", "mean", "std")}
     try:
-        check_snappable(model, preprocessing)
+        return replace(record.resized(loading.image_size), **{name: value for name, value in asked.items() if value is not None})
     except ValueError as error:
-        raise ValueError(f"snap: {error}; or leave snapping out with --no-snap") from None
+        raise ValueError(f"loading.{error}") from None
+
+
+def _check_integer_form(config: RunConfig, model: nn.Module, preprocessing: Preprocessing) -> None:
+    """Raise where the network is to be snapped and cannot be; say so where it can be trained, and not exported."""
+    weight_bits, activation_bits = config.weight_bits[-1], config.activation_bits[-1]
+    try:
+        if FLOAT_BITS in (weight_bits, activation_bits):
+            raise ValueError(f"W{weight_bits}, A{activation_bits}: it stays float in part")
+        check_exportable(config.quantizer)
+        program = trial_program(model, preprocessing, weight_bits=weight_bits, activation_bits=activation_bits)
+    except ValueError as error:
+        if config.snaps:
+            raise ValueError(f"snap: {error}; with --no-snap it trains, but cannot be exported") from None
+        logger.warning("export: this network trains, but cannot be exported: %s", error)
+        return
+    if config.snaps:
+        try:
+            check_structure(program)
+        except ValueError as error:
+            raise ValueError(f"snap: {error}; or leave snapping out with --no-snap") from None
 
 
 def _outside_teacher(config: RunConfig, data: DataRecord, device: torch.device) -> Teacher | None:

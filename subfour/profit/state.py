@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from subfour.listing import listed
-from subfour.profit.tensor_file import unpack_tensors
+from subfour.tensor_file import unpack_tensors
 from subfour.train.average import WeightAverage
 from subfour.train.loop import EpochTotals
 

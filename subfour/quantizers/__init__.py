@@ -37,13 +37,11 @@ class QuantizerPair(NamedTuple):
     """Whether a network of them can be said in integers (integer/fold.py)."""
     takes_start: bool = False
     """Whether activation ranges start as `Quantizer.start` says."""
-    on_codes: bool = False
-    """Whether training steps can be computed on codes (engine/)."""
 
 
 QUANTIZER_PAIRS: dict[str, QuantizerPair] = {
-    "duq": QuantizerPair(DuQ, DuQWeight, per_channel=True, takes_start=True, on_codes=True),
-    "duq-offset": QuantizerPair(DuQOffset, DuQOffsetWeight, per_channel=True, takes_start=True, on_codes=True),
+    "duq": QuantizerPair(DuQ, DuQWeight, per_channel=True, takes_start=True),
+    "duq-offset": QuantizerPair(DuQOffset, DuQOffsetWeight, per_channel=True, takes_start=True),
     "pact-sawb": QuantizerPair(PACT, SAWB, weight_bits=COEFFICIENTS, takes_start=True),
     "lsq": QuantizerPair(LSQ, LSQWeight, per_channel=True),
     "lsq-plus": QuantizerPair(LSQPlus, LSQPlusWeight, per_channel=True),
@@ -100,6 +98,17 @@ def check_weight_bits(quantizer: QuantizerName, widths: Iterable[int]) -> None:
         )
 
 
+def check_exportable(quantizer: QuantizerName) -> None:
+    """Raise unless a network of the quantizer's can be said in integers.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if not quantizer_pair(quantizer).integers:
+        able = ", ".join(name for name, pair in QUANTIZER_PAIRS.items() if pair.integers)
+        raise ValueError(f"quantizer: {quantizer} has no integer form; of those here, {able} have one")
+
+
 __all__ = [
     "DSQ",
     "HSWISH_MINIMUM",
@@ -126,6 +135,7 @@ __all__ = [
     "QuantizerName",
     "QuantizerPair",
     "RangeStart",
+    "check_exportable",
     "check_granularity",
     "check_weight_bits",
     "positive_percentile",

@@ -68,7 +68,7 @@ def look(record: RunRecord) -> NetworkLook:
         chosen = Subset(images, _evenly_spaced(len(images), MOST_IMAGES))
         if record.config.loading.unreadable == "skip":  # here and not in the loader: mistakes are found by their place
             chosen = Subset(chosen, _readable(chosen, preprocessing))
-        loader = EvaluationLoader(chosen, preprocessing, batch_size=BATCH_SIZE)
+        loader = EvaluationLoader(chosen, preprocessing, batch_size=BATCH_SIZE, workers=record.config.loading.workers)
         # What enters a quantizer is known of the model only, what a snapped network answers of its program only.
         found = probe(trained.model, loader, None if trained.snapping is None else trained.network)
     except (ValueError, OSError) as error:

@@ -1,13 +1,13 @@
 """A study as its runs tell it: each row with its finished runs, and what became of the others."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from subfour.ops import widths_name
 from subfour.profit.config import RunConfig
-from subfour.report.record import METHODS, RunRecord
+from subfour.report.record import METHODS, RunRecord, data_name
 
 STARTS = {"seed", "from_run", "weights", "starting_weight_bits"}
 """Fields in which rows may differ and still be compared: they say where a run starts."""
@@ -64,21 +64,48 @@ class StudyRow:
         return ", ".join(words)
 
     def differs_only_in(self, other: "StudyRow", *names: str) -> bool:
-        """Return whether two rows are the same but for some fields of the configuration, and where they start."""
+        """Return whether two rows are the same but for some fields of the configuration, and where they start.
+
+        Args:
+            other: the other row.
+            names: of fields as the command line has them, such as "method" or "schedule.lr".
+        """
         free = STARTS | {*names}
-        return all(
-            getattr(self.config, field.name) == getattr(other.config, field.name)
-            for field in fields(RunConfig)
-            if field.name not in free
-        )
+        one, another = _fields(self.config.to_json()), _fields(other.config.to_json())
+        return all(one[name] == another[name] for name in one if name not in free)
 
 
 def by_network_and_widths(rows: Sequence[StudyRow]) -> Iterator[tuple[str, str, list[StudyRow]]]:
-    """Yield the rows that can be compared, with network and widths; the widest first."""
+    """Yield the rows that can be compared, with network and widths; the widest first.
+
+    Rows are of one network if its library, its size and its images are the same, too; where rows have several of one name, these
+    stand beside it.
+    """
+    kinds: dict[str, set[str]] = {}
+    for row in rows:
+        kinds.setdefault(row.network, set()).add(_kind(row.config))
+
+    def title(row: StudyRow) -> str:
+        return row.network if len(kinds[row.network]) == 1 else f"{row.network} ({_kind(row.config)})"
 
     def place(row: StudyRow) -> tuple[str, int, int]:
-        return row.network, -row.config.activation_bits[-1], -row.config.weight_bits[-1]
+        return title(row), -row.config.activation_bits[-1], -row.config.weight_bits[-1]
 
     for _, group in groupby(sorted(rows, key=place), key=place):
         members = list(group)
-        yield members[0].network, members[0].widths, members
+        yield title(members[0]), members[0].widths, members
+
+
+def _kind(config: RunConfig) -> str:
+    """Return what a network's name leaves open."""
+    architecture = config.architecture
+    strides = f", strides {' '.join(map(str, architecture.strides))}" if architecture.strides else ""
+    return f"{config.model.partition('/')[0]}, width {architecture.width:g}{strides}, on {data_name(config.data)}"
+
+
+def _fields(values: Mapping[str, Any], section: str = "") -> dict[str, Any]:
+    """Return the values of a configuration by the names that its options have."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= _fields(value, f"{section}{name}.") if isinstance(value, dict) else {section + name: value}
+    return found

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 STEP = "a step needs more than there is; use a smaller --schedule.batch-size, or a larger --accumulate"
 ADVICE = {
-    "shared memory": "the processes that decode images need more of it; use --loading.workers 0, or give the machine more, as "
-    "docker run --shm-size 8g does",
+    "shared memory": "the processes that decode images need more of it; use --loading.workers 0, --workers 0 for evaluate, or "
+    "give the machine more, as docker run --shm-size 8g does",
     "out of memory": STEP,
     "DefaultCPUAllocator": STEP,
 }

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from subfour.analysis.activations import QuantizerSample, probe
 from subfour.layers import quant_layers
-from subfour.quantizers import DuQ
+from subfour.quantizers import DuQ, Quantizer
 from tests.convert.stock_networks import random_images
 from tests.profit.quantized_networks import tiny
 
@@ -67,3 +69,30 @@ def test_a_float_network_has_no_samples_and_keeps_no_hooks():
     model = tiny(32, 32)
     assert probe(model, [(random_images(2, 32), torch.zeros(2, dtype=torch.long))]).samples == []
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+class Powers(Quantizer):
+    """The values 1, 2, 4 and 8 at 2 bits, which have no constants of the one form."""
+
+    uniform = False
+
+    def values(self, codes: Tensor) -> Tensor:
+        return 2**codes
+
+    def codes(self, values: Tensor) -> Tensor:
+        return values.clamp(1, 8).log2().round()
+
+
+def test_values_beyond_levels_that_are_not_evenly_spaced_are_saturated():
+    """By more than half the distance of the outermost two: below 0.5, above 10."""
+    powers = Powers("unsigned")
+    powers.bits = 2
+    found = replace(sample([0.0, 0.6, 2.0, 9.0, 11.0]), quantizer=powers)
+    assert found.saturated_share == pytest.approx(2 / 5)
+
+
+def test_a_border_is_what_a_learned_offset_has_become():
+    model = tiny(4, quantizer="lsq-plus")
+    padded = [found for found in probe(model, [(random_images(4), torch.zeros(4, dtype=torch.long))]).samples if found.pads]
+    assert {found.quantizer.domain for found in padded} >= {"hswish"}
+    assert all(found.pad_value == found.quantizer.offset for found in padded)

@@ -75,3 +75,9 @@ def test_seeds_of_the_same_curve_do_not_fluctuate():
 )
 def test_without_two_finite_changes_there_is_no_fluctuation(run: list[dict]):
     assert fluctuation([run]) is None
+
+
+def test_runs_with_other_numbers_of_looks_have_no_fluctuation_together():
+    """Their changes are of other distances: of epochs in the one, of quarters in the other."""
+    often, seldom = ([("sample", [0]), UNFROZEN, ("finetune", losses)] for losses in ([0, 1, 4, 5], [0, 3, 8]))
+    assert fluctuation([records(*often), records(*seldom)]) is None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from subfour.cli import compare
+from subfour.cli import compare, train
 from subfour.cli.study import read_study
 from subfour.cli.study_progress import State, seconds_left
 from tests.cli.command import error, printed, subfour
@@ -232,3 +232,25 @@ def test_what_was_to_start_from_a_run_that_diverged_has_diverged_too(tmp_path: P
         assert [(line["row"], line["diverged"]) for line in table] == [("float", 1), ("w3a4", 1), ("w2a4", 1), ("calm", 0)]
     assert json.loads((out / "w3a4/seed-0/diverged.json").read_text()) == {"reason": f"its start diverged: {out}/float/seed-0"}
     assert "its start diverged" in (out / "study.html").read_text()
+
+
+def test_a_row_whose_code_fails_does_not_stop_the_others(tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch):
+    """As a quantizer of another package might; a full disk stops all."""
+    rows = study_row("broken", f"{FLOAT} --schedule.momentum 0.5", [0]) + study_row("float", FLOAT, [0])
+    study, out = write_study(tmp_path / "small.toml", photographs, rows), tmp_path / "out"
+    run, raised = train.run, [KeyError("bits"), OSError(28, "No space left on device")]
+
+    def fail(words: list[str]) -> None:
+        if "0.5" in words:
+            raise raised[0]
+        run(words)
+
+    monkeypatch.setattr(compare.train, "run", fail)
+    outcome = subfour("compare", study, "--out", out, "--json")
+    assert outcome.code == 2
+    assert [(line["row"], line["seeds"]) for line in json.loads(outcome.out)] == [("broken", 0), ("float", 1)]
+    assert "study: broken, seed 0: KeyError: 'bits'" in outcome.err
+    assert "Traceback" in outcome.err
+    del raised[0]
+    stopped = subfour("compare", study, "--out", out)
+    assert (stopped.code, stopped.err) == (2, "subfour: No space left on device\n")

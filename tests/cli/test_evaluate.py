@@ -1,9 +1,11 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from subfour.data.loader import EvaluationLoader
 from tests.cli.command import ONE_STEP, error, printed, subfour
 from tests.data.builders import encoded, picture, typed_features, write_folder, write_parquet
 
@@ -116,3 +118,25 @@ def test_a_batch_size_must_be_positive(finished_run: Path):
 
 def test_the_model_is_required():
     assert error("evaluate").startswith("Missing from subfour evaluate: MODEL")
+
+
+def test_images_are_decoded_by_as_many_processes_as_in_training_or_as_asked(finished_run: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    class Loader(EvaluationLoader):
+        def __init__(self, *arguments: Any, workers: int | None, **options: Any) -> None:
+            asked.append(workers)
+            super().__init__(*arguments, workers=workers, **options)
+
+    monkeypatch.setattr("subfour.profit.model_file.EvaluationLoader", Loader)
+    printed("evaluate", finished_run)
+    printed("evaluate", finished_run, "--workers", 1)
+    assert asked == [0, 1]
+
+
+def test_memory_that_does_not_suffice_is_one_line(finished_run: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*arguments: object, **options: object) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: Resource temporarily unavailable (11)")
+
+    monkeypatch.setattr("subfour.cli.evaluate.evaluate_model", fail)
+    assert error("evaluate", finished_run).startswith("memory: the processes that decode images need more of it; use ")

@@ -169,7 +169,9 @@ def test_weights_and_teacher_come_from_files(here: Path, photographs: Path):
     words = ["--data", f"folder:{photographs}", "--weights", "student.safetensors", *teacher, "--out", "run"]
     outcome = subfour("train", "digits", *SHORT, *words)
     assert outcome.code == 0
-    assert outcome.err == "subfour: re-headed: classifier.3 has 1000 classes in the weights and starts anew with 2\n"
+    reheaded, unknown = outcome.err.splitlines()
+    assert reheaded == "subfour: re-headed: classifier.3 has 1000 classes in the weights and starts anew with 2"
+    assert "weights: student.safetensors does not say how its images were normalised" in unknown
 
 
 def test_a_float_run_s_weights_start_and_teach_others(here: Path, photographs: Path):
@@ -241,3 +243,24 @@ def test_a_full_disk_is_one_line_and_keeps_the_older_checkpoints(here: Path, pho
         "subfour: run/checkpoints: checkpoint 3 could not be written (No space left on device); the older ones are kept\n"
     )
     assert [file.name.split("-")[1] for file in sorted(Path("run/checkpoints").iterdir())] == ["000001", "000002"]
+
+
+def test_a_run_continues_another_as_it_was_without_a_recipe(here: Path, photographs: Path):
+    """Its network, data, schedule and augmentation; only what is asked for is another."""
+    words = ["--data", f"folder:{photographs}", "--schedule.batch-size", 4, "--loading.augment", "crop-flip"]
+    train(*words, *TEN_PHASES, "--model", "torchvision/mobilenet_v3_small", "--architecture.width", 0.5, "--out", "first")
+    narrower = ["--weight-bits", 3, "--activation-bits", 3]
+    assert widths(json.loads(printed("train", "--from", "first", *narrower, "--out", "second", "--json")))[-1] == "A3W3 snapped"
+    first, second = (json.loads(Path(name, "config.json").read_text()) for name in ("first", "second"))
+    assert second["loading"].pop("image_size") is None  # that of the first run
+    del first["loading"]["image_size"]
+    changed = {name for name in first if first[name] != second[name]}
+    assert changed == {"weight_bits", "activation_bits", "from_run", "starting_weight_bits"}
+    plan = json.loads(printed("plan", "--from=first", *narrower, "--json"))
+    assert [phase["kind"] for phase in plan] == [
+        json.loads(line)["kind"] for line in Path("second/metrics.jsonl").read_text().splitlines()
+    ]
+    assert error("train", "--from", "first", "--weight-bits", 8).startswith("weight_bits: 8 is wider than the 4 bits that first")
+    assert error("train", "--from", "nowhere", *narrower).startswith("from: nowhere")
+    mean = ["--loading.mean", 0.5, 0.5, 0.5]
+    assert "loading.mean: (0.5, 0.5, 0.5) is not read with --from first" in error("train", "--from", "first", *narrower, *mean)

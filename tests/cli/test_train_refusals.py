@@ -88,7 +88,7 @@ def test_what_cannot_be_snapped_is_refused(here: Path, photographs: Path):
     zero = ["--data", f"folder:{photographs}", "--padding", "zero"]
     message = refused(*zero)
     assert re.match(r"snap: features\.\S+: padding: it pads with 0\.0, which is no code of its input; ", message)
-    assert message.endswith("train with --padding negative; or leave snapping out with --no-snap")
+    assert message.endswith("train with --padding negative; with --no-snap it trains, but cannot be exported")
     assert widths(train(*zero, "--weight-bits", 32, "--activation-bits", 32)) == ["float"]
 
 

@@ -81,7 +81,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | No
     file = tmp_path / "train" / "cat" / "1.png"
     file.write_bytes(file.read_bytes()[:120] if content is None else content)
     split = load_images(f"folder:{tmp_path}").splits["train"]
-    with pytest.raises(ValueError, match=rf"image: cannot read {re.escape(str(file))} \(.+\); repair or remove it"):
+    with pytest.raises(ValueError, match=rf"image: cannot read {re.escape(str(file))} \(.+\); repair or replace it"):
         split.image(1)
 
 
@@ -204,4 +204,17 @@ def test_a_photograph_that_has_to_be_converted_is_not_to_be_removed(tmp_path: Pa
     photograph = tmp_path / "train" / "cat" / "IMG_1.HEIC"
     photograph.touch()
     with pytest.raises(ValueError, match=re.escape(f"data: {photograph} is of a format that is not read; convert it to JPEG")):
+        load_images(f"folder:{tmp_path}")
+
+
+def test_a_class_folder_that_leads_nowhere_or_has_no_name_is_refused(tmp_path: Path):
+    """As a link of whose disk is not there: without a word, the class would be gone from every split."""
+    write_folder(tmp_path)
+    broken = tmp_path / "train" / "cow"
+    broken.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=re.escape(f"data: {broken} is a link to nothing")):
+        load_images(f"folder:{tmp_path}")
+    broken.unlink()
+    os.mkdir(os.path.join(os.fsencode(tmp_path), b"train", b"caf\xe9"))
+    with pytest.raises(ValueError, match=r"data: the name of class folder 'caf.udce9' in .*train is not UTF-8"):
         load_images(f"folder:{tmp_path}")

@@ -77,3 +77,14 @@ def test_an_image_that_resizing_would_blow_up_is_refused(deployed: Deployed, pho
     monstrous = replace(deployed.record.preprocessing, resize_size=256)
     with pytest.raises(ValueError, match=r"image size: 1x60000 would become 256x15360000, too large; crop it"):
         predict(replace(deployed, record=replace(deployed.record, preprocessing=monstrous)), [photograph])
+
+
+def test_whatever_a_decoder_raises_is_one_line(deployed: Deployed, photograph: Path, monkeypatch: pytest.MonkeyPatch):
+    """Pillow's for WebP ends with EOFError where a frame does not decode."""
+
+    def fail(*arguments: object) -> None:
+        raise EOFError("failed to decode next frame")
+
+    monkeypatch.setattr("subfour.export.predict.evaluation_pixels", fail)
+    with pytest.raises(ValueError, match=r"photograph\.png cannot be read \(failed to decode next frame\)"):
+        predict(deployed, [photograph])

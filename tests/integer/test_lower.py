@@ -20,6 +20,12 @@ def compare(programs: Programs) -> None:
     found = reference.run(lowered.operations, lowered.arrays, pixels.numpy())
     with torch.no_grad():
         expected = execute(program, pixels)
+    for operation in lowered.operations:
+        if "range" in operation:
+            least, most = operation["range"]
+            values = found[operation["name"]]
+            assert least <= values.min(), operation["name"]
+            assert values.max() <= most, operation["name"]
     for quantize in program.quantizers:
         assert np.array_equal(found[quantize.name], expected[quantize.name].numpy()), quantize.name
     for layer in program.operations:
@@ -64,6 +70,18 @@ def test_all_constants_are_integers_but_the_two_that_scale_the_logits():
     for array in thresholds:
         assert (np.diff(array.astype(np.int64), axis=1) >= 0).all()
         assert np.abs(array.astype(np.int64)).max(initial=0) <= NEVER
+
+
+def test_all_but_sums_over_positions_have_a_range():
+    """Of codes it is the quantizer's own; of accumulators what weights and codes reach at most."""
+    lowered = lower(stock_programs("torchvision/mobilenet_v3_small", 4).settled)
+    assert {operation["op"] for operation in lowered.operations if "range" not in operation} == {"sum"}
+    inside = [operation["range"] for operation in lowered.operations if operation["name"] == "features.0.0.input"]
+    assert inside == [[-127, 127]]
+    assert {tuple(operation["range"]) for operation in lowered.operations if operation["op"] == "threshold"} <= {
+        (0, 15),
+        (0, 255),
+    }
 
 
 def test_a_program_that_is_not_snapped_is_refused():

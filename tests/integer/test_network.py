@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,9 @@ from subfour.convert.graph import trace
 from subfour.convert.rewrite import convert
 from subfour.data.preprocess import Preprocessing, normalize
 from subfour.integer.execute import execute
-from subfour.integer.network import SnappedNetwork, check_snappable, measure_snapping, pixels_of, snapped_program
+from subfour.integer.network import SnappedNetwork, measure_snapping, pixels_of, snapped_program, trial_program
+from subfour.integer.program import Activate, Quantize
+from subfour.integer.structure import check_structure
 from subfour.layers import quant_layers
 from subfour.quantizers import QuantizerName
 from tests.convert.stock_networks import NORMALIZATION, stock_network
@@ -143,14 +147,31 @@ def test_whether_a_network_can_be_snapped_is_known_before_it_is_calibrated():
     """Its widths stay as they were; a border of zeros under h-swish is refused, by layer."""
     model = stock_network(TINY)
     convert(model, **NORMALIZATION)
-    check_snappable(model, PREPROCESSING)
+    trial_program(model, PREPROCESSING, weight_bits=4, activation_bits=3)
     assert {layer.weight_quantizer.bits for layer in quant_layers(model).values()} == {32}
     set_bits(model, 4, 3)
-    check_snappable(model, PREPROCESSING)
+    trial_program(model, PREPROCESSING, weight_bits=2, activation_bits=2)
     assert {layer.weight_quantizer.bits for layer in quant_layers(model).values()} == {4}
     assert not any(layer.weight_quantizer.initialized for layer in quant_layers(model).values())
     zeros = stock_network(TINY)
     convert(zeros, padding="zero", **NORMALIZATION)
     with pytest.raises(ValueError, match=r"^features\.\S+: padding: it pads with 0\.0"):
-        check_snappable(zeros, PREPROCESSING)
+        trial_program(zeros, PREPROCESSING, weight_bits=4, activation_bits=4)
     assert PREPROCESSING.image_size == SIZE
+
+
+def test_a_clip_takes_relu_s_place_only_where_codes_begin_at_0():
+    """An offset behind ReLU, which no quantizer of ours has, would let through what ReLU holds back."""
+    program = stock_programs("torchvision/mobilenet_v2").built
+    check_structure(program)
+    relu = {operation.name for operation in program.operations if isinstance(operation, Activate)}
+    place, quantize = next(
+        (place, operation)
+        for place, operation in enumerate(program.operations)
+        if isinstance(operation, Quantize) and operation.inputs[0] in relu
+    )
+    for change in ({"offset": -0.25}, {"offset": torch.tensor(0.5)}, {"qmin": -1}):
+        operations = [*program.operations]
+        operations[place] = replace(quantize, **change)
+        with pytest.raises(ValueError, match=f"{quantize.name}: its codes do not begin at 0, where relu6 does"):
+            check_structure(replace(program, operations=tuple(operations)))

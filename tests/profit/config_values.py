@@ -8,7 +8,6 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from subfour.convert.policy import QUANTIZER_PAIRS
 from subfour.models.zoo import Architecture
 from subfour.profit.config import (
     AverageConfig,
@@ -20,6 +19,7 @@ from subfour.profit.config import (
     RunConfig,
     ScheduleConfig,
 )
+from subfour.quantizers import QUANTIZER_PAIRS
 
 WIDTHS = (32, 8, 7, 6, 5, 4, 3, 2)
 
@@ -166,11 +166,30 @@ strides = Values(
     of_text=int,
     many=True,
 )
+
+
+def three(one: Values) -> Values:
+    """Values for red, green and blue."""
+    return Values(
+        st.tuples(*[one.allowed] * 3),
+        st.lists(one.allowed, max_size=5).filter(lambda values: len(values) != 3) | st.tuples(one.allowed, one.allowed, one.near),
+        lambda value: isinstance(value, list) and len(value) == 3 and all(map(one.allows, value)),
+        of_text=float,
+        many=True,
+    )
+
+
 text = Values(st.text(), st.binary().map(list), lambda value: isinstance(value, str))
 switch = Values(st.booleans(), st.sampled_from([0, 1, "true"]), lambda value: isinstance(value, bool))
 positive = number(0, float("inf"))
 not_negative = number(0, float("inf"), low_itself=True)
 share = number(0, 1)
+in_unit_interval = Values(
+    st.floats(0, 1),
+    st.sampled_from([-0.5, 1.5, float("nan")]),
+    lambda value: not_negative.allows(value) and value <= 1,
+    of_text=float,
+)
 
 FIELDS: dict[str, Values] = {
     "recipe": text,
@@ -206,6 +225,10 @@ FIELDS: dict[str, Values] = {
     "loading.cutout": whole(0),
     "loading.workers": or_none(whole(0)),
     "loading.unreadable": choice("error", "skip"),
+    "loading.resize_size": or_none(whole(1)),
+    "loading.interpolation": or_none(choice("bilinear", "bicubic")),
+    "loading.mean": or_none(three(in_unit_interval)),
+    "loading.std": or_none(three(positive)),
     "schedule.batch_size": whole(1),
     **{f"schedule.{kind}_epochs": whole(0) for kind in ("float", "finetune", "stabilize", "sample", "snap")},
     "schedule.float_lr": or_none(positive),

@@ -88,7 +88,8 @@ def test_a_float_control_is_continued_with_itself_as_teacher(config: RunConfig, 
     (tmp_path / "run" / TEACHER_FILE).write_bytes(b"of an earlier phase")
     session = prepare_session(narrower)
     average = WeightAverage(session.model, 0.5)
-    assert unpacked(float_network(narrower, average), tmp_path).keys() == without_quantizers(average.state).keys()
+    file = float_network(narrower, average, session.data.preprocessing)
+    assert unpacked(file, tmp_path).keys() == without_quantizers(average.state).keys()
 
 
 def unpacked(content: bytes, folder: Path) -> dict[str, torch.Tensor]:

@@ -17,8 +17,8 @@ from subfour.models import build_model
 from subfour.profit.config import RunConfig
 from subfour.profit.data_record import DataRecord
 from subfour.profit.model_file import FORMAT, MODEL_FILE, evaluate_model, pack_model, read_model
-from subfour.profit.tensor_file import DIGEST, METADATA, pack_tensors
 from subfour.quantizers import QUANTIZER_PAIRS, Granularity, QuantizerName
+from subfour.tensor_file import DIGEST, METADATA, pack_tensors
 from tests.convert.stock_networks import NORMALIZATION, random_images
 from tests.profit.conftest import FinishedRun
 from tests.profit.quantized_networks import TINY, quantized, tiny

@@ -1,16 +1,20 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from subfour.data.preprocess import Preprocessing
 from subfour.layers import QuantConv2d, quant_layers
 from subfour.models import build_model
 from subfour.models.zoo import Architecture
 from subfour.profit.config import LoadingConfig, RunConfig
 from subfour.profit.session import prepare_session
+from subfour.quantizers import COEFFICIENTS
+from subfour.tensor_file import float_file
 from tests.profit.tiny_run import same, sized
 
 
@@ -116,3 +120,55 @@ def test_an_epoch_of_few_steps_is_warned_of_with_a_batch_size_that_helps(config:
     prepare_session(replace(whole, schedule=replace(whole.schedule, batch_size=advised)))
     prepare_session(replace(whole, schedule=replace(whole.schedule, max_steps=1)))
     assert not caplog.text
+
+
+def test_whether_it_can_be_snapped_is_asked_at_the_widths_it_will_have(config: RunConfig, monkeypatch: pytest.MonkeyPatch):
+    """A quantizer need not know of any other."""
+    monkeypatch.delitem(COEFFICIENTS, 8)
+    prepare_session(replace(config, quantizer="pact-sawb", weight_bits=(3,), activation_bits=(3,), snap=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, ""),
+        ({"padding": "zero"}, "padding: it pads with 0.0"),
+        ({"quantizer": "uniq"}, "quantizer: uniq has no integer form"),
+        ({"skip_bits": 8}, "skip"),
+        ({"activation_bits": (32,)}, "W3, A32: it stays float in part"),
+    ],
+)
+def test_a_network_that_trains_and_cannot_be_exported_is_said_to_be_one(
+    config: RunConfig, caplog: pytest.LogCaptureFixture, changes: dict[str, Any], words: str
+):
+    prepare_session(replace(config, snap=False, **changes))
+    said = [message for message in caplog.messages if message.startswith("export: this network trains, but cannot be exported")]
+    assert len(said) == bool(words)
+    assert not said or words in said[0]
+
+
+def test_weights_in_a_file_are_normalised_as_it_says_or_as_asked(
+    config: RunConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """A file of ours says it; of another it is unknown, which is a warning, and of the data where nothing is asked."""
+    built = build_model(config.model, num_classes=10).model.state_dict()
+    known = Preprocessing(image_size=40, resize_size=50, interpolation="bicubic", mean=(0.5,) * 3, std=(0.25,) * 3)
+    (tmp_path / "ours.safetensors").write_bytes(float_file(built, known))
+    save_file(built, tmp_path / "another.safetensors")
+
+    def prepared(file: str, **loading: Any) -> Preprocessing:
+        caplog.clear()
+        asked = replace(config, weights=str(tmp_path / file), loading=replace(config.loading, **loading))
+        return prepare_session(asked).data.preprocessing
+
+    assert prepared("ours.safetensors", image_size=None) == known
+    assert prepared("ours.safetensors", image_size=None, interpolation="bilinear") == replace(known, interpolation="bilinear")
+    assert not caplog.text
+    of_data = prepared("another.safetensors")
+    assert of_data == prepare_session(config).data.preprocessing
+    assert "another.safetensors does not say how its images were normalised; here they are by their own mean (0." in caplog.text
+    constants = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
+    assert prepared("another.safetensors", **constants, resize_size=36) == replace(of_data, **constants, resize_size=36)
+    assert not caplog.text
+    with pytest.raises(ValueError, match=r"loading\.resize_size: 20 is less than image_size 32"):
+        prepared("another.safetensors", resize_size=20)

@@ -1,6 +1,7 @@
 """Each claim is confirmed, refuted and left open by rows made for it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -182,3 +183,24 @@ def test_every_rule_answers_a_claim():
         if not name.startswith("_") and "Finding]" in str(getattr(value, "__annotations__", {}).get("return"))
     }
     assert rules == {rule.__name__ for rule in expectations.CLAIMS.values()}
+
+
+def test_rows_of_another_schedule_are_not_compared_but_for_the_rate_of_their_ranges(tmp_path: Path):
+    """LSQ has to have a rate of its own; a row that trains five times as long says nothing about its quantizer."""
+    base = config_of(4, **V3)
+    for change, findings in (({"range_lr_scale": 1.0}, 1), ({"finetune_epochs": 10}, 0), ({"lr": 0.5}, 0)):
+        pact = replace(base, quantizer="pact-sawb", padding="zero", schedule=replace(base.schedule, **change))
+        folder = tmp_path / next(iter(change))
+        rows = [study_row(folder, "duq", base, [90.0, 91.0]), study_row(folder, "pact", pact, [80.0, 80.5])]
+        assert len(list(expectations.duq_ends_lower(rows))) == findings
+
+
+def test_the_best_of_the_others_is_one_of_those_with_most_seeds(tmp_path: Path):
+    rows = [
+        study_row(tmp_path, "duq", config_of(3, **V3), [90.0, 91.0, 90.5]),
+        study_row(tmp_path, "lucky", config_of(3, **V3, quantizer="lsq"), [95.0]),
+        study_row(tmp_path, "pact", config_of(3, **V3, **PACT), [80.0, 80.5, 80.2]),
+    ]
+    (finding,) = expectations.others_far_behind_at_3_bits(rows)
+    assert finding.verdict == "confirmed"
+    assert finding.words.startswith("pact lies")

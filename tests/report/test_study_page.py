@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from subfour.report.study import StudyRow
+from subfour.models.zoo import Architecture
+from subfour.report.study import StudyRow, by_network_and_widths
 from subfour.report.study_page import write_study_page
 from tests.report.outline import Outline
 from tests.report.study_rows import config_of, rows_of_every_kind, study_row
@@ -80,3 +81,12 @@ def test_the_page_is_well_made(rows: list[StudyRow], tmp_path: Path):
     assert {address[1:] for address in page.addresses if address.startswith("#")} <= set(page.ids)
     assert all((tmp_path / address).exists() for address in page.addresses if not address.startswith("#"))
     assert "<b>" not in (tmp_path / "study.html").read_text()
+
+
+def test_networks_of_one_name_are_ranked_apart(tmp_path: Path):
+    """By their size, their library and their images."""
+    narrow, wide = (config_of(4, architecture=Architecture(width=width)) for width in (0.5, 1.0))
+    rows = [study_row(tmp_path, "narrow", narrow, [80.0]), study_row(tmp_path, "wide", wide, [90.0])]
+    titles = [title for title, _, _ in by_network_and_widths(rows)]
+    assert titles == [f"tiny_mobilenet_v3 (subfour, width {width}, on digits)" for width in ("0.5", "1")]
+    assert [title for title, _, _ in by_network_and_widths(rows[:1])] == ["tiny_mobilenet_v3"]
