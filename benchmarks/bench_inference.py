@@ -19,7 +19,7 @@ from table import RESULTS, provenance, read_rows, write_rows
 from untrained_model import IMAGENET, untrained_model
 
 from subfour.data.preprocess import normalize
-from subfour.export.benchmark import float_file, static_int8, time_batch
+from subfour.export.benchmark import float_onnx, static_int8, time_batch
 from subfour.export.formats import export_model
 from subfour.export.runtime import OPENVINO_OPTIONS, RUNTIMES, Run
 from subfour.export.untrained import random_pixels
@@ -97,7 +97,7 @@ def main() -> None:
     for network in options.networks:
         exported = export_model(untrained_model(network), Path(network))
         record, content = exported.record, exported.content
-        float_model = float_file(record)
+        float_model = float_onnx(record)
         files = {"float": float_model, "int8": static_int8(float_model, record), "subfour": content}
         print(f"{network}: {len(content):,} bytes")
         for batch in options.batches:

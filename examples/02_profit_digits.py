@@ -3,7 +3,7 @@
     python examples/02_profit_digits.py [runs/example]
 
 A run is data: take a recipe and change what you like. The folder becomes an ordinary run directory: `subfour evaluate`,
-`inspect`, `sensitivity` and `train --resume` work on it.
+`inspect`, `sensitivity` and `train --resume` work on it, as `resume` of the same module does.
 """
 
 import sys
@@ -11,24 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from subfour.profit.beginning import begin_run
 from subfour.profit.config import RunConfig
-from subfour.profit.method import ProfitRun
+from subfour.profit.observer import Observer
 from subfour.profit.phases import Phase
-from subfour.profit.result import write_result
-from subfour.profit.session import prepare_session
+from subfour.profit.run import train
 from subfour.recipes import load_recipe
 
 
-class Watcher:
+class Watcher(Observer):
     """Prints a line per phase and per epoch."""
 
     def phase_begins(self, index: int, phase: Phase, frozen: list[str], next_epoch: int) -> None:
         """Name the phase and how much no longer trains."""
         print(f"{phase.kind} {phase.widths}, {len(frozen)} layers frozen")
-
-    def step_done(self, step: int, loss: float, top1: float) -> None:
-        """Say nothing: steps are many."""
 
     def epoch_done(self, record: dict[str, Any]) -> None:
         """Print some of what also lands in metrics.jsonl."""
@@ -44,9 +39,7 @@ def shortened(recipe: RunConfig) -> RunConfig:
 
 def main(out: str) -> None:
     """Train, and print what was reached at each pair of widths."""
-    session = prepare_session(shortened(load_recipe("digits")))
-    run = begin_run(session, Path(out))
-    for row in write_result(session, run, ProfitRun(session, run, Watcher()).train())["rows"]:
+    for row in train(shortened(load_recipe("digits")), Path(out), observer=Watcher())["rows"]:
         widths = f"{row['widths']} snapped" if row["snapped"] else row["widths"]
         print(f"{widths}: top-1 {row['averaged']['top1']:.2f} %, {row['bytes'] / 1e6:.3f} MB")
 

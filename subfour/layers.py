@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's name)
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from subfour.ops import FLOAT_BITS
 from subfour.quantizers import Quantizer
 
 LayerKind = Literal["stem", "depthwise", "pointwise", "conv", "se", "linear"]
@@ -25,6 +24,11 @@ SMALLEST_GAIN = 1e-12
 
 EIGHT_BIT_INPUT: frozenset[LayerKind] = frozenset({"stem", "se"})
 """Layers whose input keeps at least 8 bits (supplement Sec. 5)."""
+
+
+def input_bits(kind: LayerKind, activation_bits: int) -> int:
+    """Return the width of a layer's input at a width of activations: image and SE keep at least 8 bits (supplement, Sec. 5)."""
+    return max(activation_bits, 8) if kind in EIGHT_BIT_INPUT else activation_bits
 
 
 class QuantLayer(nn.Module):
@@ -39,10 +43,8 @@ class QuantLayer(nn.Module):
 
     def set_bits(self, weight_bits: int, activation_bits: int) -> None:
         """Set both widths; the image and SE inputs keep at least 8 bits."""
-        if activation_bits != FLOAT_BITS and self.kind in EIGHT_BIT_INPUT:
-            activation_bits = max(activation_bits, 8)
         self.weight_quantizer.bits = weight_bits
-        self.activation_quantizer.bits = activation_bits
+        self.activation_quantizer.bits = input_bits(self.kind, activation_bits)
 
     def quantized_input(self, inputs: Tensor) -> Tensor:
         """Return the input as the layer computes with it."""

@@ -27,11 +27,9 @@ class ClippedWeight(Quantizer):
         step = self.clip / self.grid.qmax
         return QuantParams(self.grid, step, step)
 
-    @torch.no_grad()
-    def initialize(self, samples: Tensor) -> None:
+    def fit(self, samples: Tensor) -> None:
         """Set the clip from the layer's weights."""
         self.clip.copy_(samples.abs().max())
-        self.initialized = True
 
 
 CLIP = QuantizerPair(activation=PACT, weight=ClippedWeight, takes_start=True)

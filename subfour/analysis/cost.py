@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from subfour.analysis.workload import LayerWork, Workload
-from subfour.layers import EIGHT_BIT_INPUT, LayerKind, quant_layers
+from subfour.layers import LayerKind, input_bits, quant_layers
 from subfour.ops import FLOAT_BITS
 
 BIAS_BITS = 32
@@ -113,19 +113,18 @@ def model_bytes(model: nn.Module) -> int:
 
 
 def _layer_cost(work: LayerWork, weight_bits: int, activation_bits: int, profile: Profile, *, fetch: bool) -> LayerCost:
-    keeps_8 = profile == "ours" and work.kind in EIGHT_BIT_INPUT
-    input_bits = max(activation_bits, 8) if keeps_8 else activation_bits
-    per_mac = input_bits * weight_bits + input_bits + weight_bits + log2(work.fan_in)
+    entering = input_bits(work.kind, activation_bits) if profile == "ours" else activation_bits
+    per_mac = entering * weight_bits + entering + weight_bits + log2(work.fan_in)
     waiting_bits = FLOAT_BITS if activation_bits == FLOAT_BITS else SKIP_BITS
     activations = (
-        work.inputs * (waiting_bits if work.input_waits else input_bits)
+        work.inputs * (waiting_bits if work.input_waits else entering)
         + work.outputs * (waiting_bits if work.output_waits else activation_bits)
         + work.waiting * waiting_bits
     )
     return LayerCost(
         name=work.name,
         kind=work.kind,
-        input_bits=input_bits,
+        input_bits=entering,
         macs=work.macs,
         bops=work.macs * per_mac + (work.weights * weight_bits if fetch else 0),
         bytes=_layer_bits(work.weights, work.biases, weight_bits) / 8,

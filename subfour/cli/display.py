@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from subfour.ops import widths_key
+from subfour.profit.observer import Observer
 from subfour.profit.phases import Phase
 
 ROW = "{:>5}  {:<9}  {:<6}  {:>6}  {:>5}  {:>5}  {:>5}  {:>6}  {:>7}  {:>7}"
@@ -23,7 +24,7 @@ EPOCHS_REMEMBERED = 2
 """How far back the time per step is averaged: long enough to hold evaluations, short enough to follow a change of phase."""
 
 
-class ProgressDisplay:
+class ProgressDisplay(Observer):
     """An observer of a run that draws and prints."""
 
     def __init__(self, console: Console, phases: Sequence[Phase], steps_per_epoch: int) -> None:

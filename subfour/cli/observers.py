@@ -7,7 +7,7 @@ from subfour.profit.observer import Observer
 from subfour.profit.phases import Phase
 
 
-class Observers:
+class Observers(Observer):
     """An observer that tells others, in order."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:

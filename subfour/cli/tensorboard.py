@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from subfour.profit.observer import Observer
 from subfour.profit.phases import Phase
 
 
-class TensorBoard:
+class TensorBoard(Observer):
     """An observer that writes scalars, one step per epoch of the run."""
 
     def __init__(self, folder: Path, phases: Sequence[Phase]) -> None:
@@ -27,12 +28,6 @@ class TensorBoard:
 
     def __exit__(self, *exception: object) -> None:
         self.writer.close()
-
-    def phase_begins(self, index: int, phase: Phase, frozen: list[str], next_epoch: int) -> None:
-        """Nothing to draw."""
-
-    def step_done(self, step: int, loss: float, top1: float) -> None:
-        """Nothing to draw: the scalars are per epoch."""
 
     def epoch_done(self, record: dict[str, Any]) -> None:
         """Write the record's scalars; the epochs of a resumed run go on counting where they were."""

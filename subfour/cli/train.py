@@ -21,22 +21,17 @@ from subfour.cli.recipe_arguments import RecipeOptions, continuing, resolved, sp
 from subfour.cli.summary import print_summary
 from subfour.cli.tensorboard import TensorBoard
 from subfour.data.images import Unreadable
-from subfour.environment import note_resumption
 from subfour.profit.beginning import begin_run
 from subfour.profit.config import Engine, RunConfig
-from subfour.profit.data_free import quantize_without_data
-from subfour.profit.data_record import DATA_FILE, DataRecord
-from subfour.profit.images_record import check_images
 from subfour.profit.method import ProfitRun
 from subfour.profit.observer import Observer
 from subfour.profit.phases import build_phases
-from subfour.profit.progress import CHECKPOINTS
 from subfour.profit.result import RESULT_FILE, write_result
+from subfour.profit.run import prepare_again, without_training
 from subfour.profit.session import Session, prepare_session
 from subfour.profit.state import RunState
 from subfour.rundir import RunDirectory, is_run
 from subfour.train.allocator import keep_freed_memory
-from subfour.train.checkpoint import CheckpointStore
 from subfour.train.interruption import Interruption, Terminated, WorkerLostError
 from subfour.train.parallel import connected, noticing_lost_workers
 
@@ -158,8 +153,9 @@ def _begin(arguments: Sequence[str]) -> None:
     with connected(config.device):
         if options.out is not None and collective.is_main():
             RunDirectory(options.out).require_free(config.to_json())
-        session = _prepare(config, options.output)  # before the folder is made: a start that fails leaves nothing behind
-        state = _without_training(session)
+        # Before the folder is made: a start that fails leaves nothing behind.
+        session = _prepare(lambda: prepare_session(config), options.output)
+        state = without_training(session)
         out = options.out or Path(collective.from_main(str(_new_directory(config.recipe)) if collective.is_main() else ""))
         with collective.main_first():
             directory = begin_run(session, out) if collective.is_main() else _opened(out)
@@ -200,25 +196,15 @@ def _console(output: Output) -> Console:
     return make_console(stderr=output.json, quiet=not collective.is_main())
 
 
-def _prepare(config: RunConfig, output: Output, begun: DataRecord | None = None) -> Session:
+def _prepare(prepare: Callable[[], Session], output: Output) -> Session:
     with _console(output).status("reading images, building the network"), collective.main_first():
-        return prepare_session(config, begun=begun)
+        return prepare()
 
 
 def _prepare_again(directory: RunDirectory, config: RunConfig, output: Output) -> tuple[Session, RunState | None]:
     """Prepare a run that goes on; see `_train`."""
-    there = directory.read_json(DATA_FILE)
-    record = DataRecord.from_json(there)
-    # Without weights from elsewhere the normalisation comes from the images, and tells whether they are the same.
-    elsewhere = config.from_run is not None or config.weights != "none"
-    begun = CheckpointStore(directory.path / CHECKPOINTS).has_any()
-    session = _prepare(config, output, record if elsewhere and begun else None)
-    if session.data != record:
-        raise ValueError(f"data: {session.config.data} is not what it was when {directory.path} began; bring it back")
-    check_images(session, there, str(directory.path))
-    directory.write_json("config.json", config.to_json())
-    note_resumption(directory)
-    return session, _without_training(session)
+    session = _prepare(lambda: prepare_again(directory, config), output)
+    return session, without_training(session)
 
 
 @contextmanager
@@ -250,11 +236,6 @@ def _train(
             return
         result = write_result(session, directory, state)
     _show(result, directory, console, options.output)
-
-
-def _without_training(session: Session) -> RunState | None:
-    """Return the state of a run that trains nothing; None of others."""
-    return quantize_without_data(session) if session.config.method == "data-free" else None
 
 
 def _trained(

@@ -14,7 +14,7 @@ computed anew at the end of a run.
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from subfour.convert.graph import module_of, trace
+from subfour.convert.graph import is_foldable, module_of, trace
 from subfour.layers import QuantConv2d
 
 
@@ -24,7 +24,7 @@ def batchnorm_after(model: nn.Module) -> dict[str, _BatchNorm]:
     for node in trace(model).nodes:
         if isinstance(module_of(model, node), QuantConv2d) and len(node.users) == 1:
             norm = module_of(model, next(iter(node.users)))
-            if isinstance(norm, _BatchNorm) and norm.affine and norm.track_running_stats:
+            if is_foldable(norm):
                 following[str(node.target)] = norm
     return following
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from subfour.convert.graph import module_of, operation_of, trace
+from subfour.convert.graph import is_foldable, module_of, operation_of, trace
 
 MOST_SWEEPS = 100
 """Over all pairs."""
@@ -82,7 +82,7 @@ def find_pairs(model: nn.Module) -> list[Pair]:
         first = module_of(model, node)
         norm_node = _only_user(node) if isinstance(first, nn.Conv2d) else None
         norm = module_of(model, norm_node)
-        if not (isinstance(first, nn.Conv2d) and isinstance(norm, _BatchNorm) and norm.affine) or norm_node is None:
+        if not (isinstance(first, nn.Conv2d) and is_foldable(norm)) or norm_node is None:
             continue
         act = getattr(norm, "act", None)  # timm's BatchNormAct2d
         relu_node = norm_node if isinstance(act, nn.ReLU) else _only_user(norm_node)
@@ -95,7 +95,7 @@ def find_pairs(model: nn.Module) -> list[Pair]:
         if second.groups > 1 and not second.groups == second.in_channels == second.out_channels:
             continue
         after = module_of(model, _only_user(second_node))
-        pairs.append(Pair(first, norm, second, after if isinstance(after, _BatchNorm) else None))
+        pairs.append(Pair(first, norm, second, after if is_foldable(after) else None))
     return pairs
 
 

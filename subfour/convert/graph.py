@@ -13,9 +13,10 @@ and a layer fed by those is an error, never silently float.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeGuard
 
 from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from subfour.layers import LayerKind
 from subfour.quantizers import Domain
@@ -231,6 +232,11 @@ def trace(model: nn.Module) -> fx.Graph:
         return _Tracer().trace(model)
     except Exception as error:  # a model's own code runs here and may raise anything
         raise ValueError(f"model: torch.fx cannot trace {type(model).__name__}, so it cannot be converted: {error}") from error
+
+
+def is_foldable(module: nn.Module | None) -> TypeGuard[_BatchNorm]:
+    """Return whether a layer can take in the batch norm behind it: with a learned scale and running statistics."""
+    return isinstance(module, _BatchNorm) and module.affine and module.track_running_stats
 
 
 def operation_of(node: fx.Node, module: nn.Module | None) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, fx, nn
 
 from subfour.convert.graph import SUMS, module_of, operation_of, scope_of, trace
-from subfour.ops import FLOAT_BITS
 from subfour.quantizers import Domain, Quantizer
 
 NAME = "skip_quantizer"
@@ -51,7 +50,8 @@ def find_skips(model: nn.Module) -> dict[str, str]:
         block = scope_of(node)
         outside = [operand for operand in node.all_input_nodes if not f"{scope_of(operand)}.".startswith(f"{block}.")]
         readers = [reader for operand in outside for reader in _layers_reading(modules, operand)]
-        if block not in modules or len(outside) != 1 or not readers:
+        at_image = any(operand.op == "placeholder" for operand in outside)
+        if block not in modules or len(outside) != 1 or not readers or at_image:
             raise ValueError(f"skip_bits: the sum in {block} is not that of a residual block's input and its branch; use 32")
         skips[block] = readers[0]
     if not skips:
@@ -97,7 +97,7 @@ def skip_quantizers(model: nn.Module) -> dict[str, tuple[nn.Module, SkipQuantize
 def set_skip_bits(model: nn.Module, activation_bits: int) -> None:
     """Set the widths of quantized skips: never below their own, float with float activations."""
     for _, skip in skip_quantizers(model).values():
-        skip.quantizer.bits = FLOAT_BITS if activation_bits == FLOAT_BITS else max(activation_bits, skip.bits)
+        skip.quantizer.bits = max(activation_bits, skip.bits)
 
 
 def _quantize_input(block: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from torch import Tensor, fx, nn
 
-from subfour.convert.graph import GATES, module_operation, operation_of, trace
+from subfour.convert.graph import GATES, is_foldable, module_operation, operation_of, trace
 from subfour.convert.skips import skip_quantizers
 from subfour.layers import QuantConv2d, QuantLinear
 from subfour.quantizers import DuQ
@@ -108,4 +108,4 @@ def _gate_before(layer: fx.Node, modules: dict[fx.Node, nn.Module]) -> str | Non
 
 def _folds(norm: nn.Module) -> bool:
     """Return whether a batch norm has scale, shift and running statistics, and computes as usual (SyncBatchNorm does not)."""
-    return isinstance(norm, nn.BatchNorm2d) and norm.affine and norm.track_running_stats
+    return isinstance(norm, nn.BatchNorm2d) and is_foldable(norm)

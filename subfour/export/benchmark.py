@@ -68,7 +68,7 @@ def benchmark(
     Raises:
         ValueError: a runtime is not installed.
     """
-    float_model = float_file(record)
+    float_model = float_onnx(record)
     files = {"float": float_model, "int8": static_int8(float_model, record), "subfour": content}
     runs = {f"{kind} in {name}": RUNTIMES[name](file, threads) for kind, file in files.items() for name in runtimes}
     runs.setdefault(BASE, RUNTIMES["onnxruntime"](float_model, threads))
@@ -103,7 +103,7 @@ def interleaved_medians(calls: Mapping[str, Callable[[], object]], repeats: int)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def float_file(record: Record) -> bytes:
+def float_onnx(record: Record) -> bytes:
     """Return the float network of a file's name and size, untrained, as ONNX."""
     network = untrained_network(
         record.network,

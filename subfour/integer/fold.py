@@ -43,7 +43,8 @@ def fold(layer: QuantConv2d | QuantLinear, norm: _BatchNorm | None, *, dtype: to
         dtype: of what is returned; the codes are those of training, whatever it is.
 
     Raises:
-        ValueError: the layer is float, its weights have an offset, or its padding is not code 0 of its input.
+        ValueError: the layer is float, its weights have an offset, its padding is not code 0 of its input, or its batch norm
+            has no running statistics.
     """
     inputs, weights = layer.activation_quantizer, layer.weight_quantizer
     if not (inputs.enabled and weights.enabled):
@@ -62,8 +63,8 @@ def fold(layer: QuantConv2d | QuantLinear, norm: _BatchNorm | None, *, dtype: to
     gain, shift = torch.ones(channels, dtype=dtype, device=codes.device), torch.zeros(channels, dtype=dtype, device=codes.device)
     bias = shift if layer.bias is None else layer.bias.to(dtype)
     if norm is not None:
-        assert norm.running_var is not None
-        assert norm.running_mean is not None
+        if norm.running_mean is None or norm.running_var is None:
+            raise ValueError("its batch norm has no running statistics, so that nothing can be folded")
         gain = torch.rsqrt(norm.running_var.to(dtype) + norm.eps)
         gain = gain * norm.weight.to(dtype) if norm.affine else gain
         shift = norm.bias.to(dtype) if norm.affine else shift

@@ -48,7 +48,7 @@ class ProfitRun:
         self,
         session: Session,
         run: RunDirectory,
-        observer: Observer,
+        observer: Observer | None = None,
         *,
         interruption: Interruption | None = None,
         collapse_guard: bool = True,
@@ -58,15 +58,17 @@ class ProfitRun:
         Args:
             session: model and data.
             run: where checkpoints and metrics go.
-            observer: told of every phase, step and epoch.
+            observer: told of every phase, step and epoch; None: nobody is.
             interruption: when to write checkpoints between two steps, and when to stop; None: never.
             collapse_guard: whether a network at chance, or a range at zero, stops the run.
 
         Raises:
-            ValueError: the checkpoint is of another model, config or version, or every checkpoint is damaged.
+            ValueError: the checkpoint is of another model, config or version, or every checkpoint is damaged; or method is
+                data-free, which trains nothing (`quantize_without_data`).
         """
-        assert session.config.method != "data-free", "nothing trains: see quantize_without_data"
-        self.session, self.run, self.observer = session, run, observer
+        if session.config.method == "data-free":
+            raise ValueError("method: data-free trains nothing; use subfour.profit.run.train, or quantize_without_data")
+        self.session, self.run, self.observer = session, run, observer or Observer()
         self.config, self.model = session.config, session.model
         self.phases = build_phases(self.config)
         # The authors' 0.9997 remembers 0.67 epochs of 5,004 steps; without a decay, do the same at any number of steps.

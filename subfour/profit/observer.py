@@ -1,12 +1,12 @@
 """Whoever watches a run."""
 
-from typing import Any, Protocol
+from typing import Any
 
 from subfour.profit.phases import Phase
 
 
-class Observer(Protocol):
-    """A progress display, a TensorBoard writer, both, or nobody."""
+class Observer:
+    """One who sees everything and does nothing: a subclass overrides what it wants to know of."""
 
     def phase_begins(self, index: int, phase: Phase, frozen: list[str], next_epoch: int) -> None:
         """A phase begins, or goes on after a resume with `next_epoch` epochs done."""

@@ -18,6 +18,7 @@ from subfour.seeding import derive_seed
 from subfour.train.distill import Teacher, distillation_loss
 from subfour.train.loop import Trainer, train_epoch
 from subfour.train.parallel import average_statistics, distributed
+from subfour.train.precision import Precision
 from subfour.train.schedule import CosineSchedule, RateSchedule, constant
 
 
@@ -60,7 +61,8 @@ class PhaseTraining:
             rate_per_step=self._config.schedule.update == "step",
             device=session.device,
             after_update=self._after_update,
-            precision=None if self._phase.kind == "snap" else session.precision,  # its accumulators are exact in float32
+            # The accumulators of snapped constants are exact in float32.
+            precision=Precision("fp32", session.device) if self._phase.kind == "snap" else session.precision,
             micro_batches=self._config.parallel.accumulate,
         )
 

@@ -75,8 +75,7 @@ class Affine(Quantizer):
         self.minimum.lerp_(minimum.clamp(max=0), 1 - DECAY)
         self.maximum.lerp_((-below_maximum).clamp(min=0), 1 - DECAY)
 
-    @torch.no_grad()
-    def initialize(self, samples: Tensor) -> None:
+    def fit(self, samples: Tensor) -> None:
         """Set the range to that of the samples.
 
         Raises:
@@ -89,7 +88,6 @@ class Affine(Quantizer):
             raise ValueError(NOT_FINITE)
         self.minimum.copy_(minimum)
         self.maximum.copy_(maximum)
-        self.initialized = True
 
 
 class AffineWeight(Affine):

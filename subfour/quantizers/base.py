@@ -32,7 +32,7 @@ FITTED_SAMPLES = 65_536
 
 
 class Quantizer(nn.Module):
-    """Base of all quantizers; a subclass gives `params()` and `initialize()`."""
+    """Base of all quantizers; a subclass gives `params()` and `fit()`."""
 
     decays_ranges: ClassVar[bool] = False
     """Whether the paper applies weight decay to the range parameters."""
@@ -84,8 +84,21 @@ class Quantizer(nn.Module):
         """Return the constants of the one form at the present width, differentiable in the range parameters."""
         raise NotImplementedError
 
+    @torch.no_grad()
     def initialize(self, samples: Tensor) -> None:
-        """Set the ranges from values, in place.
+        """Set the ranges from values, in place; from now on the quantizer can quantize.
+
+        Args:
+            samples: as `fit` takes them.
+
+        Raises:
+            ValueError: see `fit`.
+        """
+        self.fit(samples)
+        self.initialized = True
+
+    def fit(self, samples: Tensor) -> None:
+        """Set the range parameters for the present width, in place; no gradient is recorded.
 
         Args:
             samples: values this quantizer will meet, any shape: a sample of several batches, or a whole weight tensor.

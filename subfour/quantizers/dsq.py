@@ -96,8 +96,7 @@ class DSQ(Quantizer):
         phi = torch.tanh(steepness * (position - stair - 0.5)) / torch.tanh(steepness / 2)
         return lower + interval * (stair + (phi + 1) / 2)
 
-    @torch.no_grad()
-    def initialize(self, samples: Tensor) -> None:
+    def fit(self, samples: Tensor) -> None:
         """Set both ends from the domain's least value and a percentile."""
         self._set_ends(*percentile_ends(samples, self.domain))
         kept = fitted_sample(samples)
@@ -109,7 +108,6 @@ class DSQ(Quantizer):
     def _set_ends(self, lower: Tensor, upper: Tensor) -> None:
         self.lower.copy_(lower)
         self.upper.copy_(upper)
-        self.initialized = True
 
 
 class DSQWeight(DSQ):
@@ -119,8 +117,7 @@ class DSQWeight(DSQ):
         """Make an uncalibrated weight quantizer."""
         super().__init__("signed")
 
-    @torch.no_grad()
-    def initialize(self, samples: Tensor) -> None:
+    def fit(self, samples: Tensor) -> None:
         """Set both ends from the least and the largest weight.
 
         Raises:

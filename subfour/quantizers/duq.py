@@ -73,8 +73,7 @@ class DuQ(Quantizer):
         grid = self.grid
         return QuantParams(grid, self.input_range / grid.qmax, self.output_range / grid.qmax, self.offset)
 
-    @torch.no_grad()
-    def initialize(self, samples: Tensor) -> None:
+    def fit(self, samples: Tensor) -> None:
         """Set the ranges for the samples at the present width.
 
         `start` says how: a = c = the 95th percentile of the positive part (authors), or, as always below 4 bits, the pair with
@@ -89,11 +88,11 @@ class DuQ(Quantizer):
         largest = kept.abs().amax(0, keepdim=True)
         fitted = self.start == "least-squares" or self.bits < FITTED_BELOW_BITS
         if fitted and (kept.abs() if self.domain == "signed" else kept).gt(0).any():
-            self._fit(kept, largest, (0,))
+            self._fit_pair(kept, largest, (0,))
         else:
             self.set_ranges(percentile)
 
-    def _fit(self, values: Tensor, largest: Tensor, dims: tuple[int, ...]) -> None:
+    def _fit_pair(self, values: Tensor, largest: Tensor, dims: tuple[int, ...]) -> None:
         """Set the ranges to the least-squares fit of `values` over `dims`, a up to `largest`."""
         shape = self.input_range_raw.shape
         self.set_ranges(*(found.reshape(shape) for found in _least_squares_ranges(values, self.grid, largest, dims)))
@@ -154,8 +153,7 @@ class DuQWeight(DuQ):
         """
         super().__init__("signed", range_shape)
 
-    @torch.no_grad()
-    def initialize(self, samples: Tensor) -> None:
+    def fit(self, samples: Tensor) -> None:
         """Set the ranges for this weight tensor at the present width.
 
         From 4 bits up a = c = 0.9 max|w| (authors). Below, the pair with the least |w - Q(w)|^2 over a grid of a. A
@@ -165,7 +163,7 @@ class DuQWeight(DuQ):
         largest = samples.abs().amax(dims, keepdim=True)
         largest = torch.where(largest > 0, largest, largest.max())
         if self.bits < FITTED_BELOW_BITS:
-            self._fit(samples, largest, dims)
+            self._fit_pair(samples, largest, dims)
         else:
             self.set_ranges((WEIGHT_RANGE_SHARE * largest).reshape(self.input_range_raw.shape))
 

@@ -49,15 +49,14 @@ class DuQOffset(DuQ):
         offset = super().offset if self.shift is None else self.shift
         return QuantParams(self.grid, self.input_range / highest, self.output_range / highest, offset)
 
-    @torch.no_grad()
-    def initialize(self, samples: Tensor) -> None:
+    def fit(self, samples: Tensor) -> None:
         """Set the ranges, and the offset where there is one, for the samples at the present width.
 
         Raises:
             ValueError: every value is 0, or none is positive where there is no offset.
         """
         if self.shift is None:
-            super().initialize(samples)
+            super().fit(samples)
             return
         step, shift = least_squares_start(samples, self.domain, self.grid.qmax, shifted=True)
         self.shift.copy_(shift)

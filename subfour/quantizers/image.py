@@ -36,5 +36,5 @@ class ImageQuantizer(Quantizer):
         step = self.image_range / grid.qmax
         return QuantParams(grid, step, step)
 
-    def initialize(self, samples: Tensor) -> None:
+    def fit(self, samples: Tensor) -> None:
         """Do nothing: the range is known."""

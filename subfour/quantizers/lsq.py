@@ -71,8 +71,7 @@ class LSQ(Quantizer):
         """Return 1 / sqrt(N * Qp)."""
         return 1 / math.sqrt(values[0].numel() * self.grid.qmax)
 
-    @torch.no_grad()
-    def initialize(self, samples: Tensor) -> None:
+    def fit(self, samples: Tensor) -> None:
         """Set the step from the mean of |x|.
 
         Raises:
@@ -88,7 +87,6 @@ class LSQ(Quantizer):
             raise ValueError(f"samples: no value to set a {self.domain} step from; are the inputs all zero?")
         self.step.copy_(torch.where(step > 0, step, step.max()).reshape(self.step.shape))
         self.step_bits.fill_(self.bits)
-        self.initialized = True
 
 
 class LSQWeight(LSQ):

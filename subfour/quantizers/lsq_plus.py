@@ -63,8 +63,7 @@ class LSQPlus(LSQ):
         beta = None if self.beta is None else scale_gradient(self.beta, factor)
         return fake_quantize(values, self._shifted(scale_gradient(self.step, factor), beta))
 
-    @torch.no_grad()
-    def initialize(self, samples: Tensor) -> None:
+    def fit(self, samples: Tensor) -> None:
         """Set step and offset to the least squared error.
 
         Raises:
@@ -79,8 +78,7 @@ class LSQPlus(LSQ):
 class LSQPlusWeight(LSQWeight):
     """LSQ for weights, with the start of LSQ+."""
 
-    @torch.no_grad()
-    def initialize(self, samples: Tensor) -> None:
+    def fit(self, samples: Tensor) -> None:
         """Set the step from three standard deviations.
 
         Raises:

@@ -46,8 +46,7 @@ class PACT(Quantizer):
         # Adding exactly 0 keeps the value the one form's, bit for bit.
         return self.values(self.codes(values)).detach() + (clipped - clipped.detach())
 
-    @torch.no_grad()
-    def initialize(self, samples: Tensor) -> None:
+    def fit(self, samples: Tensor) -> None:
         """Set alpha as `start` says, of which the paper says nothing: to the percentile, or to the least squared error.
 
         Raises:
@@ -65,4 +64,3 @@ class PACT(Quantizer):
                 return fake_quantize(kept, QuantParams(grid, step, step))
 
             self.alpha.copy_(least_squares_share(kept, quantized) * largest)
-        self.initialized = True

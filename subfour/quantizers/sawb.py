@@ -45,8 +45,7 @@ class SAWB(Quantizer):
             self.refit(values)
         return super().quantized(values)
 
-    @torch.no_grad()
-    def initialize(self, samples: Tensor) -> None:
+    def fit(self, samples: Tensor) -> None:
         """Compute alpha from the weights at the present width.
 
         Raises:
@@ -59,7 +58,6 @@ class SAWB(Quantizer):
         if not (alpha > 0 and alpha.isfinite()):
             raise ValueError(f"weight: SAWB's clip is {alpha:.3g} at {self.bits} bits; are all zero, or is one not finite?")
         self.alpha.copy_(alpha)
-        self.initialized = True
 
     def _check_width(self) -> None:
         if self.bits not in COEFFICIENTS:

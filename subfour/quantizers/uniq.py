@@ -84,8 +84,7 @@ class UNIQ(Quantizer):
         deviations: Tensor = torch.special.ndtri(positions)
         return self.mean + self.std * deviations
 
-    @torch.no_grad()
-    def initialize(self, samples: Tensor) -> None:
+    def fit(self, samples: Tensor) -> None:
         """Set the moments of the weights.
 
         Raises:
@@ -96,4 +95,3 @@ class UNIQ(Quantizer):
             raise ValueError(f"samples: the deviation of the weights is {std:.3g}; are they all zero, or is one not finite?")
         self.mean.copy_(samples.mean())
         self.std.copy_(std)
-        self.initialized = True

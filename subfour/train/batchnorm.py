@@ -26,12 +26,14 @@ def reestimate_batchnorm(model: nn.Module, batches: Iterable[tuple[Tensor, Tenso
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     momenta = [norm.momentum for norm in norms]
-    with evaluation_mode(model):
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a cumulative mean over the batches
-            norm.training = True
-        for images, _ in batches:
-            model(images.to(device))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    try:
+        with evaluation_mode(model):
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # a cumulative mean over the batches
+                norm.training = True
+            for images, _ in batches:
+                model(images.to(device))
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

@@ -35,10 +35,10 @@ class Trainer:
     rate_per_step: bool
     """Whether the learning rate changes every step, or once per epoch."""
     device: torch.device
+    precision: Precision
+    """Of the forward and the backward pass."""
     after_update: Callable[[], None] | None = None
     """Called when the optimizer has moved the weights, before the average follows."""
-    precision: Precision | None = None
-    """None: float32."""
     micro_batches: int = 1
     """Parts of a batch that follow one another, where all of it is too large for memory; their gradients add up."""
 
@@ -119,7 +119,7 @@ def _train_step(trainer: Trainer, images: Tensor, labels: Tensor) -> tuple[float
         labels: the same.
     """
     model, device = trainer.model, trainer.device
-    precision = trainer.precision or Precision("fp32", device)
+    precision = trainer.precision
     if len(labels) < trainer.micro_batches:
         raise ValueError(
             f"accumulate: {trainer.micro_batches} parts cannot be made of the {len(labels)} images of a step that can be read; "

@@ -13,10 +13,10 @@ from subfour.profit.result import write_result
 from subfour.profit.session import prepare_session
 from subfour.rundir import RunDirectory
 from subfour.train.interruption import Interruption, Terminated
-from tests.profit.tiny_run import Silent
+from tests.profit.tiny_run import Observer
 
 
-def share(folder: Path, config: RunConfig, watchers: dict[int, Silent], checkpoint_minutes: float = math.inf) -> str:
+def share(folder: Path, config: RunConfig, watchers: dict[int, Observer], checkpoint_minutes: float = math.inf) -> str:
     """Begin a run, or go on with it, as one of its workers; return how it ended.
 
     Args:
@@ -33,7 +33,7 @@ def share(folder: Path, config: RunConfig, watchers: dict[int, Silent], checkpoi
     session = prepare_session(config)
     directory.write_json(DATA_FILE, session.data.to_json())
     interruption = Interruption(checkpoint_minutes, collective.anyone)
-    watcher: Any = watchers.get(collective.rank(), Silent())
+    watcher: Any = watchers.get(collective.rank(), Observer())
     try:
         with interruption.listening():
             state = ProfitRun(session, directory, watcher, interruption=interruption).train()

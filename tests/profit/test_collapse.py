@@ -17,7 +17,7 @@ from subfour.quantizers import PACT, QUANTIZER_PAIRS, DuQ, DuQWeight, Quantizer,
 from subfour.rundir import RunDirectory
 from subfour.train.interruption import Interruption
 from tests.profit.conftest import FinishedRun
-from tests.profit.tiny_run import Silent, outcome, train
+from tests.profit.tiny_run import Observer, outcome, train
 
 
 def record(train_top1: float, raw: float, kind: str = "finetune", bits: int = 4, **changes: int) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def test_a_parameter_that_is_not_finite_is_named_unless_it_rests():
     check_parameters(model, 2)
 
 
-class Saboteur(Silent):
+class Saboteur(Observer):
     """Spoils the network after one step."""
 
     def __init__(self, run: ProfitRun, phase: int, spoil: Callable[[ProfitRun], None]) -> None:

@@ -16,7 +16,7 @@ from subfour.rundir import RunDirectory
 from subfour.train.checkpoint import Checkpoint, CheckpointStore
 from subfour.train.interruption import Interruption, Terminated
 from tests.profit.conftest import FinishedRun
-from tests.profit.tiny_run import FIRST_FROZEN, SAMPLING, SECOND_FROZEN, Killer, Silent, outcome, start, train, write_images
+from tests.profit.tiny_run import FIRST_FROZEN, SAMPLING, SECOND_FROZEN, Killer, Observer, outcome, start, train, write_images
 
 SNAP = 22
 
@@ -38,7 +38,7 @@ MOMENTS = [
 """In the order of the run; each takes up the run where the one before left it."""
 
 
-class TermWhileEvaluating(Silent):
+class TermWhileEvaluating(Observer):
     """Tells its own process to end when the validation of an epoch has begun."""
 
     def __init__(self, run: ProfitRun, *, evaluation: int) -> None:
@@ -63,7 +63,7 @@ def newest(folder: Path) -> Checkpoint:
     return checkpoint
 
 
-def terminated(folder: Path, config: RunConfig, watch: Callable[[ProfitRun], Silent]) -> None:
+def terminated(folder: Path, config: RunConfig, watch: Callable[[ProfitRun], Observer]) -> None:
     """Train until SIGTERM stops it."""
     interruption = Interruption()
     with interruption.listening(), pytest.raises(Terminated):

@@ -24,7 +24,7 @@ from subfour.rundir import RunDirectory
 from subfour.train.checkpoint import CheckpointStore
 from subfour.train.evaluation import evaluate
 from tests.profit.conftest import FinishedRun
-from tests.profit.tiny_run import FIRST_FROZEN, SECOND_FROZEN, SNAP, Recorder, Silent, outcome, same, train
+from tests.profit.tiny_run import FIRST_FROZEN, SECOND_FROZEN, SNAP, Observer, Recorder, outcome, same, train
 
 
 def short(config: RunConfig, **changes: object) -> RunConfig:
@@ -281,7 +281,7 @@ def test_a_run_that_begins_quantized_is_looked_at_as_it_was(finished: FinishedRu
     """At the widths that the earlier one ended with, before it was snapped: its start is no float network."""
     config = continued(short(finished.config, weight_bits=(2,), activation_bits=(3,)), str(finished.folder))
     session = prepare_session(config)
-    run = ProfitRun(session, RunDirectory.create(tmp_path / "run", config.to_json()), Silent())
+    run = ProfitRun(session, RunDirectory.create(tmp_path / "run", config.to_json()), Observer())
     set_bits(session.model, finished.config.weight_bits[-1], finished.config.activation_bits[-1])
     assert run.state.start_top1 == run.examiner.accuracy(session.model).top1
 

@@ -12,7 +12,7 @@ from subfour.profit.networks import evaluated_network, training_network
 from subfour.profit.session import prepare_session
 from subfour.rundir import RunDirectory
 from tests.profit.conftest import FinishedRun
-from tests.profit.tiny_run import Silent
+from tests.profit.tiny_run import Observer
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_quantized_phases_train_on_codes_unless_told_otherwise_and_all_are_evalu
     finished: FinishedRun, tmp_path: Path, choices: dict[str, str], on_codes: bool
 ):
     config = replace(finished.config, snap=False, **choices)
-    run = ProfitRun(prepare_session(config), RunDirectory.create(tmp_path / "run", config.to_json()), Silent())
+    run = ProfitRun(prepare_session(config), RunDirectory.create(tmp_path / "run", config.to_json()), Observer())
     for phase in run.phases:
         set_bits(run.model, phase.weight_bits, phase.activation_bits)
         layers = quant_layers(training_network(run.session, phase, run.state)).values()

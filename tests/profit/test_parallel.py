@@ -18,7 +18,7 @@ from subfour.train.interruption import Interruption, Terminated, WorkerLostError
 from tests.profit.conftest import FinishedRun
 from tests.profit.quantized_networks import tiny
 from tests.profit.shared_run import share
-from tests.profit.tiny_run import SNAP, Killer, Silent, same, train
+from tests.profit.tiny_run import SNAP, Killer, Observer, same, train
 from tests.workers import in_workers
 
 TERM = signal.SIGTERM
@@ -113,7 +113,7 @@ def test_another_number_of_workers_goes_on_and_says_what_that_means(
     assert newest(folder).state["workers"] == 1
 
 
-class Stopping(Silent):
+class Stopping(Observer):
     """Asks for an end after the first step."""
 
     def __init__(self, interruption: Interruption) -> None:

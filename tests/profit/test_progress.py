@@ -24,8 +24,8 @@ from tests.profit.tiny_run import (
     SNAP,
     Killer,
     KillerBeforeSaving,
+    Observer,
     Recorder,
-    Silent,
     outcome,
     start,
     train,
@@ -72,7 +72,7 @@ def test_a_run_killed_from_outside_ends_bit_identical(finished: FinishedRun, tmp
     """Wherever it happens to be after some epochs."""
     folder = tmp_path / "run"
     for epochs in (1, 9, 18, 27, 32):
-        process = start(folder, finished.config, Silent())
+        process = start(folder, finished.config, Observer())
         while process.is_alive() and len(RunDirectory(folder).metrics()) < epochs:
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)

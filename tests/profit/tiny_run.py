@@ -20,6 +20,7 @@ from subfour.environment import environment
 from subfour.profit.config import AverageConfig, LoadingConfig, RunConfig, ScheduleConfig
 from subfour.profit.data_record import DATA_FILE
 from subfour.profit.method import ProfitRun
+from subfour.profit.observer import Observer
 from subfour.profit.phases import Phase
 from subfour.profit.result import write_result
 from subfour.profit.session import prepare_session
@@ -76,19 +77,6 @@ def write_images(folder: Path, per_class: int = 20) -> None:
                 images.image(index).save(folder / split / str(label) / f"{index}.png")
 
 
-class Silent:
-    """Watches nothing."""
-
-    def phase_begins(self, index: int, phase: Phase, frozen: list[str], next_epoch: int) -> None:
-        """Ignore it."""
-
-    def step_done(self, step: int, loss: float, top1: float) -> None:
-        """Ignore it."""
-
-    def epoch_done(self, record: dict[str, Any]) -> None:
-        """Ignore it."""
-
-
 @dataclass
 class PhaseRecord:
     """The network around one phase."""
@@ -107,7 +95,7 @@ class PhaseRecord:
         return {name for name, value in self.after.items() if not same(value, self.before[name])}
 
 
-class Recorder(Silent):
+class Recorder(Observer):
     """Keeps the state of the network around every phase, and a copy of the run's folder after some epochs."""
 
     def __init__(self, run: ProfitRun, copies: dict[tuple[int, int], Path]) -> None:
@@ -137,7 +125,7 @@ class Recorder(Silent):
 
 
 @dataclass(frozen=True)
-class Killer(Silent):
+class Killer(Observer):
     """Kills its own process at one moment."""
 
     phase: int
@@ -194,7 +182,7 @@ def same(one: Tensor, other: Tensor) -> bool:
 def train(
     folder: Path,
     config: RunConfig,
-    watch: Callable[[ProfitRun], Silent] = lambda _: Silent(),
+    watch: Callable[[ProfitRun], Observer] = lambda _: Observer(),
     interruption: Interruption | None = None,
 ) -> dict[str, Any]:
     """Begin a run, or go on with it, with one thread; return its result."""
@@ -209,14 +197,14 @@ def train(
             directory.write_json("environment.json", environment())
         session = prepare_session(config)
         directory.write_json(DATA_FILE, session.data.to_json())
-        run = ProfitRun(session, directory, Silent(), interruption=interruption)
+        run = ProfitRun(session, directory, Observer(), interruption=interruption)
         run.observer = watch(run)
         return write_result(session, directory, run.train())
     finally:
         torch.set_num_threads(threads)
 
 
-def start(folder: Path, config: RunConfig, killer: Silent, checkpoint_minutes: float = math.inf) -> BaseProcess:
+def start(folder: Path, config: RunConfig, killer: Observer, checkpoint_minutes: float = math.inf) -> BaseProcess:
     """Begin a run, or go on with it, in a new process."""
     # Forked from a server that has imported torch and done nothing with it: no thread pool is lost in the fork.
     context = multiprocessing.get_context("forkserver")
@@ -226,7 +214,7 @@ def start(folder: Path, config: RunConfig, killer: Silent, checkpoint_minutes: f
     return process
 
 
-def _child(folder: Path, config: RunConfig, killer: Silent, checkpoint_minutes: float) -> None:
+def _child(folder: Path, config: RunConfig, killer: Observer, checkpoint_minutes: float) -> None:
     train(folder, config, lambda _: killer, Interruption(checkpoint_minutes))
 
 

@@ -9,6 +9,7 @@ from torch.optim import SGD
 from subfour.train.average import WeightAverage
 from subfour.train.distill import Teacher, distillation_loss
 from subfour.train.loop import EpochResult, EpochTotals, Trainer, train_epoch
+from subfour.train.precision import Precision
 
 CPU = torch.device("cpu")
 
@@ -36,6 +37,7 @@ def trainer_of(model: nn.Module, *, teacher: Teacher | None = None, rate_per_ste
         rate=lambda position: 1 - position / 10,
         rate_per_step=rate_per_step,
         device=CPU,
+        precision=Precision("fp32", CPU),
     )
 
 

@@ -18,6 +18,7 @@ from subfour.train.evaluation import Accuracy, evaluate
 from subfour.train.interruption import WorkerLostError
 from subfour.train.loop import Trainer, train_epoch
 from subfour.train.parallel import average_statistics, connected, distributed, workers_started
+from subfour.train.precision import Precision
 from tests.data.builders import array_split, geometry
 from tests.workers import in_workers
 
@@ -52,6 +53,7 @@ def epoch(batchnorm: bool = True, micro_batches: int = 1) -> dict[str, Any]:
         rate=lambda _: 1.0,
         rate_per_step=False,
         device=CPU,
+        precision=Precision("fp32", CPU),
         micro_batches=micro_batches,
     )
     result = train_epoch(

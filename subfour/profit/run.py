@@ -1,0 +1,121 @@
+"""A whole run from Python, begun or taken up again: what `subfour train` does, without its display.
+
+config = replace(load_recipe("digits"), weight_bits=(4,), activation_bits=(4,))
+result = train(config, Path("runs/mine"))          killed at any moment: resume(Path("runs/mine"))
+"""
+
+from pathlib import Path
+from typing import Any
+
+from subfour.environment import note_resumption
+from subfour.profit.beginning import begin_run
+from subfour.profit.config import RunConfig
+from subfour.profit.data_free import quantize_without_data
+from subfour.profit.data_record import DATA_FILE, DataRecord
+from subfour.profit.images_record import check_images
+from subfour.profit.method import ProfitRun
+from subfour.profit.observer import Observer
+from subfour.profit.progress import CHECKPOINTS
+from subfour.profit.result import RESULT_FILE, write_result
+from subfour.profit.session import Session, prepare_session
+from subfour.profit.state import RunState
+from subfour.rundir import RunDirectory
+from subfour.train.checkpoint import CheckpointStore
+from subfour.train.interruption import Interruption
+
+
+def train(
+    config: RunConfig,
+    out: Path,
+    *,
+    observer: Observer | None = None,
+    interruption: Interruption | None = None,
+    collapse_guard: bool = True,
+) -> dict[str, Any]:
+    """Train what a configuration says, and return the content of result.json.
+
+    Args:
+        config: of the run, from a recipe.
+        out: the run directory, which does not exist yet.
+        observer: told of every phase, step and epoch; None: nobody is.
+        interruption: when to write checkpoints between two steps, and when to stop; None: after each epoch, never.
+        collapse_guard: whether a network at chance, or a range at zero, stops the run.
+
+    Raises:
+        ValueError: the configuration does not fit the data, the weights or this machine, or the folder holds a run already.
+        CollapseError: the training can lead nowhere any more; the epochs before are kept.
+    """
+    session = prepare_session(config)
+    state = without_training(session)  # before the folder is made: what cannot be quantized leaves nothing behind
+    directory = begin_run(session, out)
+    with directory.locked():
+        return _finish(session, directory, state, observer=observer, interruption=interruption, collapse_guard=collapse_guard)
+
+
+def resume(
+    run: Path, *, observer: Observer | None = None, interruption: Interruption | None = None, collapse_guard: bool = True
+) -> dict[str, Any]:
+    """Go on with a run where its newest checkpoint is, and return the content of result.json; of a finished one, at once.
+
+    Args:
+        run: the run directory.
+        observer: see `train`.
+        interruption: see `train`.
+        collapse_guard: see `train`.
+
+    Raises:
+        ValueError: it is no run, its data are not what they were, or every checkpoint is damaged.
+        CollapseError: see `train`.
+    """
+    directory = RunDirectory.open(run)
+    with directory.locked():
+        if (run / RESULT_FILE).exists():
+            result: dict[str, Any] = directory.read_json(RESULT_FILE)
+            return result
+        session = prepare_again(directory, RunConfig.from_json(directory.read_json("config.json")))
+        state = without_training(session)
+        return _finish(session, directory, state, observer=observer, interruption=interruption, collapse_guard=collapse_guard)
+
+
+def prepare_again(directory: RunDirectory, config: RunConfig) -> Session:
+    """Prepare what a run goes on with, and check that its data are what they were when it began.
+
+    Args:
+        directory: of the run.
+        config: its own, but for what decides no weight.
+
+    Raises:
+        ValueError: they are not, or something does not fit this machine.
+    """
+    there = directory.read_json(DATA_FILE)
+    record = DataRecord.from_json(there)
+    # Without weights from elsewhere the normalisation comes from the images, and tells whether they are the same.
+    elsewhere = config.from_run is not None or config.weights != "none"
+    begun = CheckpointStore(directory.path / CHECKPOINTS).has_any()
+    session = prepare_session(config, begun=record if elsewhere and begun else None)
+    if session.data != record:
+        raise ValueError(f"data: {session.config.data} is not what it was when {directory.path} began; bring it back")
+    check_images(session, there, str(directory.path))
+    directory.write_json("config.json", config.to_json())
+    note_resumption(directory)
+    return session
+
+
+def without_training(session: Session) -> RunState | None:
+    """Return the state of a run that trains nothing; None of others."""
+    return quantize_without_data(session) if session.config.method == "data-free" else None
+
+
+def _finish(
+    session: Session,
+    directory: RunDirectory,
+    state: RunState | None,
+    *,
+    observer: Observer | None,
+    interruption: Interruption | None,
+    collapse_guard: bool,
+) -> dict[str, Any]:
+    """Train what is left, if anything trains, and write the result."""
+    if state is None:
+        state = ProfitRun(session, directory, observer, interruption=interruption, collapse_guard=collapse_guard).train()
+    return write_result(session, directory, state)
