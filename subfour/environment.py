@@ -35,7 +35,7 @@ def environment() -> dict[str, JSON]:
         "git": _git_state(Path(__file__).parent.parent),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "packages": {name: _version(name) for name in (*RECORDED_PACKAGES, *sorted(distributions()))},
     }
@@ -61,7 +61,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
     """Return the processor's name, and on x86 which integer instructions it has: runtimes take other kernels with others."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

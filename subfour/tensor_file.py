@@ -38,7 +38,7 @@ def pack_tensors(tensors: Mapping[str, Tensor], record: Mapping[str, Any] | None
     """
     kept = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
     entries = dict(record or {})
-    return save(kept, {METADATA: json.dumps(entries | {DIGEST: _digest(kept, entries)})})
+    return save(kept, {METADATA: json.dumps(entries | {DIGEST: digest(kept, entries)})})
 
 
 def float_file(tensors: Mapping[str, Tensor], preprocessing: Preprocessing) -> bytes:
@@ -75,14 +75,15 @@ def unpack_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError(f"damaged or not a safetensors file ({error})") from None
     if not isinstance(record, dict):
         raise ValueError("damaged or not a safetensors file (its metadata are no object)")
-    if DIGEST in record and record.pop(DIGEST) != _digest(tensors, record):
+    if DIGEST in record and record.pop(DIGEST) != digest(tensors, record):
         raise ValueError("damaged: its content does not have the checksum in its metadata")
     return tensors, record
 
 
-def _digest(tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
+def digest(tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> str:
+    """Return a digest of tensors, contiguous on the CPU, and of a record."""
+    found = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
     for name, value in sorted(tensors.items()):
-        digest.update(f"\0{name}\0{value.dtype}\0{list(value.shape)}\0".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        found.update(f"\0{name}\0{value.dtype}\0{list(value.shape)}\0".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()

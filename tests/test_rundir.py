@@ -220,7 +220,7 @@ with RunDirectory(path).locked():
 
 
 def test_a_file_name_that_is_not_utf_8_can_be_written_down(run: RunDirectory):
-    name = os.fsdecode(b"caf\xe9.jpg")
+    name = os.fsdecode(b"\xe9t\xe9.jpg")
     run.write_json("result.json", {"unreadable": [name]})
     run.append_metrics({"image": name})
     assert run.read_json("result.json") == {"unreadable": [name]}

@@ -7,6 +7,7 @@ cannot start: it is named at the end, and tried again the next time.
 """
 
 import csv
+import gc
 import io
 import sys
 import traceback
@@ -149,6 +150,7 @@ def _train(entry: StudyRun, state: State, study: Study, *, quiet: bool) -> None:
             RunDirectory.open(entry.path).write_json(name, record)
     finally:
         torch.set_num_threads(threads)
+        gc.collect()  # a run's objects know each other, and hold decoders and images until they are found
 
 
 def _print_plan(study: Study, states: Sequence[State], *, as_json: bool) -> None:

@@ -1,5 +1,6 @@
 """What every source of images gives: class names and splits of labelled images, opened one at a time."""
 
+import errno
 import hashlib
 import logging
 from abc import ABC, abstractmethod
@@ -15,6 +16,9 @@ from subfour.data.opening import pixels_limited
 from subfour.data.preprocess import to_rgb
 
 logger = logging.getLogger(__name__)
+
+NOT_OF_THE_FILE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
+"""Errors of a machine in need: the image itself may be sound, and must not be left out because of them."""
 
 Unreadable = Literal["error", "skip"]
 """What an image that cannot be read does: it ends everything, or is left out and named."""
@@ -57,6 +61,8 @@ class Split(ABC):
                 image.load()
                 return to_rgb(image)
         except Exception as error:  # Pillow's decoders raise nearly every kind on a corrupt file
+            if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in NOT_OF_THE_FILE):
+                raise
             reason = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
             raise ValueError(
                 f"image: cannot read {self.where(index)} ({reason}); repair or replace it, or --loading.unreadable skip"

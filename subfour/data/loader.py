@@ -88,7 +88,7 @@ class TrainingLoader:
             pixels = EvaluationPixels(split, preprocessing, workers, unreadable)
             self._views, self.errors = lambda _, batches: pixels.batches(batches), pixels.errors
 
-    def epoch(self, *key: int, first_step: int = 0, share: BatchShare = WHOLE) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, *key: int, first_step: int = 0, share: BatchShare = WHOLE, parts: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images, labels) of each step; the last partial batch is dropped.
 
         The shares of all workers are the batch of one: the same images, cropped and mirrored the same way.
@@ -97,12 +97,14 @@ class TrainingLoader:
             *key: the epoch's place in the run, such as phase and epoch.
             first_step: where to begin; nothing is decoded for the steps before it.
             share: of each batch; shares differ by one image at most.
+            parts: of a batch, of each of which every worker has a share, one after another: cut into as many, shares that belong
+                together are a part again.
 
         Raises:
             ValueError: an image cannot be read.
         """
         order = torch.randperm(len(self.split), generator=_generator(self.seed, "order", *key))
-        places = _shared(torch.arange(self.batch_size), share)
+        places = torch.cat([_shared(part, share) for part in torch.arange(self.batch_size).tensor_split(parts)])
         batches = [batch[places] for batch in torch.split(order, self.batch_size)[first_step : self.steps_per_epoch]]
         views = self._views((self.seed, "crops", *key), batches)
         for step, (indices, decoded) in enumerate(zip(batches, views, strict=True), start=first_step):

@@ -5,6 +5,7 @@ those. The compiler is called once, by torch, and the result kept in torch's cac
 compiler the engine is the folded one, and a warning says so.
 """
 
+import hashlib
 import logging
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 from subfour.engine.codes import Behind, Statistics, codes_of
 from subfour.engine.folded import TORCH, CodesLayer, Operations, quantized_layer
 from subfour.engine.gates import gated_codes
+from subfour.environment import cpu_model
 from subfour.layers import QuantConv2d
 from subfour.ops import QuantParams, quantize_ste
 
@@ -33,7 +35,9 @@ def compiled_operations() -> Operations:
 
     logger.info("engine: loading the kernels; the first time they are compiled, which takes a minute or two")
     try:
-        kernels = load("subfour_kernels", [str(Path(__file__).with_name(name)) for name in SOURCES], extra_cflags=FLAGS)
+        kernels = load(
+            f"subfour_kernels_{_machine()}", [str(Path(__file__).with_name(name)) for name in SOURCES], extra_cflags=FLAGS
+        )
     except (OSError, RuntimeError, ImportError) as error:
         logger.warning("engine: compiled is not possible here, folded is used: %s", error)
         return TORCH
@@ -87,6 +91,11 @@ def compiled_operations() -> Operations:
         return kernels.gated_codes(values, gate, params.pre_scale, _ends(params), params.offset)  # type: ignore[no-any-return]
 
     return Operations(codes, on_codes, quantize, gated)
+
+
+def _machine() -> str:
+    """Return a name of this processor: what is compiled for one must not run on another that shares the cache."""
+    return hashlib.sha256(cpu_model().encode()).hexdigest()[:8]
 
 
 def _ends(params: QuantParams) -> tuple[int, int]:

@@ -82,6 +82,16 @@ def check_ranges(model: nn.Module, *, rate: str) -> None:
                 raise CollapseError(f"the range of {name} is at zero; try a lower schedule.range-lr-scale or {rate}")
 
 
+def chance_top1(labels: Tensor, classes: int) -> float:
+    """Return what guessing reaches, in percent: always the commonest class of the validation images.
+
+    Args:
+        labels: of these, [N].
+        classes: how many there are.
+    """
+    return 100 * max(float(labels.bincount().max()) / len(labels), 1 / classes)
+
+
 class ChanceGuard:
     """Knows how good the network has been, from the records of its epochs."""
 
@@ -95,9 +105,8 @@ class ChanceGuard:
             start: top-1 of the network that the run began with, if it had learned before, in percent.
         """
         self.start = start
-        commonest = float(labels.bincount().max()) / len(labels)
-        share = max(commonest, 1 / classes)
-        self.chance = 100 * share
+        self.chance = chance_top1(labels, classes)
+        share = self.chance / 100
         deviation = 100 * sqrt(share * (1 - share) / min(len(labels), trained))
         self.learned = max(self._above_chance(WELL_ABOVE), self.chance + DEVIATIONS * deviation)
         """Top-1 above which a network is no guess."""

@@ -5,6 +5,7 @@ freeze the most unstable layers, train with teacher and weight average; in the s
 order. Everything that decides what comes next is in `Progress`, from which a run goes on.
 """
 
+import json
 import math
 from dataclasses import asdict
 from typing import Any
@@ -178,10 +179,12 @@ class ProfitRun:
         """Go on from the averaged weights, and measure what snapping must know of them."""
         load_model(self.model, self.average.state)
         self.average.restart()
+        collective.take_from_main([*self.model.state_dict().values()])
         preprocessing = self.session.data.preprocessing
         batches = self.examiner.training_batches("snap", self.config.calibration_batches)
         pixels = (pixels_of(images.to(self.session.device), preprocessing) for images, _ in batches)
-        self.state.snapping = measure_snapping(self.model.eval(), preprocessing, pixels).to_json()
+        measured = measure_snapping(self.model.eval(), preprocessing, pixels).to_json()
+        self.state.snapping = json.loads(collective.from_main(json.dumps(measured)))
 
     def _evaluated(self, phase: Phase, epoch: int, rate: str) -> dict[str, Any]:
         """Return the accuracy of both sets of weights after an epoch.

@@ -79,7 +79,8 @@ class PhaseTraining:
         session, state = self._progress.session, self._progress.state
         self._network.train()
         share = (collective.rank(), collective.count())
-        batches = session.training.epoch(state.phase, epoch, first_step=state.underway.steps, share=share)
+        parts = self._config.parallel.accumulate
+        batches = session.training.epoch(state.phase, epoch, first_step=state.underway.steps, share=share, parts=parts)
         with self.meter or nullcontext():
             trained = train_epoch(
                 self._trainer,

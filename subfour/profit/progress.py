@@ -55,7 +55,8 @@ class Progress:
             beginning: makes the state of a run without checkpoints.
 
         Raises:
-            ValueError: the checkpoint is of another model, config or version, or every checkpoint is damaged.
+            ValueError: the checkpoint is of another model, config or version, every checkpoint is damaged, or workers have
+                different ones.
         """
         self.session, self.run, self.phases = session, run, phases
         self.average, self.step_method, self.interruption = average, step_method, interruption
@@ -63,10 +64,20 @@ class Progress:
         self._momentum: dict[str, Tensor] = {}
         self._previous_weights: dict[str, Tensor] = {}
         checkpoint = self.store.load_newest()
+        self._check_it_is_everyones(checkpoint)
         self.state = beginning() if checkpoint is None else self._taken_up(checkpoint)
         run.truncate_metrics(self.state.metrics_size)
         collective.wait_for_all()
         self._last_time = time.monotonic()
+
+    def _check_it_is_everyones(self, checkpoint: Checkpoint | None) -> None:
+        """Raise where a worker has taken up another checkpoint than the main one, because it sees other files."""
+        place = "none" if checkpoint is None else f"{checkpoint.number}-{checkpoint.step}"
+        if collective.anyone(place != collective.from_main(place)):
+            raise ValueError(
+                f"{self.store.folder}: not every worker can read the newest checkpoint there, which this one takes for {place}; "
+                "see that all have the same files, and resume again"
+            )
 
     def _taken_up(self, checkpoint: Checkpoint) -> RunState:
         """Load a checkpoint and return its state; `restore` has what belongs to a phase."""

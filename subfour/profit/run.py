@@ -15,6 +15,7 @@ from subfour.profit.data_record import DATA_FILE, DataRecord
 from subfour.profit.images_record import check_images
 from subfour.profit.method import ProfitRun
 from subfour.profit.observer import Observer
+from subfour.profit.outside_teacher import check_teacher
 from subfour.profit.progress import CHECKPOINTS
 from subfour.profit.result import RESULT_FILE, write_result
 from subfour.profit.session import Session, prepare_session
@@ -96,6 +97,7 @@ def prepare_again(directory: RunDirectory, config: RunConfig) -> Session:
     if session.data != record:
         raise ValueError(f"data: {session.config.data} is not what it was when {directory.path} began; bring it back")
     check_images(session, there, str(directory.path))
+    check_teacher(session, there, str(directory.path))
     directory.write_json("config.json", config.to_json())
     note_resumption(directory)
     return session

@@ -22,11 +22,12 @@ from subfour.profit.config import RunConfig
 from subfour.profit.continuation import continue_from, data_of
 from subfour.profit.conversion import convert_for
 from subfour.profit.data_record import DataRecord
+from subfour.profit.outside_teacher import outside_teacher
 from subfour.profit.phases import build_phases
 from subfour.quantizers import check_exportable
 from subfour.seeding import derive_seed
 from subfour.train.device import choose_device
-from subfour.train.distill import Teacher, renormalization
+from subfour.train.distill import Teacher
 from subfour.train.precision import Precision
 
 logger = logging.getLogger(__name__)
@@ -130,7 +131,7 @@ def prepare_session(config: RunConfig, *, begun: DataRecord | None = None) -> Se
         data=data,
         training=training,
         validation=validation,
-        outside_teacher=_outside_teacher(config, data, device),
+        outside_teacher=outside_teacher(config, data, device),
         device=device,
         engine=engine,
         precision=precision,
@@ -217,23 +218,3 @@ def _check_integer_form(config: RunConfig, model: nn.Module, preprocessing: Prep
             check_structure(program)
         except ValueError as error:
             raise ValueError(f"snap: {error}; or leave snapping out with --no-snap") from None
-
-
-def _outside_teacher(config: RunConfig, data: DataRecord, device: torch.device) -> Teacher | None:
-    if config.teacher == "self" or not config.teaches:
-        return None
-    try:
-        built = build_model(config.teacher, num_classes=len(data.classes), weights=config.teacher_weights, rehead=False)
-    except ValueError as error:
-        raise ValueError(
-            f"teacher: {error}; it must know the {len(data.classes)} classes of the data: use --teacher self, or name its "
-            "weights with --teacher-weights"
-        ) from None
-    network = built.model.to(memory_format=torch.channels_last).to(device)
-    own = data.preprocessing
-    theirs = built.preprocessing or own
-    return Teacher(
-        network,
-        mode=config.distill.teacher_mode,
-        renormalize=renormalization(own.mean, own.std, theirs.mean, theirs.std),
-    )

@@ -77,9 +77,9 @@ def stopped_early(record: RunRecord) -> Iterator[Finding]:
 
 def at_chance(record: RunRecord) -> Iterator[Finding]:
     """The accuracy is that of guessing, at widths that come after better ones."""
-    if record.data is None:
+    if record.chance is None:
         return
-    chance = 100 / len(record.data.classes)
+    chance = record.chance
     guessing, learned = (chance + share * (100 - chance) for share in (AT_CHANCE, WELL_ABOVE))
     best = 0.0
     for row in record.widths:

@@ -10,6 +10,7 @@ from subfour.analysis.cost import Cost, network_cost
 from subfour.analysis.workload import Workload
 from subfour.environment import ENVIRONMENT_FILE
 from subfour.ops import FLOAT_BITS, widths_name
+from subfour.profit.beginning import CHANCE
 from subfour.profit.config import RunConfig
 from subfour.profit.data_record import DATA_FILE, DataRecord
 from subfour.profit.method import FAILURE_FILE
@@ -73,6 +74,8 @@ class RunRecord:
     sensitivity: list[dict[str, Any]]
     """Layers by AIWQ; empty before sampling ends."""
     failure: dict[str, Any] | None
+    chance: float | None = None
+    """Top-1 of guessing, in percent; None where the run does not say."""
 
     @property
     def method(self) -> str:
@@ -157,6 +160,7 @@ def read_record(path: Path) -> RunRecord:
         result=optional(RESULT_FILE),
         sensitivity=optional(SENSITIVITY_FILE) or [],
         failure=optional(FAILURE_FILE),
+        chance=None if data is None else data.get(CHANCE, 100 / len(data["classes"])),
     )
 
 

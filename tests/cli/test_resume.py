@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -81,6 +82,23 @@ def test_sigterm_says_how_to_go_on_and_exits_with_143(uninterrupted: Path, tmp_p
     assert (process.returncode, err) == (143, f"subfour: terminated; go on with: subfour train --resume {run}\n")
     printed("train", "--resume", run, "--checkpoint-minutes", "inf")
     assert same_outcome(run, uninterrupted)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no process groups")
+def test_sigterm_for_the_whole_group_ends_the_trainer_after_its_step_and_no_decoder_before(tmp_path: Path):
+    """As `timeout`, systemd and torchrun do it, wherever the trainer stands: decoders that died would raise there."""
+    run = tmp_path / "run"
+    loading = ["--loading.augment", "resized-crop", "--loading.workers", "2", "--schedule.max-steps", "20"]
+    words = ["train", "digits", *ONE_STEP, *loading, *TEN_PHASES, "--out", str(run), "--checkpoint-minutes", "0"]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*SUBFOUR, *words], **pipes, start_new_session=True) as process:
+        while not list(run.glob("checkpoints/checkpoint-000000-step-*")):
+            assert process.poll() is None, "it ended before it could be stopped"
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGTERM)
+        _, err = process.communicate()
+    assert (process.returncode, err) == (143, f"subfour: terminated; go on with: subfour train --resume {run}\n")
+    assert list(run.glob("checkpoints/checkpoint-*"))
 
 
 def test_a_time_that_is_none_is_refused(unfinished: Path):

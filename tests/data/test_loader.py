@@ -282,3 +282,16 @@ def test_large_images_are_scaled_and_cropped():
     [(images, _)] = TrainingLoader(split, geometry(16, resize=20), batch_size=6, augment="none", seed=0).epoch(0)
     [(expected, _)] = EvaluationLoader(split, geometry(16, resize=20), batch_size=6)
     assert {image.sum().item() for image in images} == {image.sum().item() for image in expected}
+
+
+@pytest.mark.parametrize(("batch_size", "workers", "parts"), [(8, 2, 2), (10, 2, 3), (12, 3, 4), (11, 4, 2)])
+def test_the_workers_shares_of_a_part_are_that_part_of_the_batch(batch_size: int, workers: int, parts: int):
+    """Cut into as many parts as one process cuts the batch into: its batch norms see the same images."""
+    options: dict[str, Any] = {"batch_size": batch_size, "augment": "crop", "seed": 0}
+    training = TrainingLoader(array_split(batch_size), geometry(8), **options)
+    (whole,) = training.epoch(0, parts=parts)
+    shares = [next(training.epoch(0, share=(rank, workers), parts=parts)) for rank in range(workers)]
+    for part in range(parts):
+        for one, of_shares in zip(whole, zip(*shares, strict=True), strict=True):
+            together = torch.cat([share.tensor_split(parts)[part] for share in of_shares])
+            assert torch.equal(together, one.tensor_split(parts)[part])

@@ -11,7 +11,9 @@ from subfour.data.preprocess import Preprocessing
 from subfour.layers import QuantConv2d, quant_layers
 from subfour.models import build_model
 from subfour.models.zoo import Architecture
+from subfour.profit.beginning import begin_run
 from subfour.profit.config import LoadingConfig, RunConfig
+from subfour.profit.run import prepare_again
 from subfour.profit.session import prepare_session
 from subfour.quantizers import COEFFICIENTS
 from subfour.tensor_file import float_file
@@ -172,3 +174,15 @@ def test_weights_in_a_file_are_normalised_as_it_says_or_as_asked(
     assert not caplog.text
     with pytest.raises(ValueError, match=r"loading\.resize_size: 20 is less than image_size 32"):
         prepared("another.safetensors", resize_size=20)
+
+
+def test_the_teacher_of_a_run_that_goes_on_is_that_of_its_beginning(config: RunConfig, tmp_path: Path):
+    """Its file is read again; a better epoch under the same name would be another run."""
+    file = tmp_path / "teacher.safetensors"
+    save_file(build_model("subfour/mobilenet_v1", num_classes=10).model.state_dict(), file)
+    session = prepare_session(replace(config, teacher="subfour/mobilenet_v1", teacher_weights=str(file)))
+    run = begin_run(session, tmp_path / "run")
+    prepare_again(run, session.config)
+    save_file(build_model("subfour/mobilenet_v1", num_classes=10).model.state_dict(), file)
+    with pytest.raises(ValueError, match=r"teacher_weights: .* are not those that taught when .*run began; bring them back"):
+        prepare_again(run, session.config)

@@ -40,5 +40,6 @@ def record(**changes: Any) -> RunRecord:
         "result": {"rows": [FLOAT, row((4, 4), 89.0)], "padding_top1": {"before": 80.0, "after": 60.0, "after_float": 90.0}},
         "sensitivity": [{"name": "a.b", "dropped": 0.1}],
         "failure": None,
+        "chance": 10.0,
     }
     return RunRecord(**(sound | changes))
