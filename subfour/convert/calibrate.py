@@ -37,7 +37,7 @@ def calibrate_weights(model: nn.Module, *, anew: bool) -> None:
     """
     for name, layer in quant_layers(model).items():
         quantizer = layer.weight_quantizer
-        if quantizer.enabled and (anew or not quantizer.initialized):
+        if quantizer.needs_ranges or (anew and quantizer.enabled):
             try:
                 quantizer.initialize(layer.folded_weight().detach())
             except ValueError as error:
@@ -54,7 +54,7 @@ def missing_ranges(model: nn.Module, *, anew: bool) -> list[str]:
     return [
         f"{name}.{entry}"
         for name, quantizer in quantizers.items()
-        if quantizer.enabled and (quantizer in weights or not quantizer.initialized)
+        if quantizer.needs_ranges or (quantizer in weights and quantizer.enabled)
         for entry, value in quantizer.state_dict().items()
         if value.is_floating_point()
     ]
@@ -62,7 +62,7 @@ def missing_ranges(model: nn.Module, *, anew: bool) -> list[str]:
 
 def needs_calibration(model: nn.Module) -> bool:
     """Return whether an activation quantizer that quantizes has no range yet."""
-    return any(_uncalibrated(quantizer) for _, quantizer in _entrances(model).values())
+    return any(quantizer.needs_ranges for _, quantizer in _entrances(model).values())
 
 
 @torch.no_grad()
@@ -79,7 +79,7 @@ def calibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device
     """
     entrances = _entrances(model)
     widths = {name: quantizer.bits for name, (_, quantizer) in entrances.items()}
-    collectors = {name: _Collector(name) for name, (_, quantizer) in entrances.items() if _uncalibrated(quantizer)}
+    collectors = {name: _Collector(name) for name, (_, quantizer) in entrances.items() if quantizer.needs_ranges}
     handles = [entrances[name][0].register_forward_pre_hook(collector) for name, collector in collectors.items()]
     for _, quantizer in entrances.values():
         quantizer.bits = FLOAT_BITS
@@ -107,10 +107,6 @@ def _entrances(model: nn.Module) -> dict[str, tuple[nn.Module, Quantizer]]:
         name: (layer, layer.activation_quantizer) for name, layer in quant_layers(model).items()
     }
     return layers | {name: (block, skip.quantizer) for name, (block, skip) in skip_quantizers(model).items()}
-
-
-def _uncalibrated(quantizer: Quantizer) -> bool:
-    return quantizer.enabled and not quantizer.initialized
 
 
 class _Collector:

@@ -41,7 +41,7 @@ def set_ranges(model: nn.Module) -> None:
     samples = input_samples(model)
     for name, layer in quant_layers(model).items():
         quantizer = layer.activation_quantizer
-        if quantizer.enabled and not quantizer.initialized:
+        if quantizer.needs_ranges:
             try:
                 quantizer.initialize(samples[name])
             except ValueError as error:

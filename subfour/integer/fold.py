@@ -51,10 +51,7 @@ def fold(layer: QuantConv2d | QuantLinear, norm: _BatchNorm | None, *, dtype: to
         raise ValueError("it is still float; train it down to 8 bits or less, weights and activations")
     input_params, weight_params = inputs.params(), weights.params()
     if weight_params.offset != 0:
-        raise ValueError(
-            f"{type(weights).__name__}: its weights have an offset, which this integer form has not; "
-            "train with --quantizer duq, duq-offset, pact-sawb, lsq, lsq-plus or affine to export"
-        )
+        raise ValueError(f"{type(weights).__name__}: its weights have an offset, which this integer form has not")
     if isinstance(layer, QuantConv2d) and any(layer.padding) and layer.border != inputs.offset:
         raise ValueError(f"padding: it pads with {layer.border}, which is no code of its input; train with --padding negative")
     codes = quantize_ste(layer.folded_weight(), weight_params)

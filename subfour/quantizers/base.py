@@ -70,6 +70,11 @@ class Quantizer(nn.Module):
         return self._bits != FLOAT_BITS
 
     @property
+    def needs_ranges(self) -> bool:
+        """Whether it quantizes and has no ranges yet."""
+        return self.enabled and not self.initialized
+
+    @property
     def offset(self) -> float:
         """Value of the padding, and of code `zero_point`; where it is learned, what is expected until it has a value."""
         return 0.0
