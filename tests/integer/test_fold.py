@@ -133,7 +133,7 @@ def test_a_float_layer_is_refused(widths: tuple[int, int]):
 def test_weights_with_an_offset_are_refused():
     """DSQ: value = code * D + lower. Without its lower end the file would be another network."""
     layer = quantized_layer(LAYERS["dense"](), "unsigned", quantizer="dsq")
-    with pytest.raises(ValueError, match=r"DSQWeight: its weights have an offset, .* duq, duq-offset, pact-sawb, lsq, lsq-plus"):
+    with pytest.raises(ValueError, match=r"DSQWeight: its weights have an offset, which this integer form has not"):
         fold(layer, None)
 
 
