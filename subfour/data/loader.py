@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 (the field's name)
 
 from subfour.data.augment import Part, cutout, random_crop, random_flip, random_resized_crop
 from subfour.data.decode import BatchDecoder, Decoded, EvaluationPixels, Place
@@ -88,7 +89,9 @@ class TrainingLoader:
             pixels = EvaluationPixels(split, preprocessing, workers, unreadable)
             self._views, self.errors = lambda _, batches: pixels.batches(batches), pixels.errors
 
-    def epoch(self, *key: int, first_step: int = 0, share: BatchShare = WHOLE, parts: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(
+        self, *key: int, first_step: int = 0, share: BatchShare = WHOLE, parts: int = 1, size: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images, labels) of each step; the last partial batch is dropped.
 
         The shares of all workers are the batch of one: the same images, cropped and mirrored the same way.
@@ -99,6 +102,7 @@ class TrainingLoader:
             share: of each batch; shares differ by one image at most.
             parts: of a batch, of each of which every worker has a share, one after another: cut into as many, shares that belong
                 together are a part again.
+            size: side of the images, pixels, to which they are scaled down when all else is done; None leaves them as they are.
 
         Raises:
             ValueError: an image cannot be read.
@@ -112,7 +116,10 @@ class TrainingLoader:
                 raise ValueError(f"image: none of the {len(indices)} images of a step can be read; repair the data")
             part = Part(self.batch_size, places[decoded.kept])
             augmented = self._augment(decoded.pixels, _generator(self.seed, "crops", *key, step), part)
-            yield normalize(augmented, self.preprocessing), self.split.labels[indices[decoded.kept]]
+            images = normalize(augmented, self.preprocessing)
+            if size is not None and size != images.shape[-1]:
+                images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+            yield images, self.split.labels[indices[decoded.kept]]
 
     def _augment(self, pixels: Tensor, generator: torch.Generator, part: Part) -> Tensor:
         if self.augment in ("crop", "crop-flip"):

@@ -219,7 +219,7 @@ class RunConfig:
         """The fields of `schedule` that belong to a phase which the run has not, by the reason."""
         missing: dict[str, tuple[str, ...]] = {}
         if self.from_run is not None:
-            missing["with --from, after which there is no float phase"] = ("float_epochs", "float_lr")
+            missing["with --from, after which there is no float phase"] = ("float_epochs", "float_lr", "float_sizes")
         if not self.snaps:
             missing["without a snap phase"] = ("snap_epochs", "snap_lr")
         return missing

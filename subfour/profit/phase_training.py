@@ -79,8 +79,13 @@ class PhaseTraining:
         session, state = self._progress.session, self._progress.state
         self._network.train()
         share = (collective.rank(), collective.count())
-        parts = self._config.parallel.accumulate
-        batches = session.training.epoch(state.phase, epoch, first_step=state.underway.steps, share=share, parts=parts)
+        batches = session.training.epoch(
+            *(state.phase, epoch),
+            first_step=state.underway.steps,
+            share=share,
+            parts=self._config.parallel.accumulate,
+            size=self._image_size(epoch),
+        )
         with self.meter or nullcontext():
             trained = train_epoch(
                 self._trainer,
@@ -110,6 +115,13 @@ class PhaseTraining:
         self._observer.step_done(step, loss, top1)
         if self._progress.interruption.checkpoint_due():
             self.save()
+
+    def _image_size(self, epoch: int) -> int | None:
+        """Return the side of the images of an epoch, pixels; None: of the image size."""
+        sizes = self._config.schedule.float_sizes
+        if self._phase.kind != "float" or not sizes:
+            return None
+        return sizes[epoch * len(sizes) // self._phase.epochs]
 
     def _loss(self, logits: Tensor, labels: Tensor, teacher_logits: Tensor | None) -> Tensor:
         distill = self._config.distill

@@ -28,6 +28,7 @@ BEFORE: dict[str, Any] = {
     "loading.mean": None,
     "loading.std": None,
     "loading.unreadable": "error",
+    "schedule.float_sizes": [],
     "schedule.snap_epochs": 1,
     "schedule.snap_lr": 0.001,
     "schedule.evaluations": 1,

@@ -61,6 +61,9 @@ class ScheduleConfig:
     """Images per step."""
     float_epochs: int = 15
     """Epochs of the float phase: fine-tuning, or training from scratch."""
+    float_sizes: tuple[int, ...] = ()
+    """Sides of the images in the float phase, pixels, each for an equal share of its epochs: smaller ones first take less time
+    (progressive resizing). Empty: of the image size throughout."""
     finetune_epochs: int = 15
     """Epochs of each finetune phase."""
     stabilize_epochs: int = 5
@@ -102,6 +105,8 @@ class ScheduleConfig:
             not_negative=epochs | {"weight_decay", "range_lr_scale"},
             share={"momentum"},
         )
+        if any(size < 1 for size in self.float_sizes):
+            raise ValueError(f"schedule.float_sizes: {self.float_sizes} is not possible; every size is 1 pixel or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -93,6 +93,11 @@ def prepare_session(config: RunConfig, *, begun: DataRecord | None = None) -> Se
         preprocessing = known.preprocessing.resized(config.loading.image_size)
     data = begun or DataRecord(classes=classes, preprocessing=preprocessing)
     loading, batch_size = config.loading, config.schedule.batch_size
+    if too_large := [size for size in config.schedule.float_sizes if size > data.preprocessing.image_size]:
+        raise ValueError(
+            f"schedule.float_sizes: {too_large[0]} is more than the {data.preprocessing.image_size} pixels of the images; use no "
+            "more than these, or a larger --loading.image-size"
+        )
     training = TrainingLoader(
         training_images,
         data.preprocessing,

@@ -295,3 +295,14 @@ def test_the_workers_shares_of_a_part_are_that_part_of_the_batch(batch_size: int
         for one, of_shares in zip(whole, zip(*shares, strict=True), strict=True):
             together = torch.cat([share.tensor_split(parts)[part] for share in of_shares])
             assert torch.equal(together, one.tensor_split(parts)[part])
+
+
+def test_images_are_scaled_down_when_all_else_is_done():
+    """What is left is the same crop, smaller; at their own size they are left alone."""
+    options: dict[str, Any] = {"batch_size": 6, "augment": "crop-flip", "seed": 0}
+    training = TrainingLoader(array_split(6), geometry(8), **options)
+    (images, labels), (same, _), (small, small_labels) = (next(training.epoch(0, size=size)) for size in (None, 8, 4))
+    assert torch.equal(same, images)
+    assert small.shape == (6, 3, 4, 4)
+    assert torch.equal(small_labels, labels)
+    assert torch.allclose(small.mean((2, 3)), images.mean((2, 3)), atol=0.1)

@@ -232,6 +232,7 @@ FIELDS: dict[str, Values] = {
     "schedule.batch_size": whole(1),
     **{f"schedule.{kind}_epochs": whole(0) for kind in ("float", "finetune", "stabilize", "sample", "snap")},
     "schedule.float_lr": or_none(positive),
+    "schedule.float_sizes": strides,
     "schedule.lr": positive,
     "schedule.snap_lr": positive,
     "schedule.range_lr_scale": not_negative,

@@ -116,6 +116,7 @@ def test_options_reach_the_plan(capsys: pytest.CaptureFixture[str]):
         *((ScheduleConfig, "warmup_epochs", value) for value in [-0.5, NAN, INFINITY]),
         *((ScheduleConfig, "lr", value) for value in [0.0, -0.1, NAN, INFINITY]),
         *((ScheduleConfig, "float_lr", value) for value in [0.0, -0.1, NAN]),
+        (ScheduleConfig, "float_sizes", (24, 0)),
         *((ScheduleConfig, "snap_lr", value) for value in [0.0, -0.1, NAN, INFINITY]),
         *((ScheduleConfig, "final_lr_scale", value) for value in [0.0, -0.1, NAN]),
         *((ScheduleConfig, "range_lr_scale", value) for value in [-0.1, NAN]),
