@@ -44,7 +44,7 @@ from subfour.report.record import read_record
 from subfour.report.study import StudyRow
 from subfour.report.study_page import write_study_page
 from subfour.rundir import RunDirectory, TakenError, locked, write_atomically
-from subfour.train.interruption import Terminated, WorkerLostError
+from subfour.train.interruption import WorkerLostError
 
 TABLE_FILE = "table.csv"
 """Below --out: one line per row of the study."""
@@ -115,7 +115,7 @@ def _train_all(study: Study, file: Path, out: Path, *, quiet: bool) -> list[str]
             except TakenError:
                 progress.print("another process has begun it")
                 elsewhere.append((number, entry))
-            except (OSError, Terminated, WorkerLostError):
+            except (OSError, WorkerLostError):
                 raise
             except Exception as error:  # one row's quantizer or network must not stop the others
                 words = str(error)

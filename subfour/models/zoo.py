@@ -5,32 +5,28 @@
     subfour/NAME         mobilenet_v1, tiny_mobilenet_v3
     DISTRIBUTION/NAME    of another installed package (plugins.py)
 
-Weights come from the library that made them or from a file, always into the network of the size asked for: a head of another
-size is left as initialised, anything else that does not fit is an error. The only file that knows torchvision's and timm's
-ways of building; both take seconds to import, which is done only when one of their networks is asked for.
+Weights come from the library that made them or from a file (weights.py), always into the network of the size asked for. The
+only file that knows torchvision's and timm's ways of building; both take seconds to import, which is done only when one of
+their networks is asked for.
 """
 
 import difflib
 import inspect
 import logging
 import math
-import pickle
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from subfour.annotations import check_types
 from subfour.data.preprocess import Preprocessing
-from subfour.listing import listed
 from subfour.models.mobilenet_v1 import MobileNetV1
 from subfour.models.tiny import tiny_mobilenet_v3
+from subfour.models.weights import load_weights, read_weights
 from subfour.plugins import load_plugin, plugins
-from subfour.tensor_file import preprocessing_in, unpack_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +35,6 @@ OUR_FAMILIES = ["subfour", "torchvision", "timm"]
 OURS = {"mobilenet_v1": MobileNetV1, "tiny_mobilenet_v3": tiny_mobilenet_v3}
 
 TORCHVISION_MOBILENETS = ("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large")
-
-QUANTIZER = re.compile(r"\b(weight|activation|skip)_quantizer\.")
-"""In names of what subfour's own quantized networks hold beside weights."""
-
-CHECKPOINT_WRAPPERS = ("state_dict_ema", "state_dict", "model")
-"""Entries of a training checkpoint that hold the weights; averaged weights are preferred, as in timm."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,10 +99,10 @@ def build_model(
     preprocessing = None
     if weights == "pretrained":
         state, preprocessing = _pretrained(name)
-        _load(model, state, rehead=rehead)
+        load_weights(model, state, rehead=rehead)
     elif weights != "none":
-        state, preprocessing = _read(Path(weights))
-        _load(model, state, rehead=rehead)
+        state, preprocessing = read_weights(Path(weights))
+        load_weights(model, state, rehead=rehead)
     return FloatModel(model, preprocessing)
 
 
@@ -253,57 +243,3 @@ def _pretrained(name: str) -> tuple[dict[str, Tensor], Preprocessing]:
             # A whole network, because timm renames the keys of some files as it loads them.
             return timm.create_model(network, pretrained=True).state_dict(), preprocessing
     raise ValueError(f"weights: there are no pretrained weights for {name}; use none, or a file")
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], Preprocessing | None]:
-    """Return the weights in a file, by name, without wrappers of training scripts; and what a file of ours says of images."""
-    if not path.is_file():
-        raise ValueError(f"weights: {str(path)!r} is no file; use none, pretrained, or a .safetensors, .pth or .pt file")
-    if path.suffix not in (".safetensors", ".pth", ".pt"):
-        raise ValueError(f"weights: {str(path)!r} must end with .safetensors, .pth or .pt")
-    preprocessing = None
-    state: Any
-    try:
-        if path.suffix == ".safetensors":
-            state, record = unpack_tensors(path)
-            preprocessing = preprocessing_in(record)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # torch's own message advises to run what is in the file
-        raise ValueError(
-            f"weights: {str(path)!r} cannot be read: it is damaged, or holds code, which is not run; save a plain state dict"
-        ) from error
-    except Exception as error:  # torch.load raises whatever the bytes lead it to
-        raise ValueError(f"weights: {str(path)!r} cannot be read: {error}") from error
-    if isinstance(state, dict):
-        state = next((state[wrapper] for wrapper in CHECKPOINT_WRAPPERS if isinstance(state.get(wrapper), dict)), state)
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"weights: {str(path)!r} holds something else than named tensors; save a state dict")
-    weights: dict[str, Tensor] = {key.removeprefix("module."): value for key, value in state.items()}
-    return weights, preprocessing
-
-
-def _load(model: nn.Module, state: dict[str, Tensor], *, rehead: bool) -> None:
-    """Load weights in place; with `rehead`, a head of another size keeps its initial values."""
-    own = model.state_dict()
-    head = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)][-1]
-    head_keys = own.keys() & {f"{head}.weight", f"{head}.bias"}
-    if rehead and all(key in state and own[key].shape[1:] == state[key].shape[1:] for key in head_keys):
-        classes, file_classes = len(own[f"{head}.weight"]), len(state[f"{head}.weight"])
-        if classes != file_classes:
-            logger.info("re-headed: %s has %d classes in the weights and starts anew with %d", head, file_classes, classes)
-            state = state | {key: own[key] for key in head_keys}
-    misfits = {
-        # Files older than batch norm's step counter lack it; it counts from zero then.
-        "missing": [key for key in own if key not in state and not key.endswith("num_batches_tracked")],
-        "unexpected": [key for key in state if key not in own],
-        "of another shape": [key for key in own if key in state and own[key].shape != state[key].shape],
-    }
-    if any(misfits.values()):
-        if any(QUANTIZER.search(key) for key in state):
-            raise ValueError(
-                "weights: they are of a quantized network, where a float one is to start; continue its run with --from RUN"
-            )
-        entries = "; ".join(f"{what}: {listed(keys)}" for what, keys in misfits.items() if keys)
-        raise ValueError(f"weights: they are of another network: {entries}")
-    model.load_state_dict(state, strict=False)

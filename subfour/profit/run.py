@@ -1,7 +1,9 @@
 """A whole run from Python, begun or taken up again: what `subfour train` does, without its display.
 
-config = replace(load_recipe("digits"), weight_bits=(4,), activation_bits=(4,))
-result = train(config, Path("runs/mine"))          killed at any moment: resume(Path("runs/mine"))
+    config = replace(load_recipe("digits"), weight_bits=(4,), activation_bits=(4,))
+    result = train(config, Path("runs/mine"))
+
+What was killed at any moment goes on with `resume(Path("runs/mine"))`.
 """
 
 from pathlib import Path

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from subfour.convert.calibrate import set_bits
 from subfour.layers import quant_layers
@@ -22,10 +21,8 @@ from subfour.profit.session import prepare_session
 from subfour.profit.state import part
 from subfour.quantizers import DuQWeight, QuantizerName
 from subfour.rundir import RunDirectory
-from subfour.train import loop
 from subfour.train.checkpoint import CheckpointStore
 from subfour.train.evaluation import evaluate
-from subfour.train.loop import Trainer
 from tests.profit.conftest import FinishedRun
 from tests.profit.tiny_run import FIRST_FROZEN, SECOND_FROZEN, SNAP, Observer, Recorder, outcome, same, train
 
@@ -311,26 +308,3 @@ def test_a_run_that_stops_at_a_loss_that_is_not_finite_leaves_word_until_it_goes
     RunDirectory(folder).write_json("config.json", finished.config.to_json())
     train(folder, finished.config)
     assert not (folder / FAILURE_FILE).exists()
-
-
-def test_the_float_phase_begins_with_smaller_images_where_that_is_asked_for(
-    finished: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """Each size has an equal share of its epochs; evaluations and every other phase see the whole size."""
-    schedule = replace(finished.config.schedule, float_epochs=3, float_sizes=(16, 32), max_steps=1)
-    config = replace(finished.config, weight_bits=(4,), activation_bits=(4,), schedule=schedule)
-    seen: list[tuple[str, int]] = []
-    step = loop._train_step
-
-    def watched(trainer: Trainer, images: Tensor, labels: Tensor) -> tuple[float, int, int]:
-        seen.append((run.phases[run.state.phase].kind, images.shape[-1]))
-        return step(trainer, images, labels)
-
-    monkeypatch.setattr(loop, "_train_step", watched)
-    session = prepare_session(config)
-    run = ProfitRun(session, RunDirectory.create(tmp_path / "run", config.to_json()))
-    run.train()
-    assert [size for kind, size in seen if kind == "float"] == [16, 16, 32]
-    assert {size for kind, size in seen if kind != "float"} == {32}
-    with pytest.raises(ValueError, match=r"schedule\.float_sizes: 40 is more than the 32 pixels of the images"):
-        prepare_session(replace(config, schedule=replace(schedule, float_sizes=(40,))))

@@ -1,0 +1,76 @@
+"""Weights from a file, and into a network: a head of another size stays as initialised, what else does not fit is an error."""
+
+import logging
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from subfour.data.preprocess import Preprocessing
+from subfour.listing import listed
+from subfour.tensor_file import preprocessing_in, unpack_tensors
+
+logger = logging.getLogger(__name__)
+
+QUANTIZER = re.compile(r"\b(weight|activation|skip)_quantizer\.")
+"""In names of what subfour's own quantized networks hold beside weights."""
+
+CHECKPOINT_WRAPPERS = ("state_dict_ema", "state_dict", "model")
+"""Entries of a training checkpoint that hold the weights; averaged weights are preferred, as in timm."""
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], Preprocessing | None]:
+    """Return the weights in a file, by name, without wrappers of training scripts; and what a file of ours says of images."""
+    if not path.is_file():
+        raise ValueError(f"weights: {str(path)!r} is no file; use none, pretrained, or a .safetensors, .pth or .pt file")
+    if path.suffix not in (".safetensors", ".pth", ".pt"):
+        raise ValueError(f"weights: {str(path)!r} must end with .safetensors, .pth or .pt")
+    preprocessing = None
+    state: Any
+    try:
+        if path.suffix == ".safetensors":
+            state, record = unpack_tensors(path)
+            preprocessing = preprocessing_in(record)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's own message advises to run what is in the file
+        raise ValueError(
+            f"weights: {str(path)!r} cannot be read: it is damaged, or holds code, which is not run; save a plain state dict"
+        ) from error
+    except Exception as error:  # torch.load raises whatever the bytes lead it to
+        raise ValueError(f"weights: {str(path)!r} cannot be read: {error}") from error
+    if isinstance(state, dict):
+        state = next((state[wrapper] for wrapper in CHECKPOINT_WRAPPERS if isinstance(state.get(wrapper), dict)), state)
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"weights: {str(path)!r} holds something else than named tensors; save a state dict")
+    weights: dict[str, Tensor] = {key.removeprefix("module."): value for key, value in state.items()}
+    return weights, preprocessing
+
+
+def load_weights(model: nn.Module, state: dict[str, Tensor], *, rehead: bool) -> None:
+    """Load weights in place; with `rehead`, a head of another size keeps its initial values."""
+    own = model.state_dict()
+    head = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)][-1]
+    head_keys = own.keys() & {f"{head}.weight", f"{head}.bias"}
+    if rehead and all(key in state and own[key].shape[1:] == state[key].shape[1:] for key in head_keys):
+        classes, file_classes = len(own[f"{head}.weight"]), len(state[f"{head}.weight"])
+        if classes != file_classes:
+            logger.info("re-headed: %s has %d classes in the weights and starts anew with %d", head, file_classes, classes)
+            state = state | {key: own[key] for key in head_keys}
+    misfits = {
+        # Files older than batch norm's step counter lack it; it counts from zero then.
+        "missing": [key for key in own if key not in state and not key.endswith("num_batches_tracked")],
+        "unexpected": [key for key in state if key not in own],
+        "of another shape": [key for key in own if key in state and own[key].shape != state[key].shape],
+    }
+    if any(misfits.values()):
+        if any(QUANTIZER.search(key) for key in state):
+            raise ValueError(
+                "weights: they are of a quantized network, where a float one is to start; continue its run with --from RUN"
+            )
+        entries = "; ".join(f"{what}: {listed(keys)}" for what, keys in misfits.items() if keys)
+        raise ValueError(f"weights: they are of another network: {entries}")
+    model.load_state_dict(state, strict=False)
