@@ -80,6 +80,7 @@ def build_model(
     Random weights come from torch's global generator: seed it around the call. Pretrained weights are downloaded once and kept
     where torch.hub and the Hugging Face hub keep them.
 
+    >>> import torch
     >>> build_model("subfour/tiny_mobilenet_v3", num_classes=10).model(torch.zeros(1, 3, 32, 32)).shape
     torch.Size([1, 10])
 
