@@ -107,8 +107,8 @@ def _train_all(study: Study, file: Path, out: Path, *, quiet: bool) -> list[str]
             if state == "running" or any(entry.continues(run) for _, run in elsewhere):
                 elsewhere.append((number, entry))
                 continue
-            left = sum(seconds_left(study, [state_of(run) for run in study.runs]))
-            time = f" ({duration(left)} of training left)" if left else ""
+            left = seconds_left(study, [state_of(run) for run in study.runs])
+            time = f" ({duration(sum(left))} of training left)" if left else ""
             progress.print(f"\nrun {number} of {len(study.runs)}: {entry.row}, seed {entry.seed}{time}", style="bold")
             try:
                 _train(entry, state, study, quiet=quiet)
@@ -155,6 +155,8 @@ def _train(entry: StudyRun, state: State, study: Study, *, quiet: bool) -> None:
 
 def _print_plan(study: Study, states: Sequence[State], *, as_json: bool) -> None:
     """Print every run with its state and the time that is left."""
+    left = seconds_left(study, states)
+    each: Sequence[float | None] = left or [None] * len(states)
     lines: list[dict[str, Any]] = [
         {
             "row": entry.row,
@@ -164,18 +166,22 @@ def _print_plan(study: Study, states: Sequence[State], *, as_json: bool) -> None
             "seconds": seconds,
             "command": entry.command,
         }
-        for entry, state, seconds in zip(study.runs, states, seconds_left(study, states), strict=True)
+        for entry, state, seconds in zip(study.runs, states, each, strict=True)
     ]
-    total = sum(line["seconds"] for line in lines)
+    total = None if left is None else sum(left)
+    timed = is_timed(study, states)
     if as_json:
-        print_json({"runs": lines, "seconds": total})
+        source = None if left is None else "finished runs" if timed else "seconds_per_epoch"
+        print_json({"runs": lines, "seconds": total, "seconds_from": source})
         return
-    source = (
-        "as the finished ones" if is_timed(study, states) else f"at {study.seconds_per_epoch:g} s an epoch, as the study says"
-    )
-    title = f"{len(lines)} runs, {duration(total)} of training left ({source})"
-    rows = [(*list(line.values())[:4], duration(line["seconds"]), line["command"]) for line in lines]
-    print_table(make_console(), title, ("row", "seed", "state", "epochs", "time left", "command"), rows)
+    if total is None:
+        time = "of an unknown time: no run is finished, and the study has no seconds_per_epoch"
+    else:
+        source = "as the finished ones" if timed else f"at {study.seconds_per_epoch:g} s an epoch, as the study says"
+        time = f"{duration(total)} of training left ({source})"
+    rows = [(*list(line.values())[:4], None if left is None else duration(line["seconds"]), line["command"]) for line in lines]
+    columns = ("row", "seed", "state", "epochs", "time left", "command")
+    print_table(make_console(), f"{len(lines)} runs, {time}", columns, rows)
 
 
 def _write(study: Study, file: Path, out: Path) -> list[dict[str, Any]]:

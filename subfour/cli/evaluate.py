@@ -44,7 +44,8 @@ def run(arguments: Sequence[str]) -> None:
     )
     snapped = trained.snapping is not None
     if options.json:
-        print_json({**asdict(accuracy), "snapped": snapped})
+        widths = {"weight_bits": trained.weight_bits, "activation_bits": trained.activation_bits}
+        print_json({**asdict(accuracy), **widths, "snapped": snapped, "data": data})
         return
     title = f"{options.model}: {widths_name(trained.weight_bits, trained.activation_bits, snapped=snapped)} on {data}"
     rows = [(f"{accuracy.top1:.2f}", f"{accuracy.top5:.2f}", f"{accuracy.loss:.3f}", accuracy.images)]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from subfour.cli.arguments import Switch, parse
+from subfour.cli.arguments import Switch, parse, require_positive
 from subfour.cli.console import make_console, print_json
 from subfour.cli.outputs import check_out
 from subfour.cli.tables import print_table
@@ -48,6 +48,7 @@ def run(arguments: Sequence[str]) -> None:
     options = parse(ExportOptions, arguments, prog="subfour export")
     if options.snap and options.no_snap:
         raise ValueError("snap: --snap and --no-snap exclude each other; leave one out")
+    require_positive("resolution", options.resolution)
     suffix = SUFFIXES[options.format]
     check_out(options.out, [options.model], usual=f"model{suffix}")
     if options.out.suffix in {*SUFFIXES.values(), ".safetensors"} - {suffix}:
@@ -70,7 +71,9 @@ def run(arguments: Sequence[str]) -> None:
     unproven = {name: bound for name, bound in exported.bounds.items() if not bound.proven}
     if options.json:
         sizes = {"file": size, "constants": exported.constant_bytes, "graph": graph, "cost_model": exported.cost_bytes}
-        result = {"file": str(options.out), "format": options.format, "snapped": record.snapped, "bytes": sizes}
+        result = {"file": str(options.out), "format": options.format, "network": record.network, "snapped": record.snapped}
+        result |= {"weight_bits": record.weight_bits, "activation_bits": record.activation_bits}
+        result |= {"image_size": record.preprocessing.image_size, "bytes": sizes}
         result |= {"exact_float32": len(exported.bounds) - len(unproven), "layers_and_sums": len(exported.bounds)}
         result |= {"limited": {name: bound._asdict() for name, bound in unproven.items()}}
         print_json(result | {"unclear_channels": exported.unclear_channels})

@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NoReturn
-from urllib.error import URLError
 
 from rich.console import Console
 
@@ -99,8 +98,6 @@ def _in_one_line(error: Exception) -> str:
     """Return what an error says, and what to do about it where it does not know."""
     if isinstance(error, ModuleNotFoundError):
         message = f"{error.name} is not installed; install what training needs with: pip install '.[train]', in subfour's folder"
-    elif isinstance(error, URLError):
-        message = f"download: {error.reason}; check the connection, or give the weights as a file"
     elif isinstance(error, OSError) and error.strerror:
         message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     else:

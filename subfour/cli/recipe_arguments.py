@@ -134,6 +134,8 @@ def warn_of_what_is_not_read(config: RunConfig, asked: RunConfig, recipe: RunCon
         left_out = {"with --method data-free, which trains nothing": tuple(_of_training(config))}
     else:
         left_out = {why: tuple(f"schedule.{name}" for name in names) for why, names in config.missing_phases.items()}
+        if config.from_run is None and not config.schedule.float_epochs:
+            left_out["without a float phase"] = ("schedule.float_lr", "schedule.float_sizes")
         if not quantizer_pair(config.quantizer).takes_start:
             left_out[f"with --quantizer {config.quantizer}"] = ("activation_start",)
         if config.profit_bits == FLOAT_BITS:

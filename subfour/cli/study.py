@@ -23,6 +23,8 @@ from typing import Any
 
 from subfour.cli.arguments import parse
 from subfour.cli.recipe_arguments import RecipeOptions, resolved
+from subfour.ops import widths_name
+from subfour.profit.alike import network_and_images
 from subfour.profit.config import RunConfig
 from subfour.profit.phases import build_phases
 from subfour.recipes import load_recipe
@@ -79,7 +81,8 @@ class Study:
     runs: tuple[StudyRun, ...]
     float_rows: Mapping[str, Sequence[str]]
     """Row -> the rows whose best it loses points against."""
-    seconds_per_epoch: float
+    seconds_per_epoch: float | None
+    """None: the file does not say."""
     goals: Mapping[str, float]
     """Widths, such as A4W4 -> points of top-1 below float that their best row should not lose."""
 
@@ -111,25 +114,37 @@ def read_study(file: Path, out: Path) -> Study:
     float_rows = {row["name"]: row.get("float_rows", text.get("float_rows", [])) for row in rows}
     if unknown := [name for references in float_rows.values() for name in references if name not in names]:
         raise ValueError(f"study: {file}: float_rows names {unknown[0]!r}, which is no row")
-    runs = tuple(run for row in rows for run in _runs(row, text, f"study: {file}, row {row['name']}", out))
+    runs: list[StudyRun] = []
+    for row in rows:
+        runs += _runs(row, text, f"study: {file}, row {row['name']}", out, {run.path: run.config.data for run in runs})
     _check_float_rows(runs, float_rows, f"study: {file}")
-    seconds_per_epoch, goals = float(text.get("seconds_per_epoch", 0)), text.get("goals", {})
-    return Study(runs=runs, float_rows=float_rows, seconds_per_epoch=seconds_per_epoch, goals=goals)
+    seconds_per_epoch, goals = text.get("seconds_per_epoch"), text.get("goals", {})
+    if seconds_per_epoch is not None and seconds_per_epoch <= 0:
+        raise ValueError(
+            f"study: {file}: seconds_per_epoch: {seconds_per_epoch} is not possible; use more than 0, or leave it out"
+        )
+    widths = [widths_name(run.config.weight_bits[-1], run.config.activation_bits[-1]) for run in runs]
+    if unknown := [name for name in goals if name not in widths]:
+        raise ValueError(f"study: {file}: goals: no row ends at {unknown[0]!r}; rows end at {', '.join(dict.fromkeys(widths))}")
+    return Study(runs=tuple(runs), float_rows=float_rows, seconds_per_epoch=seconds_per_epoch, goals=goals)
 
 
 def _check_float_rows(runs: Sequence[StudyRun], float_rows: Mapping[str, Sequence[str]], where: str) -> None:
-    """Raise where a row would lose points against another network."""
-    networks = {run.row: (run.config.model, run.config.architecture) for run in runs}
+    """Raise where a row would lose points against another network, or one of other images."""
+    networks = {run.row: network_and_images(run.config) for run in runs}
     for row, references in float_rows.items():
         for name in references:
             if networks[name] != networks[row]:
                 raise ValueError(
-                    f"{where}, row {row}: float_rows names {name!r}, which is another network; name rows of its own, or none: []"
+                    f"{where}, row {row}: float_rows names {name!r}, which is another network, or of other images; name rows of "
+                    "its own, or none: []"
                 )
 
 
-def _runs(row: Mapping[str, Any], study: Mapping[str, Any], where: str, out: Path) -> Iterator[StudyRun]:
-    """Yield the runs of a row, one per seed."""
+def _runs(
+    row: Mapping[str, Any], study: Mapping[str, Any], where: str, out: Path, data: Mapping[Path, str]
+) -> Iterator[StudyRun]:
+    """Yield the runs of a row, one per seed; what goes on from a run takes its data along, of which `data` knows."""
     name, recipe_name = row["name"], row.get("recipe", study.get("recipe"))
     if not isinstance(recipe_name, str):
         raise ValueError(f"{where}: no recipe is named, neither here nor for all rows")
@@ -140,6 +155,8 @@ def _runs(row: Mapping[str, Any], study: Mapping[str, Any], where: str, out: Pat
             recipe, words = load_recipe(recipe_name), shlex.split(options)
             parsed = parse(RowOptions, words, prog=f"subfour train {recipe_name}", default=RowOptions(config=recipe))
             config = resolved(parsed.config, recipe)
+            if config.from_run is not None and config.data == recipe.data:
+                config = replace(config, data=data.get(Path(config.from_run), config.data))
             epochs = sum(phase.epochs for phase in build_phases(config))
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
@@ -177,9 +194,11 @@ def _check_keys(table: Mapping[str, Any], known: Mapping[str, str], where: str) 
 def _holds(kind: str, value: object) -> bool:
     """Return whether a value is of a kind that a key may hold."""
     if kind == GOALS:
-        return isinstance(value, dict) and all(isinstance(points, int | float) for points in value.values())
-    if kind in (TEXT, NUMBER):
-        return isinstance(value, str if kind == TEXT else int | float)
+        return isinstance(value, dict) and all(_holds(NUMBER, points) for points in value.values())
+    if kind == TEXT:
+        return isinstance(value, str)
+    if kind == NUMBER:
+        return isinstance(value, int | float) and not isinstance(value, bool)
     if not isinstance(value, list):
         return False
     if kind == SEEDS:

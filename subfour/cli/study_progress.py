@@ -60,8 +60,8 @@ def is_timed(study: Study, states: Sequence[State]) -> bool:
     return bool(_timed(study, states))
 
 
-def seconds_left(study: Study, states: Sequence[State]) -> list[float]:
-    """Return how long each run still trains.
+def seconds_left(study: Study, states: Sequence[State]) -> list[float] | None:
+    """Return how long each run still trains; None where nothing tells.
 
     An epoch takes as long as in the finished runs that are alike, where there are none as in all finished ones, and in a study
     without any as its file says.
@@ -71,12 +71,14 @@ def seconds_left(study: Study, states: Sequence[State]) -> list[float]:
         states: of each.
     """
     timed = [(_kind(entry), result_of(entry)) for entry in _timed(study, states)]
+    if not timed and study.seconds_per_epoch is None:
+        return None
     left = []
     for entry, state in zip(study.runs, states, strict=True):
         done = len(RunDirectory.open(entry.path).metrics()) if state in ("unfinished", "running") else 0
         alike = [result for kind, result in timed if kind == _kind(entry)] or [result for _, result in timed]
         epochs = sum(result["epochs"] for result in alike)
-        pace = sum(result["seconds"] for result in alike) / epochs if epochs else study.seconds_per_epoch
+        pace = sum(result["seconds"] for result in alike) / epochs if epochs else study.seconds_per_epoch or 0.0
         left.append(0.0 if state in ("finished", "diverged") else (entry.epochs - done) * pace)
     return left
 

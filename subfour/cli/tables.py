@@ -8,7 +8,7 @@ GAP = "  "
 
 
 def print_table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows under columns; numbers are aligned right, fractions shortened to 4 digits.
+    """Print rows under columns; numbers are aligned right, fractions shortened to 4 digits or to whole numbers.
 
     Args:
         console: where to.
@@ -31,7 +31,9 @@ def print_table(console: Console, title: str, columns: Sequence[str], rows: Sequ
 def _text(value: object) -> str:
     if value is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _is_number(text: str) -> bool:

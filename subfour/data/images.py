@@ -65,7 +65,8 @@ class Split(ABC):
                 raise
             reason = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
             raise ValueError(
-                f"image: cannot read {self.where(index)} ({reason}); repair or replace it, or --loading.unreadable skip"
+                f"image: cannot read {self.where(index)} ({reason}); repair or replace it; training can leave it out with "
+                "--loading.unreadable skip"
             ) from error
 
 

@@ -17,7 +17,7 @@ from subfour.data.sources import load_images
 from subfour.export.record import FileFormat, Record
 from subfour.integer.build import build_program
 from subfour.integer.measure import Snapping
-from subfour.integer.network import measure_snapping, snapped_program
+from subfour.integer.network import check_head, measure_snapping, snapped_program
 from subfour.integer.program import Program
 from subfour.profit.model_file import TrainedModel
 from subfour.profit.result import RESULT_FILE
@@ -43,8 +43,11 @@ def deployed_program(model: nn.Module, preprocessing: Preprocessing, snapping: S
         ValueError: the network is still float, or cannot be exported; the message says why.
     """
     if snapping is None:
-        return build_program(model, preprocessing, dtype=torch.float64)
-    return snapped_program(model, preprocessing, snapping)
+        program = build_program(model, preprocessing, dtype=torch.float64)
+    else:
+        program = snapped_program(model, preprocessing, snapping)
+    check_head(program)
+    return program
 
 
 @torch.no_grad()

@@ -110,6 +110,8 @@ class _Builder:
             self._add(node, Add(name=node.name, inputs=(first, second)))
         elif operation in PRODUCTS and len(node.all_input_nodes) == 2:
             self._multiply(node)
+        elif self._gives_shape(operation, node):
+            pass  # of no use but to a reshape
         else:
             raise ValueError(f"{node.name}: {operation} has no integer form; it cannot be exported")
 
@@ -207,6 +209,12 @@ class _Builder:
         values = second if gates[0] == first else first
         self._add(node, Multiply(name=node.name, inputs=(values, gates[0])))
 
+    def _gives_shape(self, operation: str, node: fx.Node) -> bool:
+        """Return whether a node reads a size, as in `x.view(x.size(0), -1)`, and not values."""
+        if operation == "getitem":
+            return node.args[0] not in self.names
+        return operation == "size" or (operation == "getattr" and "shape" in node.args)
+
     def _is_gate(self, name: str) -> bool:
         operation = next((operation for operation in self.operations if operation.name == name), None)
         return isinstance(operation, Activate) and operation.function in GATES
@@ -216,7 +224,7 @@ class _Builder:
         self.names[node] = operation.name
 
     def _inputs(self, node: fx.Node) -> list[str]:
-        return [self.names[source] for source in node.all_input_nodes]
+        return [self.names[source] for source in node.all_input_nodes if source in self.names]
 
     def _input(self, node: fx.Node) -> str:
         return self._inputs(node)[0]

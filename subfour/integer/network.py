@@ -14,7 +14,7 @@ from subfour.integer.build import build_program
 from subfour.integer.execute import execute
 from subfour.integer.grids import LARGEST_MOVE
 from subfour.integer.measure import Snapping, measure
-from subfour.integer.program import Program
+from subfour.integer.program import Layer, Program
 from subfour.integer.settle import settle, unclear_channels
 from subfour.integer.snap import coarse_layers, snap
 from subfour.layers import quant_layers
@@ -129,4 +129,13 @@ def trial_program(model: nn.Module, preprocessing: Preprocessing, *, weight_bits
     for layer in quant_layers(trial).values():
         # What a program is made of does not depend on the ranges, but it cannot be made without any.
         layer.activation_quantizer.initialize(torch.linspace(-1, 1, 100))
-    return build_program(trial, preprocessing)
+    program = build_program(trial, preprocessing)
+    check_head(program)
+    return program
+
+
+def check_head(program: Program) -> None:
+    """Raise ValueError unless a program ends with logits [N, classes]: those of a linear layer."""
+    last = program.operations[-1]
+    if not (isinstance(last, Layer) and last.linear):
+        raise ValueError(f"{last.name}: the network ends with it, and only one that ends with a linear layer can be exported")

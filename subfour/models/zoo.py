@@ -92,14 +92,20 @@ def build_model(
         rehead: whether a head of another size than the weights' may start anew; a teacher's may not.
 
     Raises:
-        ValueError: the name is unknown, the network cannot be changed that way, or the weights do not fit it.
+        ValueError: the name is unknown, the network cannot be changed that way, or the weights do not fit it or cannot be had.
     """
     model = _build(name, num_classes, architecture)
     if architecture.strides:
         _set_strides(model, architecture.strides)
     preprocessing = None
     if weights == "pretrained":
-        state, preprocessing = _pretrained(name)
+        try:
+            state, preprocessing = _pretrained(name)
+        except OSError as error:  # of torch.hub and of the Hugging Face hub
+            reason = getattr(error, "reason", error)
+            raise ValueError(
+                f"weights: those of {name} cannot be downloaded ({reason}); check the connection, or name a file"
+            ) from error
         load_weights(model, state, rehead=rehead)
     elif weights != "none":
         state, preprocessing = read_weights(Path(weights))

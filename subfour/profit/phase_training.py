@@ -117,11 +117,12 @@ class PhaseTraining:
             self.save()
 
     def _image_size(self, epoch: int) -> int | None:
-        """Return the side of the images of an epoch, pixels; None: of the image size."""
+        """Return the side of the images of an epoch, pixels; None: of the image size. With few epochs the first sizes go."""
         sizes = self._config.schedule.float_sizes
         if self._phase.kind != "float" or not sizes:
             return None
-        return sizes[epoch * len(sizes) // self._phase.epochs]
+        left = self._phase.epochs - 1 - epoch
+        return sizes[-1 - left * len(sizes) // self._phase.epochs]
 
     def _loss(self, logits: Tensor, labels: Tensor, teacher_logits: Tensor | None) -> Tensor:
         distill = self._config.distill

@@ -6,12 +6,14 @@
 What was killed at any moment goes on with `resume(Path("runs/mine"))`.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from subfour.environment import note_resumption
 from subfour.profit.beginning import begin_run
 from subfour.profit.config import RunConfig
+from subfour.profit.continuation import continued
 from subfour.profit.data_free import quantize_without_data
 from subfour.profit.data_record import DATA_FILE, DataRecord
 from subfour.profit.images_record import check_images
@@ -38,16 +40,19 @@ def train(
     """Train what a configuration says, and return the content of result.json.
 
     Args:
-        config: of the run, from a recipe.
+        config: of the run, from a recipe; with `from_run`, what follows from that run is filled in.
         out: the run directory, which does not exist yet.
         observer: told of every phase, step and epoch; None: nobody is.
-        interruption: when to write checkpoints between two steps, and when to stop; None: after each epoch, never.
+        interruption: when to write checkpoints between two steps; SIGTERM stops after one. None: after each epoch, and never.
         collapse_guard: whether a network at chance, or a range at zero, stops the run.
 
     Raises:
         ValueError: the configuration does not fit the data, the weights or this machine, or the folder holds a run already.
         CollapseError: the training can lead nowhere any more; the epochs before are kept.
     """
+    if config.from_run is not None:
+        config = continued(config, config.from_run)
+    RunDirectory(out).require_free(config.to_json())
     session = prepare_session(config)
     state = without_training(session)  # before the folder is made: what cannot be quantized leaves nothing behind
     directory = begin_run(session, out)
@@ -93,7 +98,8 @@ def prepare_again(directory: RunDirectory, config: RunConfig) -> Session:
     there = directory.read_json(DATA_FILE)
     record = DataRecord.from_json(there)
     # Without weights from elsewhere the normalisation comes from the images, and tells whether they are the same.
-    elsewhere = config.from_run is not None or config.weights != "none"
+    # An image that has gone bad since then, and is left out now, changes it.
+    elsewhere = config.from_run is not None or config.weights != "none" or config.loading.unreadable == "skip"
     begun = CheckpointStore(directory.path / CHECKPOINTS).has_any()
     session = prepare_session(config, begun=record if elsewhere and begun else None)
     if session.data != record:
@@ -120,6 +126,8 @@ def _finish(
     collapse_guard: bool,
 ) -> dict[str, Any]:
     """Train what is left, if anything trains, and write the result."""
-    if state is None:
-        state = ProfitRun(session, directory, observer, interruption=interruption, collapse_guard=collapse_guard).train()
-    return write_result(session, directory, state)
+    with interruption.listening() if interruption else nullcontext():
+        if state is None:
+            run = ProfitRun(session, directory, observer, interruption=interruption, collapse_guard=collapse_guard)
+            state = run.train()
+        return write_result(session, directory, state)

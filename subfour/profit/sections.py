@@ -62,8 +62,8 @@ class ScheduleConfig:
     float_epochs: int = 15
     """Epochs of the float phase: fine-tuning, or training from scratch."""
     float_sizes: tuple[int, ...] = ()
-    """Sides of the images in the float phase, pixels, each for an equal share of its epochs: smaller ones first take less time
-    (progressive resizing). Empty: of the image size throughout."""
+    """Sides of the images in the float phase, pixels, each for an equal share of its epochs, of which the last always has the
+    last: smaller ones first take less time (progressive resizing). Empty: of the image size throughout."""
     finetune_epochs: int = 15
     """Epochs of each finetune phase."""
     stabilize_epochs: int = 5

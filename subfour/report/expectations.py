@@ -103,7 +103,7 @@ def depthwise_leads(rows: Sequence[StudyRow]) -> Iterator[Finding]:
     counted: list[StudyRow] = []
     for row in rows:
         # Rows that differ in what is frozen after sampling have one sampling phase.
-        if row.config.ends_float or any(row.differs_only_in(other, "method") for other in counted):
+        if row.config.ends_float or not row.records or any(row.differs_only_in(other, "method") for other in counted):
             continue
         counted.append(row)
         for seed, record in row.records.items():
@@ -128,7 +128,7 @@ def fused_fails_per_layer(rows: Sequence[StudyRow]) -> Iterator[Finding]:
                 continue
             if not fused.differs_only_in(plain, "batchnorm"):
                 continue
-            if fused.diverged and not fused.records:
+            if fused.diverged and not fused.records and plain.records:
                 yield Finding("confirmed" if fails else "refuted", f"{fused.name} diverged")
             elif difference := paired_difference(plain.top1, fused.top1):
                 beyond = Difference(difference.mean - FAILS, difference.error, difference.pairs)
@@ -190,9 +190,9 @@ def _with_control(rows: Sequence[StudyRow]) -> Iterator[tuple[StudyRow, StudyRow
 
 
 def _lower_loss(one: StudyRow, other: StudyRow) -> Iterator[Finding]:
-    if other.diverged and not other.records:
+    if other.diverged and not other.records and one.records:
         yield Finding("confirmed", f"{other.name} diverged")
-    elif one.diverged and not one.records:
+    elif one.diverged and not one.records and other.records:
         yield Finding("refuted", f"{one.name} diverged")
     elif difference := paired_difference(other.loss, one.loss):
         yield Finding(_judge(difference), f"{one.name} ends {difference.in_words('below', 'above', other.name, 4)}")

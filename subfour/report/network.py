@@ -75,12 +75,17 @@ def look(record: RunRecord) -> NetworkLook:
         logger.warning("report: no look into the network: %s", error)
         return NetworkLook(reason=f"The network or its images cannot be read: {error}")
     return NetworkLook(
-        reason="" if found.samples else "Nothing is quantized in this network.",
+        reason="" if found.samples else _nothing_found(record),
         samples=tuple(found.samples),
         images=found.images,
         wrong=len(found.mistakes),
         mistakes=tuple(_shown(chosen, mistake, classes) for mistake in found.mistakes[:MOST_MISTAKES]),
     )
+
+
+def _nothing_found(record: RunRecord) -> str:
+    float_network = "Nothing is quantized in this network."
+    return float_network if record.config.ends_float else "No quantizer of this network has one range for a whole tensor."
 
 
 def _shown(images: Split, mistake: Mistake, classes: tuple[str, ...]) -> MistakenImage:

@@ -1,10 +1,11 @@
 """The report as one HTML file that needs no network, with its figures beside it as SVG and CSV."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from subfour.profit.alike import data_name
 from subfour.report.diagnosis import diagnose
 from subfour.report.exhibits.costs import cost_exhibit, tradeoff_exhibit
 from subfour.report.exhibits.exhibit import Exhibit
@@ -13,7 +14,7 @@ from subfour.report.exhibits.losses import profit_exhibit, quantizer_exhibit
 from subfour.report.exhibits.quantizers import code_exhibit, error_exhibit, histogram_exhibit
 from subfour.report.exhibits.ranges import range_exhibit
 from subfour.report.network import NetworkLook, look
-from subfour.report.record import RunRecord, data_name, named_apart, read_record
+from subfour.report.record import RunRecord, named_apart, read_record
 from subfour.report.summary import RUN_COLUMNS, WIDTH_COLUMNS, run_row, summary_cards, width_row
 from subfour.report.template import shown, write_page
 from subfour.report.timeline import LEGEND, PHASE_COLUMNS, phase_row, timeline
@@ -99,13 +100,11 @@ def _head(record: RunRecord) -> dict[str, Any]:
         "not begun": f"None of its {record.epochs} epochs is done.",
     }[record.status]
     network = config.model.partition("/")[2]
-    words_of_command = shlex.split(environment.get("command", ""))
-    git = environment.get("git") or {}
-    commit = f"{git['commit']}{', with changes' if git['dirty'] else ''}" if git else "not known"
     facts = [
         ("run directory", record.path),
         ("begun", environment.get("date", "not known")),
-        ("commit", commit),
+        ("commit", _commit(environment)),
+        *((f"gone on {place.get('date', '')}", f"commit {_commit(place)}") for place in environment.get("resumed", [])),
         ("seed", config.seed),
         ("threads", (record.result or {}).get("threads", "not known yet")),
         ("processor", f"{environment.get('cpu', 'not known')}, {environment.get('cores', '?')} cores"),
@@ -119,10 +118,25 @@ def _head(record: RunRecord) -> dict[str, Any]:
         "what": f"Run {record.name}, recipe {config.recipe}: {config.quantizer} quantizers, trained with {record.method}, "
         f"teacher {config.teacher}.",
         "status": {"name": record.status, "mood": MOODS[record.status], "words": words},
-        "command": shlex.join(["subfour", *words_of_command[1:]]) if words_of_command else "The run does not know its command.",
+        "command": _command(environment),
         "facts": facts,
         "run_name": record.name,
     }
+
+
+def _commit(place: Mapping[str, Any]) -> str:
+    git = place.get("git")
+    return f"{git['commit']}{', with changes' if git['dirty'] else ''}" if git else "not known"
+
+
+def _command(environment: Mapping[str, Any]) -> str:
+    """Return what began the run, as one would type it anywhere."""
+    words = shlex.split(environment.get("command", ""))
+    if not words:
+        return "The run does not know its command."
+    program = Path(words[0])
+    ours = program.stem == "subfour" or (program.name, program.parent.name) == ("__main__.py", "subfour")
+    return shlex.join([*(["subfour"] if ours else ["python", words[0]]), *words[1:]])
 
 
 def _mistakes_words(network: NetworkLook) -> str:

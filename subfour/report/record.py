@@ -131,11 +131,6 @@ class RunRecord:
         return network_cost(self.workload, weight_bits=weight_bits, activation_bits=activation_bits)
 
 
-def data_name(data: str) -> str:
-    """Return the name of images, `cifar10` for `parquet:/here/or/there/cifar10`: where they lie is nobody's business."""
-    return Path(data.partition(":")[2] or data).name
-
-
 def read_record(path: Path) -> RunRecord:
     """Read a run directory.
 

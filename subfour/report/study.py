@@ -6,11 +6,9 @@ from itertools import groupby
 from typing import Any
 
 from subfour.ops import widths_name
+from subfour.profit.alike import data_name, differ_only_in
 from subfour.profit.config import RunConfig
-from subfour.report.record import METHODS, RunRecord, data_name
-
-STARTS = {"seed", "from_run", "weights", "starting_weight_bits"}
-"""Fields in which rows may differ and still be compared: they say where a run starts."""
+from subfour.report.record import METHODS, RunRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +68,7 @@ class StudyRow:
             other: the other row.
             names: of fields as the command line has them, such as "method" or "schedule.lr".
         """
-        free = STARTS | {*names}
-        one, another = _fields(self.config.to_json()), _fields(other.config.to_json())
-        return all(one[name] == another[name] for name in one if name not in free)
+        return differ_only_in(self.config, other.config, *names)
 
 
 def by_network_and_widths(rows: Sequence[StudyRow]) -> Iterator[tuple[str, str, list[StudyRow]]]:
@@ -101,11 +97,3 @@ def _kind(config: RunConfig) -> str:
     architecture = config.architecture
     strides = f", strides {' '.join(map(str, architecture.strides))}" if architecture.strides else ""
     return f"{config.model.partition('/')[0]}, width {architecture.width:g}{strides}, on {data_name(config.data)}"
-
-
-def _fields(values: Mapping[str, Any], section: str = "") -> dict[str, Any]:
-    """Return the values of a configuration by the names that its options have."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found |= _fields(value, f"{section}{name}.") if isinstance(value, dict) else {section + name: value}
-    return found

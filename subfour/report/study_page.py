@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
+from subfour.profit.alike import data_name
 from subfour.profit.comparison import paired_difference
 from subfour.report.exhibits.exhibit import Exhibit
 from subfour.report.exhibits.rows import rows_exhibit
 from subfour.report.expectations import answers
-from subfour.report.record import data_name
 from subfour.report.study import StudyRow, by_network_and_widths
 from subfour.report.summary import Card
 from subfour.report.template import write_page

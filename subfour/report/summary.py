@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from subfour.ops import FLOAT_BITS
+from subfour.profit.alike import network_and_images
 from subfour.report.record import RunRecord, WidthResult
 from subfour.report.template import scaled
 
@@ -55,7 +56,7 @@ def _accuracy_words(record: RunRecord, records: Sequence[RunRecord], last: Width
     floats = [] if record.float_result is None else [(record.float_result.top1, "float phase")]
     for other in records:
         control = other.last_result
-        same = (other.config.model, other.config.data) == (record.config.model, record.config.data)
+        same = network_and_images(other.config) == network_and_images(record.config)
         if same and control is not None and control.is_float and other.status == "finished":
             floats.append((control.top1, "float control"))
     words = []

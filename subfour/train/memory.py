@@ -3,7 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-STEP = "a step needs more than there is; use a smaller --schedule.batch-size, or a larger --accumulate"
+STEP = (
+    "a step needs more than there is; use a smaller batch: a smaller --schedule.batch-size or a larger --accumulate to train, a "
+    "smaller --batch-size to evaluate or verify"
+)
 ADVICE = {
     "shared memory": "the processes that decode images need more of it; use --loading.workers 0, --workers 0 for evaluate, or "
     "give the machine more, as docker run --shm-size 8g does",

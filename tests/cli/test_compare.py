@@ -21,11 +21,18 @@ def test_the_plan_lists_every_run_and_its_time_and_trains_nothing(study: Path):
         ("float", 1, "new", 1),
         ("lsq-w3a4", 1, "new", 10),
     ]
-    assert plan["seconds"] == 30 * 12
+    assert (plan["seconds"], plan["seconds_from"]) == (30 * 12, "seconds_per_epoch")
     command = shlex.split(plan["runs"][2]["command"])
     assert command[-2:] == ["--out", "runs/small/lsq-w3a4/seed-1"]
     assert "3 runs, 0:06:00 of training left (at 30 s an epoch, as the study says)" in printed("compare", study, "--dry-run")
     assert not Path("runs").exists()
+
+
+def test_a_study_that_does_not_say_how_long_an_epoch_takes_has_no_time(study: Path):
+    study.write_text(study.read_text().replace("seconds_per_epoch = 30", ""))
+    plan = json.loads(printed("compare", study, "--dry-run", "--json"))
+    assert [plan["seconds"], plan["seconds_from"], *(run["seconds"] for run in plan["runs"])] == [None] * 5
+    assert "of an unknown time: no run is finished" in printed("compare", study, "--dry-run")
 
 
 def test_the_time_left_is_that_of_finished_runs_with_the_same_network_and_steps(study: Path):
@@ -35,7 +42,7 @@ def test_the_time_left_is_that_of_finished_runs_with_the_same_network_and_steps(
         file.write_text(json.dumps(json.loads(file.read_text()) | {"seconds": seconds}))
     shutil.rmtree("out/lsq-w3a4")
     plan = json.loads(printed("compare", study, "--out", "out", "--dry-run", "--json"))
-    assert plan["seconds"] == 10 * 15
+    assert (plan["seconds"], plan["seconds_from"]) == (10 * 15, "finished runs")
     assert "3 runs, 0:02:30 of training left (as the finished ones)" in printed("compare", study, "--out", "out", "--dry-run")
     more = study_row("long", f"{FLOAT} --schedule.max-steps 9", [0]) + study_row("short", FLOAT, [7])
     study.write_text(study.read_text() + more)
@@ -108,6 +115,13 @@ def test_a_run_that_went_on_elsewhere_is_the_same_run(study: Path, photographs: 
     study.write_text(study.read_text().replace(str(photographs), "elsewhere").replace("--loading.workers 0", ""))
     plan = json.loads(printed("compare", study, "--out", "out", "--dry-run", "--json"))
     assert {run["state"] for run in plan["runs"]} == {"finished"}
+
+
+def test_what_goes_on_from_a_row_has_its_images(study: Path, photographs: Path):
+    """So the page says of every row on what it was trained."""
+    data = f"--data folder:{photographs}"
+    study.write_text(study.read_text().replace(data, "").replace(FLOAT, f"{FLOAT} {data}"))
+    assert {run.config.data for run in read_study(study, Path("out")).runs} == {f"folder:{photographs}"}
 
 
 @pytest.mark.parametrize(
@@ -191,13 +205,20 @@ def test_a_directory_with_other_options_is_refused(study: Path):
         ),
         ('recipe = "digits"\n[[row]]\nname = "../a"', "a name of its own that can be a folder's"),
         ('recipe = "digits"\ngoals = {A4W4 = "few"}\n[[row]]\nname = "a"', "goals: .* use a table of widths and points"),
+        ('recipe = "digits"\ngoals = {W4A4 = 0.5}\n[[row]]\nname = "a"', "goals: no row ends at 'W4A4'; rows end at A4W4"),
+        ('recipe = "digits"\nseconds_per_epoch = true\n[[row]]\nname = "a"', "seconds_per_epoch: True .* use a number"),
+        ('recipe = "digits"\nseconds_per_epoch = -5\n[[row]]\nname = "a"', "seconds_per_epoch: -5 .* use more than 0"),
         ('recipe = "digit"\n[[row]]\nname = "a"', "row a: recipe: there is no recipe 'digit'; did you mean digits"),
         ('recipe = "digits"\n[[row]]\nname = "a"\noptions = "--weight-bits 9"', "row a: .*9 bits is not possible"),
         ('recipe = "digits"\n[[row]]\nname = "a"\noptions = "--quantiser lsq"', "row a: option: .* did you mean --quantizer"),
         ('recipe = "digits"\nfloat_rows = ["b"]\n[[row]]\nname = "a"', "float_rows names 'b', which is no row"),
         (
             'recipe = "digits"\nfloat_rows = ["a"]\n[[row]]\nname = "a"\n[[row]]\nname = "b"\noptions = "--architecture.width 2"',
-            "row b: float_rows names 'a', which is another network; name rows of its own",
+            "row b: float_rows names 'a', which is another network, or of other images; name rows of its own",
+        ),
+        (
+            'recipe = "digits"\nfloat_rows = ["a"]\n[[row]]\nname = "a"\n[[row]]\nname = "b"\noptions = "--data folder:b"',
+            "row b: float_rows names 'a', which is another network, or of other images",
         ),
     ],
 )

@@ -12,13 +12,15 @@ from tests.data.builders import encoded, picture, typed_features, write_folder, 
 
 def test_json_has_accuracy_loss_and_images(finished_run: Path):
     accuracy = json.loads(printed("evaluate", finished_run, "--json"))
-    assert list(accuracy) == ["top1", "top5", "loss", "images", "snapped"]
+    assert list(accuracy) == ["top1", "top5", "loss", "images", "weight_bits", "activation_bits", "snapped", "data"]
     assert accuracy["images"] == 355
 
 
 def test_it_gives_what_the_run_reported(finished_run: Path):
     reported = json.loads((finished_run / "result.json").read_text())["rows"][-1]["averaged"]
-    assert json.loads(printed("evaluate", finished_run, "--json")) == pytest.approx(reported | {"snapped": True})
+    found = json.loads(printed("evaluate", finished_run, "--json"))
+    assert found.pop("data") == "digits"
+    assert found == pytest.approx(reported | {"weight_bits": 4, "activation_bits": 4, "snapped": True})
 
 
 def test_a_model_file_alone_is_enough(finished_run: Path, tmp_path: Path):

@@ -45,7 +45,8 @@ def test_json_has_the_bytes_of_the_file(finished_run: Path, tmp_path: Path):
     file = tmp_path / "model.onnx"
     result = json.loads(printed("export", finished_run, "--out", file, "--no-snap", "--json"))
     sizes = result["bytes"]
-    assert result["snapped"] is False
+    told = {"network": "subfour/tiny_mobilenet_v3", "weight_bits": 4, "activation_bits": 4, "image_size": 32, "snapped": False}
+    assert {name: result[name] for name in told} == told
     assert sizes["file"] == file.stat().st_size == sizes["constants"] + sizes["graph"]
     assert sizes["constants"] == pytest.approx(sizes["cost_model"], rel=0.1)
 
@@ -81,7 +82,7 @@ def test_wrong_options_are_named(finished_run: Path, tmp_path: Path):
         unread = error("export", finished_run, "--out", "a", option, "--data", "folder:mine")
         assert unread.startswith("data: folder:mine would not be read, because ")
         assert why in unread
-    assert error("export", finished_run, "--out", "a", "--resolution", 0).startswith("image_size: 0 is not possible")
+    assert error("export", finished_run, "--out", "a", "--resolution", 0).startswith("resolution: 0 is not possible")
 
 
 def test_no_file_is_written_over_what_is_read_or_belongs_to_a_run(finished_run: Path, tmp_path: Path):

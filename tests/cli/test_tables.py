@@ -21,6 +21,14 @@ def test_numbers_are_aligned_right_and_words_left():
     ]
 
 
+def test_large_numbers_have_all_their_digits():
+    assert [line.strip() for line in printed_table(["n"], [[11850.4], [999.96], [0.5]])[2:]] == [
+        "11850",
+        "1000",
+        "0.5",
+    ]
+
+
 def test_a_row_is_one_line_however_narrow_the_terminal():
     row = ["word " * 30, 7]
     assert printed_table(["text", "n"], [row], width=20)[2] == f"{row[0]}  7"

@@ -75,7 +75,10 @@ def test_a_failed_download_is_one_line(here: Path, photographs: Path, monkeypatc
 
     monkeypatch.setattr(WeightsEnum, "get_state_dict", fail)
     words = ["--data", f"folder:{photographs}", "--model", "torchvision/mobilenet_v2", "--weights", "pretrained"]
-    assert refused(*words) == "download: Name or service not known; check the connection, or give the weights as a file"
+    assert refused(*words) == (
+        "weights: those of torchvision/mobilenet_v2 cannot be downloaded (Name or service not known); check the connection, or "
+        "name a file"
+    )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -241,7 +241,7 @@ def test_a_corrupt_image_is_one_clear_line_even_from_a_worker(tmp_path: Path, wo
     file = tmp_path / "train" / "dog" / "1.png"
     file.write_bytes(b"nonsense")
     split = load_images(f"folder:{tmp_path}").splits["train"]
-    why = r"\(its format is not known\); repair or replace it, or --loading.unreadable skip$"
+    why = r"\(its format is not known\); repair or replace it; training can leave it out with --loading.unreadable skip$"
     message = rf"^image: cannot read {re.escape(str(file))} {why}"
     training = TrainingLoader(split, geometry(8), batch_size=2, augment="resized-crop", seed=0, workers=workers)
     with pytest.raises(ValueError, match=message):

@@ -154,7 +154,8 @@ def test_behind_a_skip_the_widest_step_leaves_openvino_a_third_of_the_margin(bit
 
 @pytest.mark.parametrize(("bits", "step", "factor"), [(7, 26653, 203), (7, 27057, 6001), (8, 12349, 733)])
 def test_behind_a_skip_wider_steps_than_allowed_get_other_codes(bits: int, step: int, factor: int):
-    """Why there is a limit. An OpenVINO that passes this no more may be given wider steps."""
+    """Why there is a limit. A later OpenVINO, or another processor, may give the right codes."""
     assert step > LARGEST_STEP
     assert largest_errors(bits, step)[factor - 1] > 1
-    assert other_codes(bits, step, factor) > 0
+    if not other_codes(bits, step, factor):
+        pytest.xfail("this OpenVINO has no other codes there: it may be given wider steps")

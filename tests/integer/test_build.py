@@ -80,6 +80,29 @@ def test_an_operation_without_integer_form_is_named(middle: nn.Module, message: 
         build_program(quantized(Net(middle), 4), PREPROCESSING)
 
 
+class Viewed(nn.Module):
+    """Flattens by its own batch size, as many do."""
+
+    def __init__(self, by: str) -> None:
+        """Make its layers."""
+        super().__init__()
+        self.by, self.stem, self.pool, self.head = by, nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Linear(4, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute it."""
+        values = self.pool(torch.relu(self.stem(images)))
+        return self.head(values.view(values.size(0) if self.by == "size" else values.shape[0], -1))
+
+
+@pytest.mark.parametrize("by", ["size", "shape"])
+@torch.no_grad()
+def test_a_batch_size_that_a_network_reads_is_no_operation(by: str):
+    model = quantized(Viewed(by), 4).double()
+    program = build_program(model, PREPROCESSING, dtype=torch.float64)
+    expected = model(normalize(random_pixels(), PREPROCESSING).double())
+    torch.testing.assert_close(execute(program, random_pixels())[program.output], expected, rtol=1e-9, atol=1e-9)
+
+
 class Twice(nn.Module):
     """Reads a layer's output before and behind its batch norm."""
 

@@ -175,3 +175,12 @@ def test_a_clip_takes_relu_s_place_only_where_codes_begin_at_0():
         operations[place] = replace(quantize, **change)
         with pytest.raises(ValueError, match=f"{quantize.name}: its codes do not begin at 0, where relu6 does"):
             check_structure(replace(program, operations=tuple(operations)))
+
+
+def test_a_network_without_a_linear_head_is_refused_before_it_trains():
+    """Its logits would be maps, in no file what they are said to be."""
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 8, 1), nn.Hardswish(), nn.Conv2d(8, 2, 1), nn.Flatten())
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), head)
+    convert(model, **NORMALIZATION)
+    with pytest.raises(ValueError, match=r"^2\.3: the network ends with it, and only one that ends with a linear layer"):
+        trial_program(model, PREPROCESSING, weight_bits=4, activation_bits=4)

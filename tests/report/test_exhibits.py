@@ -8,6 +8,8 @@ from subfour.profit.phases import build_phases
 from subfour.report.exhibits.costs import tradeoff_exhibit
 from subfour.report.exhibits.instability import freezing_exhibit, instability_exhibit
 from subfour.report.exhibits.losses import profit_exhibit
+from subfour.report.exhibits.quantizers import histogram_exhibit
+from subfour.report.exhibits.ranges import range_exhibit
 from subfour.report.record import RunRecord, named_apart
 from tests.report.records import CONFIG, epoch, record
 
@@ -68,6 +70,35 @@ def test_runs_whose_folders_share_a_name_are_told_apart():
     rows = profit_exhibit(apart).rows
     assert {(str(label).split(", ")[1], loss) for label, _, loss, _ in rows} == {("a/seed-0", 1.0), ("b/seed-0", 2.0)}
     assert [run.name for run in named_apart([record(), record()])] == ["mine", "mine"]
+
+
+def sampled(name: str, losses: list[float], **changes: Any) -> RunRecord:
+    """Return a run with an epoch of sampling and some that freeze layers."""
+    epochs = [epoch() | {"phase": 0, "kind": "sample"}, *(epoch(loss) | {"phase": 2, "kind": "finetune"} for loss in losses)]
+    return record(path=Path(name), name=name, config=replace(CONFIG, **changes), metrics=epochs)
+
+
+def test_only_seeds_fluctuate_together():
+    """A float control, or another width, is a run of its own."""
+    runs = [
+        sampled("a", [0.0, 1.0, 0.0]),
+        sampled("b", [0.0, -1.0, 1.0], seed=1),
+        sampled("narrow", [0.0, 9.0, 0.0], weight_bits=(2,)),
+        sampled("control", [0.0, 2.0, 0.0], weight_bits=(32,), activation_bits=(32,)),
+    ]
+    caption = profit_exhibit(runs).caption
+    found = ("profit, a 1.8028 (2 changes, 2 runs)", "profit, narrow 12.7279 (2 changes)", "float 2.8284 (2 changes)")
+    assert f"{'; '.join(found)}." in caption.replace("PROFIT", "profit")
+
+
+def test_figures_that_are_not_drawn_say_why():
+    """Also of runs that will never have them."""
+    assert histogram_exhibit([], "").caption == "No input of a layer is quantized with a range for the whole tensor."
+    floating = replace(CONFIG, weight_bits=(32,), activation_bits=(32,))
+    control = record(config=floating, phases=build_phases(floating), metrics=[epoch()], sensitivity=[])
+    assert range_exhibit(control).caption == "No range is trained in this run."
+    assert instability_exhibit(control).caption == freezing_exhibit(control).caption.replace("froze nothing", "samples no layer")
+    assert instability_exhibit(record(result=None, sensitivity=[])).caption == "No layer is sampled yet."
 
 
 def test_every_run_is_in_the_tradeoff_figure_whatever_its_name():

@@ -125,6 +125,16 @@ def test_a_row_that_diverged_ends_above_one_that_did_not(tmp_path: Path):
     assert (finding.verdict, finding.words) == ("confirmed", "without diverged")
 
 
+@pytest.mark.parametrize("other", [[None], []])
+def test_a_row_that_diverged_says_nothing_beside_one_that_did_not_end(tmp_path: Path, other: list[None]):
+    missing = [] if other else [0]
+    wild = study_row(tmp_path, "wild", config_of(4, method="profit"), [None])
+    control = study_row(tmp_path, "control", config_of(4), other, missing=missing)
+    fused = study_row(tmp_path, "fused", config_of(4, **FUSED), [None])
+    rows = [wild, control, fused]
+    assert not [*expectations.profit_lowers_loss(rows), *expectations.fused_fails_per_layer(rows)]
+
+
 def test_what_decides_nothing_does_not_make_a_claim_mixed():
     findings = [expectations.Finding(verdict, "") for verdict in ("undecided", "confirmed", "undecided")]
     assert expectations.Answer("a claim", findings).verdict == "confirmed"
@@ -154,6 +164,8 @@ def test_a_sampling_phase_that_rows_share_is_counted_once_and_one_in_float_not(t
     rows = [study_row(tmp_path, name, config, [90.0, 90.0], kinds=["depthwise", "linear"]) for name, config in configs.items()]
     (finding,) = expectations.depthwise_leads(rows)
     assert finding.words.startswith("a depthwise layer comes first in 4 of 4 runs")
+    waiting = study_row(tmp_path, "waiting", config_of(3, method="reversed-order"), [], missing=[0, 1])
+    assert [*expectations.depthwise_leads([waiting, *rows])] == [finding]
 
 
 def test_an_order_as_good_as_chance_leads_nothing(tmp_path: Path):

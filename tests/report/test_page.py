@@ -93,7 +93,7 @@ def test_a_run_that_was_cut_off_says_where_it_stands_and_how_to_go_on(cut_off: P
     page = page_of(tmp_path / "page.html", cut_off)
     assert "20 of 31 epochs are done. It stands in phase" in page.words
     assert f"subfour train --resume {cut_off}" in page.words
-    assert "which this run has not reached" in page.words
+    assert "No layer is sampled yet" in page.words
 
 
 def test_a_run_that_has_not_begun_has_a_page(cut_off: Path, tmp_path: Path):
@@ -152,6 +152,26 @@ def test_points_are_lost_against_the_better_of_float_phase_and_float_control(run
     last = json.loads((run("finished") / "result.json").read_text())["rows"][-1]["averaged"]["top1"]
     page = page_of(tmp_path / "page.html", run("finished"), control)
     assert f"float control 99.50 %, {99.5 - last:.2f} points lost" in page.words
+    config = json.loads((control / "config.json").read_text())
+    config["architecture"]["width"] = 2.0
+    (control / "config.json").write_text(json.dumps(config))
+    assert "float control" not in page_of(tmp_path / "page.html", run("finished"), control).words
+
+
+def test_the_page_says_what_began_the_run_and_where_it_went_on(run: Runs, tmp_path: Path):
+    folder = tmp_path / "run"
+    shutil.copytree(run("finished"), folder)
+    environment = json.loads((folder / "environment.json").read_text())
+    later = environment | {"date": "2031-01-02", "git": {"commit": "abc1234", "dirty": False}}
+    for command, words in {
+        "/bin/subfour train digits": "subfour train digits",
+        "/lib/subfour/__main__.py train digits": "subfour train digits",
+        "examples/02.py runs/a": "python examples/02.py runs/a",
+    }.items():
+        (folder / "environment.json").write_text(json.dumps(environment | {"command": command, "resumed": [later]}))
+        page = page_of(tmp_path / "page.html", folder)
+        assert words in page.words
+        assert "gone on 2031-01-02commit abc1234" in page.words
 
 
 def test_a_run_without_training_has_a_page(tmp_path: Path):

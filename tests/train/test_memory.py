@@ -13,7 +13,7 @@ def test_a_step_that_is_too_large_says_what_helps():
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."), "use a smaller --schedule.batch-size"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."), "a smaller --schedule.batch-size"),
         (
             RuntimeError(
                 "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of "

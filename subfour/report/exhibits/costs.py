@@ -6,8 +6,9 @@ from subfour.analysis.figures.layers import Panel, layer_figure
 from subfour.analysis.figures.tradeoff import Point, tradeoff_figure
 from subfour.analysis.published import published_results
 from subfour.ops import FLOAT_BITS
+from subfour.profit.alike import data_name
 from subfour.report.exhibits.exhibit import MOST_BARS, Exhibit, of_all
-from subfour.report.record import RunRecord, data_name
+from subfour.report.record import RunRecord
 
 
 def tradeoff_exhibit(records: Sequence[RunRecord]) -> Exhibit:

@@ -21,11 +21,8 @@ def instability_exhibit(record: RunRecord) -> Exhibit:
     key, title = "aiwq", "Activation instability by weight quantization (AIWQ)"
     layers = record.sensitivity
     if not layers:
-        why = (
-            "Layers are sampled at the last width, which this run has not reached."
-            if record.status != "finished"
-            else ("This run has no sampling phase.")
-        )
+        samples = any(phase.kind == "sample" for phase in record.phases)
+        why = "No layer is sampled yet." if samples and record.status != "finished" else "This run samples no layer."
         return Exhibit(key=key, title=title, caption=why)
     shown = layers[:MOST_BARS]
     stages: dict[int, list[int]] = {}
@@ -61,7 +58,8 @@ def freezing_exhibit(record: RunRecord) -> Exhibit:
     sampling = next((index for index, phase in enumerate(record.phases) if phase.kind == "sample"), None)
     layers = record.sensitivity
     if sampling is None or not any(layer["frozen_in_phase"] is not None for layer in layers):
-        why = "Nothing is frozen before AIWQ is sampled." if record.config.freezes_layers else "This run froze nothing."
+        to_come = any(phase.frozen for phase in record.phases) and record.status != "finished"
+        why = "Nothing is frozen before AIWQ is sampled." if to_come else "This run froze nothing."
         return Exhibit(key=key, title=title, caption=why)
     done = len(record.metrics)
     freezing = [index for index, phase in enumerate(record.phases) if phase.frozen and ends[index] < done]

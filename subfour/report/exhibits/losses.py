@@ -6,6 +6,7 @@ from itertools import accumulate, groupby
 from subfour.analysis.curves import fluctuation, loss_curve
 from subfour.analysis.figures.epochs import loss_figure
 from subfour.analysis.figures.style import Span
+from subfour.profit.alike import differ_only_in
 from subfour.report.exhibits.exhibit import Exhibit
 from subfour.report.record import RunRecord
 
@@ -32,15 +33,18 @@ def _loss_exhibit(key: str, title: str, records: Sequence[RunRecord], label: Cal
     begun = [record for record in records if record.metrics]
     if not begun:
         return Exhibit(key=key, title=title, caption="No epoch is done yet." if main.epochs else "Nothing trains in this run.")
-    labels = [label(record) for record in begun]
+    labels = ["float" if record.config.ends_float else label(record) for record in begun]
     distinct = [name if labels.count(name) == 1 else f"{name}, {record.name}" for name, record in zip(labels, begun, strict=True)]
     curves = [loss_curve(name, record.metrics) for name, record in zip(distinct, begun, strict=True)]
+    names = dict(zip((record.path for record in begun), labels, strict=True))
+    groups = _by_seed_alone(begun)
+    firsts = [names[group[0].path] for group in groups]
     sentences = []
-    for name in dict.fromkeys(labels):
-        group = [record.metrics for record, its_name in zip(begun, labels, strict=True) if its_name == name]
-        if found := fluctuation(group):
+    for group, name in zip(groups, firsts, strict=True):
+        if found := fluctuation([record.metrics for record in group]):
             runs = f", {found.runs} runs" if found.runs > 1 else ""
-            sentences.append(f"{name} {found.deviation:.4f} ({found.changes} changes{runs})")
+            which = name if firsts.count(name) == 1 else f"{name}, {group[0].name}"
+            sentences.append(f"{which} {found.deviation:.4f} ({found.changes} changes{runs})")
     jumps = (
         f" Fluctuation of the validation loss after sampling, restarts left out: {'; '.join(sentences)}."
         if sentences
@@ -64,6 +68,18 @@ def _loss_exhibit(key: str, title: str, records: Sequence[RunRecord], label: Cal
         columns=("run", "epoch", "training_loss", "validation_loss"),
         rows=rows,
     )
+
+
+def _by_seed_alone(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    """Return the runs in groups that differ in their seed only."""
+    groups: list[list[RunRecord]] = []
+    for record in records:
+        alike = next((group for group in groups if differ_only_in(group[0].config, record.config)), None)
+        if alike is None:
+            groups.append([record])
+        else:
+            alike.append(record)
+    return groups
 
 
 def _width_spans(record: RunRecord) -> list[Span]:

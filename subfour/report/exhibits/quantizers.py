@@ -8,6 +8,8 @@ from subfour.report.exhibits.exhibit import MOST_BARS, Exhibit, of_all
 
 MOST_HISTOGRAMS = 12
 
+NO_INPUT = "No input of a layer is quantized with a range for the whole tensor."
+
 MOST_LEVELS = 32
 """Levels drawn one by one; more run into each other."""
 
@@ -18,7 +20,7 @@ def histogram_exhibit(samples: Sequence[QuantizerSample], reason: str) -> Exhibi
     order = ("hswish", "unsigned", "signed")
     inputs = [sample for sample in samples if sample.role == "activation" and sample.kind != "stem"]
     if not inputs:
-        return Exhibit(key=key, title=title, caption=reason)
+        return Exhibit(key=key, title=title, caption=reason or NO_INPUT)
     chosen = sorted(inputs, key=lambda sample: order.index(sample.domain))[:MOST_HISTOGRAMS]
     rows: list[tuple[object, ...]] = []
     histograms = []
@@ -81,7 +83,7 @@ def code_exhibit(samples: Sequence[QuantizerSample], reason: str) -> Exhibit:
     key, title = "codes", "Dead codes and saturated values"
     inputs = [sample for sample in samples if sample.role == "activation"]
     if not inputs:
-        return Exhibit(key=key, title=title, caption=reason)
+        return Exhibit(key=key, title=title, caption=reason or NO_INPUT)
     worst = sorted(inputs, key=lambda sample: -(sample.dead_share + sample.saturated_share))[:MOST_BARS]
     shown = [sample for sample in inputs if sample in worst]
     return Exhibit(

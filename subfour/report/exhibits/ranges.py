@@ -12,11 +12,12 @@ def range_exhibit(record: RunRecord) -> Exhibit:
     """How the input ranges moved."""
     key, title = "ranges", "How the ranges moved"
     if not any(epoch.get("ranges") for epoch in record.metrics):
-        why = (
-            "Nothing is quantized yet."
-            if all("ranges" in epoch for epoch in record.metrics)
-            else ("This run was made before ranges were logged.")
-        )
+        if record.config.ends_float or record.config.method == "data-free":
+            why = "No range is trained in this run."
+        elif all("ranges" in epoch for epoch in record.metrics):
+            why = "Nothing is quantized yet."
+        else:
+            why = "This run was made before ranges were logged."
         return Exhibit(key=key, title=title, caption=why)
     kinds = {} if record.workload is None else {layer.name: layer.kind for layer in record.workload.layers}
     names = {"activation": "input range of the activations", "weight": "input range of the weights"}
