@@ -3,8 +3,8 @@
 python benchmarks/bench_inference.py [--repeats 30] [--batches 1 16] [--networks NAME ...] [--profile]
 
 MobileNet-v2 and v3-large at 224 pixels and 1,000 classes, A4W4, untrained, snapped; one core. Medians of interleaved runs, over
-onnxruntime's float. Rivals: float and onnxruntime's static int8 (QDQ) in onnxruntime and in OpenVINO, and ExecuTorch with
-XNNPACK's int8 kernels where it is installed.
+onnxruntime's float. Rivals: float and onnxruntime's static int8 (QDQ) in onnxruntime and in OpenVINO, float computed by OpenVINO
+in bfloat16, its own choice where the processor has it, and ExecuTorch with XNNPACK's int8 kernels where it is installed.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from untrained_model import IMAGENET, untrained_model
 from subfour.data.preprocess import normalize
 from subfour.export.benchmark import float_onnx, static_int8, time_batch
 from subfour.export.formats import export_model
-from subfour.export.runtime import OPENVINO_OPTIONS, RUNTIMES, Run
+from subfour.export.runtime import OPENVINO_OPTIONS, RUNTIMES, Run, run_openvino
 from subfour.export.untrained import random_pixels
 from subfour.integer.program import IMAGE
 from subfour.models import build_model
@@ -106,6 +106,7 @@ def main() -> None:
                 for kind, file in files.items()
                 for runtime, opened in RUNTIMES.items()
             }
+            runs["bfloat16 in openvino"] = run_openvino(float_model, THREADS, precision="bf16")
             if (rival := executorch_int8(network, batch)) is not None:
                 runs["int8 in executorch"] = rival
             for timing in time_batch(runs, record, batch=batch, repeats=options.repeats):

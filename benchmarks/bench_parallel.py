@@ -5,7 +5,8 @@ python benchmarks/bench_parallel.py [--out DIR]
 The digits recipe at one width, with each of its kinds of phases. One worker is what the others are compared with: layers frozen,
 accuracy, and the training loss epoch by epoch. Training magnifies the order of sums; by how much, one worker with two threads
 shows, where nothing else differs. Codes of activations magnify it at once: one that rounds the other way changes a fifth of those
-behind it. So the freeze order is compared after a few steps, too, with weights alone in codes.
+behind it. So the freeze order is compared after a few steps, too, with weights alone in codes. All run the plain engine, which
+several workers with one batch norm need.
 
 The two hosts are namespaces joined by a pair of virtual cables; each runs `torchrun --nnodes 2`, as a cluster would, and they
 share a file system. The worker of the second one is killed with SIGKILL on the way, the time until both hosts have stopped is
@@ -36,7 +37,8 @@ from subfour.rundir import RunDirectory
 TOTALS = RESULTS / "parallel.csv"
 
 RECIPE = shlex.split(
-    "digits --weight-bits 4 --activation-bits 4 --schedule.float-epochs 12 --schedule.finetune-epochs 2 --loading.workers 0"
+    "digits --weight-bits 4 --activation-bits 4 --schedule.float-epochs 12 --schedule.finetune-epochs 2 --loading.workers 0 "
+    "--engine plain"
 )
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
@@ -48,7 +50,7 @@ PORT = 29477
 
 FEW_STEPS = shlex.split(
     "digits --weight-bits 4 --activation-bits 32 --schedule.float-epochs 1 --schedule.finetune-epochs 0 --no-snap "
-    "--schedule.stabilize-epochs 0 --schedule.sample-epochs 1 --schedule.max-steps 8 --loading.workers 0"
+    "--schedule.stabilize-epochs 0 --schedule.sample-epochs 1 --schedule.max-steps 8 --loading.workers 0 --engine plain"
 )
 """In float, then sampling: the freeze order before training has magnified anything."""
 

@@ -142,8 +142,11 @@ def warn_of_what_is_not_read(config: RunConfig, asked: RunConfig, recipe: RunCon
             left_out["with float weights"] = ("profit.covers",) if config.keep_phases else ("profit.fractions", "profit.covers")
     for why, names in left_out.items():
         for field in names:
-            if _value(config, field) != _value(recipe, field):
-                logger.warning("%s: %s is not read %s", field, _value(config, field), why)
+            value = _value(config, field)
+            if value != _value(recipe, field):
+                logger.warning(
+                    "%s: %s is not read %s", field, " ".join(map(str, value)) if isinstance(value, tuple) else value, why
+                )
 
 
 def _of_training(config: RunConfig) -> Iterator[str]:

@@ -132,7 +132,12 @@ def static_int8(float_model: bytes, record: Record) -> bytes:
         given, prepared, made = (Path(folder) / name for name in ("float.onnx", "prepared.onnx", "int8.onnx"))
         given.write_bytes(float_model)
         quant_pre_process(given, prepared, skip_symbolic_shape=True)
-        quantization.quantize_static(prepared, made, Reader(), per_channel=True, quant_format=quantization.QuantFormat.QDQ)
+        quantization.quantize_static(
+            *(prepared, made, Reader()),
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,  # kernels for VNNI multiply uint8 by int8
+            quant_format=quantization.QuantFormat.QDQ,
+        )
         return made.read_bytes()
 
 

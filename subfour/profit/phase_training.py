@@ -122,7 +122,8 @@ class PhaseTraining:
         if self._phase.kind != "float" or not sizes:
             return None
         left = self._phase.epochs - 1 - epoch
-        return sizes[-1 - left * len(sizes) // self._phase.epochs]
+        share = sizes[-1 - left * len(sizes) // self._phase.epochs]
+        return max(1, round(share * self._progress.session.data.preprocessing.image_size))
 
     def _loss(self, logits: Tensor, labels: Tensor, teacher_logits: Tensor | None) -> Tensor:
         distill = self._config.distill

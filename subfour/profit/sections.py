@@ -61,9 +61,9 @@ class ScheduleConfig:
     """Images per step."""
     float_epochs: int = 15
     """Epochs of the float phase: fine-tuning, or training from scratch."""
-    float_sizes: tuple[int, ...] = ()
-    """Sides of the images in the float phase, pixels, each for an equal share of its epochs, of which the last always has the
-    last: smaller ones first take less time (progressive resizing). Empty: of the image size throughout."""
+    float_sizes: tuple[Share, ...] = ()
+    """Sides of the images in the float phase, as shares of the image size that end with 1, each for an equal part of its epochs,
+    of which the last always has 1: smaller images first take less time (progressive resizing). Empty: 1 throughout."""
     finetune_epochs: int = 15
     """Epochs of each finetune phase."""
     stabilize_epochs: int = 5
@@ -105,8 +105,12 @@ class ScheduleConfig:
             not_negative=epochs | {"weight_decay", "range_lr_scale"},
             share={"momentum"},
         )
-        if any(size < 1 for size in self.float_sizes):
-            raise ValueError(f"schedule.float_sizes: {self.float_sizes} is not possible; every size is 1 pixel or more")
+        sizes = self.float_sizes
+        if sizes and (sizes[-1] != 1 or any(not 0 < size <= 1 for size in sizes)):
+            shown = " ".join(map(str, sizes))
+            raise ValueError(
+                f"schedule.float_sizes: {shown} must lie between 0 and 1, shares of the image size, and end with 1, such as 3/4 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -93,7 +93,6 @@ def prepare_session(config: RunConfig, *, begun: DataRecord | None = None) -> Se
         preprocessing = known.preprocessing.resized(config.loading.image_size)
     data = begun or DataRecord(classes=classes, preprocessing=preprocessing)
     loading, batch_size = config.loading, config.schedule.batch_size
-    _check_float_sizes(config, data.preprocessing.image_size)
     training = TrainingLoader(
         training_images,
         data.preprocessing,
@@ -149,17 +148,6 @@ def _chosen_engine(config: RunConfig, device: torch.device) -> Literal["plain", 
             "use plain, or add --parallel.no-sync-batchnorm"
         )
     return config.engine
-
-
-def _check_float_sizes(config: RunConfig, image_size: int) -> None:
-    """Raise where images would be enlarged in a float phase."""
-    if not any(phase.kind == "float" for phase in build_phases(config)):
-        return
-    if too_large := [size for size in config.schedule.float_sizes if size > image_size]:
-        raise ValueError(
-            f"schedule.float_sizes: {too_large[0]} is more than the {image_size} pixels of the images; use no more than these, "
-            "or a larger --loading.image-size"
-        )
 
 
 def _check_shares(batch_size: int, accumulate: int) -> None:

@@ -1,7 +1,7 @@
 """A recipe of ours as the paper would train it, `--recipe paper`: its quantizers, widths, constants and 22 phases, on our data.
 
 Source: as for the ImageNet recipes, whose quantizers and widths are the defaults of `RunConfig`. The float phase trains from
-scratch, so it is as long as the recipe's and starts at its rate; the batch is the recipe's too where an epoch has few of the
+scratch, so it is the recipe's in length, rate and sizes; the batch is the recipe's too where an epoch has few of the
 paper's 256.
 """
 
@@ -19,8 +19,9 @@ def with_paper_schedule(recipe: RunConfig, *, batch_size: int = 256) -> RunConfi
         recipe: of ours.
         batch_size: of the schedule.
     """
+    ours = recipe.schedule
     schedule = ScheduleConfig(
-        batch_size=batch_size, float_epochs=recipe.schedule.float_epochs, float_lr=recipe.schedule.float_lr, lr=0.04
+        batch_size=batch_size, float_epochs=ours.float_epochs, float_sizes=ours.float_sizes, float_lr=ours.float_lr, lr=0.04
     )
     return RunConfig(
         recipe=f"{recipe.recipe}{SUFFIX}",

@@ -3,6 +3,7 @@ import json
 import re
 import shlex
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -165,9 +166,9 @@ def test_a_start_that_a_quantizer_has_of_its_own_is_said(quantizer: QuantizerNam
 
 def test_sizes_of_a_float_phase_that_there_is_not_are_named(caplog: pytest.LogCaptureFixture):
     recipe = load_recipe("digits")
-    config = replace(recipe, schedule=replace(recipe.schedule, float_epochs=0, float_sizes=(16, 32)))
+    config = replace(recipe, schedule=replace(recipe.schedule, float_epochs=0, float_sizes=(Fraction(1, 2), Fraction(1))))
     warn_of_what_is_not_read(config, config, recipe, image_size=32)
-    assert "schedule.float_sizes: (16, 32) is not read without a float phase" in caplog.text
+    assert "schedule.float_sizes: 1/2 1 is not read without a float phase" in caplog.text
 
 
 def test_weights_and_teacher_come_from_files(here: Path, photographs: Path):

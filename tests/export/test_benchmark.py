@@ -3,6 +3,7 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -51,7 +52,9 @@ def test_standard_int8_is_made_of_it_and_runs():
     program = program_of(TINY, snapped=False)
     record = record_for(program)
     content = static_int8(FloatWriter(program).write(record).SerializeToString(), record)
-    assert b"QuantizeLinear" in content
+    graph = onnx.load_from_string(content).graph
+    zero_points = {node.input[2] for node in graph.node if node.op_type == "QuantizeLinear"}
+    assert {tensor.data_type for tensor in graph.initializer if tensor.name in zero_points} == {onnx.TensorProto.UINT8}
     for open_in in RUNTIMES.values():
         assert open_in(content, 1)({IMAGE: random_pixels().numpy()})[program.output].shape == (2, 10)
 

@@ -134,14 +134,25 @@ def falling(value: object) -> bool:
     return value == sorted(set(value), reverse=True)
 
 
+def fractions(value: object) -> list[Fraction] | None:
+    """Return the fractions that a list has as text; None where it is another."""
+    if not isinstance(value, list) or not all(isinstance(share, str) and "e" not in share.lower() for share in value):
+        return None
+    try:
+        return [Fraction(share) for share in value]
+    except (ValueError, ArithmeticError):
+        return None
+
+
+def up_to_one(value: object) -> bool:
+    """Return whether a value is a list of shares as text, the last of them 1, or an empty list."""
+    shares = fractions(value)
+    return shares == [] or (bool(shares) and shares[-1] == 1 and all(0 < share <= 1 for share in shares))
+
+
 def rising(value: object) -> bool:
     """Return whether a value is a list of shares as text, each above the one before."""
-    if not isinstance(value, list) or not all(isinstance(share, str) and "e" not in share.lower() for share in value):
-        return False
-    try:
-        shares = [Fraction(share) for share in value]
-    except (ValueError, ArithmeticError):
-        return False
+    shares = fractions(value)
     return bool(shares) and shares == sorted(set(shares)) and all(0 < share < 1 for share in shares)
 
 
@@ -150,6 +161,13 @@ widths = Values(
     st.lists(st.sampled_from([*WIDTHS, 0, 1, 9, -4]), max_size=4),
     falling,
     of_text=int,
+    many=True,
+)
+sizes = Values(
+    st.lists(st.fractions(Fraction(1, 100), 1), max_size=3).map(lambda first: (*first, Fraction(1)) if first else ()),
+    st.lists(st.sampled_from(["0", "1", "4/3", "-1/3", "1/0", "a third", "32", "1/3"]), max_size=3),
+    up_to_one,
+    of_text=Fraction,
     many=True,
 )
 shares = Values(
@@ -232,7 +250,7 @@ FIELDS: dict[str, Values] = {
     "schedule.batch_size": whole(1),
     **{f"schedule.{kind}_epochs": whole(0) for kind in ("float", "finetune", "stabilize", "sample", "snap")},
     "schedule.float_lr": or_none(positive),
-    "schedule.float_sizes": strides,
+    "schedule.float_sizes": sizes,
     "schedule.lr": positive,
     "schedule.snap_lr": positive,
     "schedule.range_lr_scale": not_negative,

@@ -52,7 +52,7 @@ def test_what_no_recipe_sets_survives_json_too():
         weight_bits=(8, 4, 3, 2),
         profit=ProfitConfig(fractions=(Fraction(1, 7), Fraction("0.55")), at_bits=3, covers="weights+ranges", corrected=False),
         architecture=Architecture(width=0.5, strides=(1, 2, 2), dropout=0.1),
-        schedule=ScheduleConfig(float_lr=0.3, max_steps=7, warmup_epochs=0.5),
+        schedule=ScheduleConfig(float_lr=0.3, float_sizes=(Fraction(3, 4), Fraction(1)), max_steps=7, warmup_epochs=0.5),
         average=AverageConfig(decay=None),
         from_run="runs/digits",
         starting_weight_bits=4,
@@ -116,7 +116,10 @@ def test_options_reach_the_plan(capsys: pytest.CaptureFixture[str]):
         *((ScheduleConfig, "warmup_epochs", value) for value in [-0.5, NAN, INFINITY]),
         *((ScheduleConfig, "lr", value) for value in [0.0, -0.1, NAN, INFINITY]),
         *((ScheduleConfig, "float_lr", value) for value in [0.0, -0.1, NAN]),
-        (ScheduleConfig, "float_sizes", (24, 0)),
+        *(
+            (ScheduleConfig, "float_sizes", tuple(map(Fraction, shares)))
+            for shares in [("1/2",), ("1", "1/2"), ("0", "1"), ("3/2", "1"), ("24", "32")]
+        ),
         *((ScheduleConfig, "snap_lr", value) for value in [0.0, -0.1, NAN, INFINITY]),
         *((ScheduleConfig, "final_lr_scale", value) for value in [0.0, -0.1, NAN]),
         *((ScheduleConfig, "range_lr_scale", value) for value in [-0.1, NAN]),
@@ -152,7 +155,7 @@ def test_a_value_that_is_not_allowed_is_named(part: type, field: str, value: obj
     data = RunConfig().to_json()
     sections = {LoadingConfig: "loading", ScheduleConfig: "schedule", ProfitConfig: "profit", DistillConfig: "distill"}
     sections |= {OscillationConfig: "oscillation", AverageConfig: "average", Architecture: "architecture"}
-    written = [str(share) for share in value] if field == "fractions" else value
+    written = [str(share) for share in value] if field in ("fractions", "float_sizes") else value
     (data[sections[part]] if part in sections else data)[field] = written
     with pytest.raises(ValueError, match=rf"^(\w+\.)?{field}: .+"):
         RunConfig.from_json(data)
