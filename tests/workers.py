@@ -6,6 +6,8 @@ import os
 import socket
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -14,6 +16,18 @@ import torch
 
 from subfour.profit import method  # noqa: F401
 from subfour.train.parallel import connected
+
+PORTS = count(20_000 + 500 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
+"""Each test process has its own, below those that systems give away: nobody takes one between the look and its use."""
+
+
+def free_port() -> int:
+    """Return a port that nobody listens at."""
+    for port in PORTS:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("localhost", port))
+            return port
+    raise AssertionError
 
 
 def in_workers(count: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
@@ -24,9 +38,7 @@ def in_workers(count: int, function: Callable[..., Any], *arguments: Any) -> lis
     # Forked from a server that has imported torch and done nothing with it: no thread pool is lost in the fork.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     pipes, processes = [], []
     for rank in range(count):
         here, there = context.Pipe()
