@@ -33,12 +33,15 @@ def _loss_exhibit(key: str, title: str, records: Sequence[RunRecord], label: Cal
     begun = [record for record in records if record.metrics]
     if not begun:
         return Exhibit(key=key, title=title, caption="No epoch is done yet." if main.epochs else "Nothing trains in this run.")
-    labels = ["float" if record.config.ends_float else label(record) for record in begun]
+
+    def name_of(record: RunRecord) -> str:
+        return "float" if record.config.ends_float else label(record)
+
+    labels = [name_of(record) for record in begun]
     distinct = [name if labels.count(name) == 1 else f"{name}, {record.name}" for name, record in zip(labels, begun, strict=True)]
     curves = [loss_curve(name, record.metrics) for name, record in zip(distinct, begun, strict=True)]
-    names = dict(zip((record.path for record in begun), labels, strict=True))
     groups = _by_seed_alone(begun)
-    firsts = [names[group[0].path] for group in groups]
+    firsts = [name_of(group[0]) for group in groups]
     sentences = []
     for group, name in zip(groups, firsts, strict=True):
         if found := fluctuation([record.metrics for record in group]):
