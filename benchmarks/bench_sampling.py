@@ -23,7 +23,7 @@ from table import provenance, write_rows
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 (the field's name)
 
-from subfour.convert.calibrate import calibrate, calibrate_weights, set_bits
+from subfour.convert.calibrate import calibrate_for
 from subfour.engine.folded import folded_network
 from subfour.profit.instability_meter import InstabilityMeter
 from subfour.profit.session import prepare_session
@@ -97,9 +97,7 @@ def main() -> None:
     batches = chain.from_iterable(session.training.epoch(epoch) for epoch in count())
     model.train()
     train(model, islice(batches, options.steps[0]), rate=schedule.float_lr or schedule.lr, meters=[])
-    set_bits(model, 4, 4)
-    calibrate_weights(model, anew=True)
-    calibrate(model, islice(batches, config.calibration_batches), torch.device("cpu"))
+    calibrate_for(model, 4, 4, islice(batches, config.calibration_batches))
     network = folded_network(model).train()
     train(network, islice(batches, options.steps[1]), rate=schedule.lr, meters=[])
     meters = [TimedMeter(network, decay=config.profit.decay, corrected=True, stride=stride) for stride in STRIDES]

@@ -24,7 +24,7 @@ from torch.nn import functional as F  # noqa: N812 (the field's name)
 from torch.optim import SGD
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from subfour.convert.calibrate import calibrate, calibrate_weights, set_bits
+from subfour.convert.calibrate import calibrate_for
 from subfour.convert.rewrite import convert
 from subfour.models.zoo import build_model
 
@@ -65,11 +65,9 @@ def measured(name: str) -> Step:
     torch.manual_seed(0)
     model = build_model(name, num_classes=1000, weights="none").model.to(memory_format=torch.channels_last)
     convert(model, quantizer="duq", padding="negative", mean=(0.5,) * 3, std=(0.25,) * 3)
-    set_bits(model, BITS, BITS)
-    calibrate_weights(model, anew=True)
     images = torch.randn(IMAGES, 3, PIXELS, PIXELS).to(memory_format=torch.channels_last)
     labels = torch.arange(IMAGES)
-    calibrate(model, [(images, labels)], torch.device("cpu"))
+    calibrate_for(model, BITS, BITS, [(images, labels)])
     optimizer = SGD(model.train().parameters(), lr=0.001, momentum=0.9, nesterov=True)
     step(model, optimizer, images, labels)
     seconds = statistics.median(cpu_seconds(model, optimizer, images, labels) for _ in range(STEPS))

@@ -15,7 +15,7 @@ from saved_memory import peak_bytes, saved_bytes
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's name)
 
-from subfour.convert.calibrate import calibrate, calibrate_weights, set_bits
+from subfour.convert.calibrate import calibrate_for
 from subfour.convert.rewrite import convert
 from subfour.engine.compiled import compiled_operations
 from subfour.engine.folded import TORCH, folded_network
@@ -61,9 +61,7 @@ def random_batch(image_size: int, batch: int) -> tuple[Tensor, Tensor]:
 def quantized(model: nn.Module, name: str, images: Tensor, labels: Tensor) -> nn.Module:
     """Convert a float network in place, W4A4, and return what trains it under one of our names."""
     convert(model, **NORMALIZATION)
-    set_bits(model, BITS, BITS)
-    calibrate_weights(model, anew=True)
-    calibrate(model, [(images, labels)], torch.device("cpu"))
+    calibrate_for(model, BITS, BITS, [(images, labels)])
     network = model if name == PLAIN else folded_network(model, compiled_operations() if name == COMPILED else TORCH)
     if name == SAMPLING:
         InstabilityMeter(network, decay=0.999, corrected=True).__enter__()

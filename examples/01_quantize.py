@@ -3,7 +3,7 @@
     python examples/01_quantize.py [torchvision/mobilenet_v3_large]
 
 Conversion exchanges layers in place: names, parameters and `forward` stay the model's own. It starts at 32/32 bits, where
-nothing is quantized; `set_bits` chooses the widths, calibration sets the ranges. Accuracy takes training: 02_profit_digits.py.
+nothing is quantized; `calibrate_for` chooses the widths and sets the ranges. Accuracy takes training: 02_profit_digits.py.
 """
 
 import sys
@@ -12,7 +12,7 @@ import torch
 
 from subfour.analysis.cost import model_bytes
 from subfour.convert import convert
-from subfour.convert.calibrate import calibrate, calibrate_weights, set_bits
+from subfour.convert.calibrate import calibrate_for
 from subfour.layers import quant_layers
 from subfour.models import build_model
 
@@ -29,9 +29,7 @@ def main(name: str) -> None:
 
     rules = convert(model, quantizer="duq", padding="negative", mean=MEAN, std=STD)
     float_bytes = model_bytes(model)
-    set_bits(model, weight_bits=4, activation_bits=4)
-    calibrate_weights(model, anew=False)
-    calibrate(model, [(images, labels)], torch.device("cpu"))
+    calibrate_for(model, weight_bits=4, activation_bits=4, batches=[(images, labels)])
 
     layers = quant_layers(model)
     print(f"{'layer':<32} {'kind':<9} {'weight codes':>12}  input           padded with  fed by")

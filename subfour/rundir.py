@@ -11,20 +11,17 @@ are not finite are written as Python's json does (NaN, Infinity), because a dive
 
 import errno
 import json
-import logging
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
+from subfour.durable import TakenError, file_above, lock, locked, write_atomically
 from subfour.listing import listed
 
-if sys.platform != "win32":
-    import fcntl
-
-logger = logging.getLogger(__name__)
+CONFIG_FILE = "config.json"
+"""What makes a folder a run: its resolved configuration."""
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 """What `json` can write. Reading gives lists and dicts."""
@@ -33,13 +30,9 @@ ESCAPED = "backslashreplace"
 """How JSON is encoded: of a file name that is not UTF-8 Python has made surrogates, and writes each as JSON's own escape."""
 
 
-class TakenError(ValueError):
-    """The folder holds a run already, or another process trains into it."""
-
-
 def is_run(folder: Path) -> bool:
     """Return whether a folder is a run directory."""
-    return (folder / "config.json").is_file()
+    return (folder / CONFIG_FILE).is_file()
 
 
 class RunDirectory:
@@ -73,7 +66,7 @@ class RunDirectory:
             run.require_free(config)
             for name, data in (records or {}).items():
                 run.write_json(name, data)
-            run.write_json("config.json", config)
+            run.write_json(CONFIG_FILE, config)
         return run
 
     def require_free(self, config: Mapping[str, JSON]) -> None:
@@ -83,11 +76,11 @@ class RunDirectory:
             TakenError: the folder holds a run already, of this or of another config.
             ValueError: the path is a file.
         """
-        if file := next((place for place in (self.path, *self.path.parents) if place.is_file()), None):
+        if file := file_above(self.path):
             raise ValueError(f"--out {self.path}: {file} is a file; choose another --out")
         if not is_run(self.path):
             return
-        differences = list(_differences(self.read_json("config.json"), json.loads(json.dumps(config))))
+        differences = list(_differences(self.read_json(CONFIG_FILE), json.loads(json.dumps(config))))
         if differences:
             raise TakenError(
                 f"--out {self.path}: it holds a run with another config: {listed(differences)}; "
@@ -129,7 +122,7 @@ class RunDirectory:
         """Whether another process trains into it now; where nothing can be locked, never."""
         try:
             with (self.path / ".lock").open() as file:
-                _lock(file, shared=True)
+                lock(file, shared=True)
         except (BlockingIOError, PermissionError):
             return True
         except OSError:  # it was never locked, or cannot be
@@ -229,62 +222,6 @@ class RunDirectory:
             )
         with self._metrics_file.open("ab") as file:
             file.truncate(size)
-
-
-@contextmanager
-def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Keep every other process from writing into a folder; the system frees it however the process ends.
-
-    Readers need no lock. Threads of one process do not exclude each other. Where the system or the file system has no
-    POSIX locks, nothing is locked and a warning says so.
-
-    Args:
-        folder: it must exist.
-        wait: for as long as another process holds the lock.
-
-    Raises:
-        TakenError: another process holds the lock, and this one does not wait.
-    """
-    with (folder / ".lock").open("a") as file:
-        try:
-            _lock(file, wait=wait)
-        except (BlockingIOError, PermissionError):
-            raise TakenError(f"{folder}: another process trains into it; wait for its end, or choose another --out") from None
-        except OSError as error:
-            logger.warning("%s: cannot be locked (%s); do not let a second process write into it", folder, error)
-        yield
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write or replace a file so that a kill or a power cut at any moment leaves the old content or the new, whole.
-
-    Raises:
-        OSError: the disk is full or refuses; the old content is still there and nothing is left beside it.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if sys.platform != "win32":  # where a folder cannot be opened, a rename is durable by itself
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _lock(file: IO[str], *, wait: bool = False, shared: bool = False) -> None:
-    """Lock a file for this process, or with those that only look; if another one has it, wait or raise at once."""
-    if sys.platform == "win32":
-        raise OSError("no fcntl on Windows")
-    # A record lock, not flock: forked data workers would inherit the latter, and keep it when their parent is killed.
-    fcntl.lockf(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
 
 
 _ABSENT = object()

@@ -11,7 +11,6 @@ there was a digest have none, and are read as they are.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from subfour.data.preprocess import Preprocessing
-
 METADATA = "subfour"
 
 DIGEST = "sha256"
-
-PREPROCESSING = "preprocessing"
 
 
 def pack_tensors(tensors: Mapping[str, Tensor], record: Mapping[str, Any] | None = None) -> bytes:
@@ -39,25 +34,6 @@ def pack_tensors(tensors: Mapping[str, Tensor], record: Mapping[str, Any] | None
     kept = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
     entries = dict(record or {})
     return save(kept, {METADATA: json.dumps(entries | {DIGEST: digest(kept, entries)})})
-
-
-def float_file(tensors: Mapping[str, Tensor], preprocessing: Preprocessing) -> bytes:
-    """Return the bytes of a file of float weights, which says how their images were prepared; see `preprocessing_in`."""
-    return pack_tensors(tensors, {PREPROCESSING: asdict(preprocessing)})
-
-
-def preprocessing_in(record: Mapping[str, Any]) -> Preprocessing | None:
-    """Return how the images of weights were prepared, where their file says so.
-
-    Raises:
-        ValueError: what it says is not possible.
-    """
-    if PREPROCESSING not in record:
-        return None
-    try:
-        return Preprocessing.from_json(record[PREPROCESSING])
-    except (TypeError, AttributeError) as error:
-        raise ValueError(f"{PREPROCESSING}: {error}") from None
 
 
 def unpack_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from subfour.rundir import RunDirectory, write_atomically
+from subfour.rundir import RunDirectory
 
 CONFIG = {"recipe": "digits", "schedule": {"lr": 0.04, "epochs": [15, 5]}, "seed": 0}
 
@@ -110,13 +110,6 @@ def test_a_failed_write_leaves_the_old_content_and_nothing_else(run: RunDirector
             run.write_json("config.json", {"seed": 1})
     assert run.read_json("config.json") == CONFIG
     assert {file.name for file in run.path.iterdir()} == {"config.json", ".lock"}
-
-
-def test_write_atomically_respects_the_umask(tmp_path: Path):
-    """Colleagues can read a run where the umask lets them."""
-    write_atomically(tmp_path / "file", b"")
-    (tmp_path / "plain").touch()
-    assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_metrics_come_back_in_order(run: RunDirectory):

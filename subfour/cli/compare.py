@@ -9,6 +9,8 @@ cannot start: it is named at the end, and tried again the next time.
 import csv
 import gc
 import io
+import logging
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -38,13 +40,16 @@ from subfour.cli.study_progress import (
     state_of,
 )
 from subfour.cli.tables import print_table
+from subfour.durable import TakenError, locked, write_atomically
 from subfour.listing import listed
 from subfour.profit.comparison import Outcome, compare_rows, points_lost
 from subfour.report.record import read_record
 from subfour.report.study import StudyRow
 from subfour.report.study_page import write_study_page
-from subfour.rundir import RunDirectory, TakenError, locked, write_atomically
-from subfour.train.interruption import WorkerLostError
+from subfour.rundir import RunDirectory, is_run
+from subfour.train.interruption import Terminated, WorkerLostError
+
+logger = logging.getLogger(__name__)
 
 TABLE_FILE = "table.csv"
 """Below --out: one line per row of the study."""
@@ -80,8 +85,13 @@ def run(arguments: Sequence[str]) -> None:
     if options.dry_run:
         _print_plan(study, states, as_json=options.json)
         return
+    _warn_of_other_rows(study, out)
     _write(study, options.study, out)
-    refused = _train_all(study, options.study, out, quiet=options.json)
+    try:
+        refused = _train_all(study, options.study, out, quiet=options.json)
+    except (KeyboardInterrupt, Terminated) as stop:  # they say how to go on with the one run that was under way
+        place = f" --out {shlex.quote(str(options.out))}" if options.out is not None else ""
+        raise type(stop)(f"go on with: subfour compare {shlex.quote(str(options.study))}{place}") from None
     table = _write(study, options.study, out)
     if options.json:
         print_json(table)
@@ -90,6 +100,14 @@ def run(arguments: Sequence[str]) -> None:
     if refused:
         others = f" (and {len(refused) - 1} more runs, named above)" if len(refused) > 1 else ""
         raise ValueError(f"study: {refused[0]}{others}")
+
+
+def _warn_of_other_rows(study: Study, out: Path) -> None:
+    """Say so where the folder holds rows of another study, or earlier ones of this: table and page are of this one's rows."""
+    rows = {run.row for run in study.runs}
+    others = sorted({run.parent.name for run in out.glob("*/seed-*") if is_run(run)} - rows)
+    if others:
+        logger.warning("out: %s holds rows that this study has not, and table and page leave them out: %s", out, listed(others))
 
 
 def _train_all(study: Study, file: Path, out: Path, *, quiet: bool) -> list[str]:

@@ -11,11 +11,11 @@ from subfour.cli.arguments import Switch, parse, require_positive
 from subfour.cli.console import make_console, print_json
 from subfour.cli.outputs import check_out
 from subfour.cli.tables import print_table
+from subfour.durable import write_atomically
 from subfour.export.formats import export_model
 from subfour.export.record import FileFormat
 from subfour.ops import widths_key
 from subfour.profit.model_file import read_model
-from subfour.rundir import write_atomically
 
 SUFFIXES: dict[FileFormat, str] = {"onnx": ".onnx", "qonnx": ".onnx", "qdq": ".onnx", "codes": ".npz"}
 """What files of each format are named; a name without any of these is the user's own affair."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from subfour import collective
-from subfour.cli.main import STARTED
+from subfour.cli.main import LOST, STARTED
 from subfour.environment import usable_cores
 from subfour.train.interruption import Terminated, WorkerLostError
 from subfour.train.parallel import workers_started
@@ -87,7 +87,10 @@ def start_workers(arguments: Sequence[str], workers: int) -> None:
             if code < 0:
                 lost = f"worker {rank} was ended by {signal.Signals(-code).name}, so the others ended too"
                 raise WorkerLostError(lost) from None
-        worst = max(codes.values())
+        told = [code for code in codes.values() if code != LOST]
+        if not told:
+            raise WorkerLostError("the workers have lost their connection, and none says why") from None
+        worst = max(told)
         if worst in STOPPED:
             raise STOPPED[worst] from None
         sys.exit(worst)

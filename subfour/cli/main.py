@@ -36,6 +36,9 @@ COMMANDS = {
 STARTED = "SUBFOUR_WORKERS"
 """Environment variable of workers that `--workers` has started: how many. Whoever started them says why they stopped."""
 
+LOST = 75
+"""Exit code of such a worker that stopped because another one had gone: none of the codes with which one says why."""
+
 MAIN_SPEAKS_FIRST = 5.0
 """Seconds that another worker waits with an error: where the main one has it too, torchrun ends this one before it repeats it."""
 
@@ -62,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, Terminated, WorkerLostError) as stop:
         words, code = {KeyboardInterrupt: (["interrupted"], 130), Terminated: (["terminated"], 143)}.get(type(stop), ([], 1))
         if "RANK" in os.environ and STARTED in os.environ:
-            sys.exit(code)
+            sys.exit(LOST if isinstance(stop, WorkerLostError) else code)
         _leave(errors, "; ".join([*words, *stop.args]), code)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from subfour.cli.study_progress import DIVERGED_FILE
+from subfour.durable import file_above
 from subfour.environment import ENVIRONMENT_FILE
 from subfour.profit.beginning import PLAN_FILE
 from subfour.profit.continuation import TEACHER_FILE, WEIGHTS_FILE
@@ -12,10 +13,10 @@ from subfour.profit.method import FAILURE_FILE
 from subfour.profit.model_file import MODEL_FILE
 from subfour.profit.progress import CHECKPOINTS
 from subfour.profit.result import RESULT_FILE, SENSITIVITY_FILE
-from subfour.rundir import is_run
+from subfour.rundir import CONFIG_FILE, is_run
 
 RUN_FILES = {
-    *("config.json", PLAN_FILE, "metrics.jsonl", ".lock"),
+    *(CONFIG_FILE, PLAN_FILE, "metrics.jsonl", ".lock"),
     *(ENVIRONMENT_FILE, DATA_FILE, RESULT_FILE, SENSITIVITY_FILE, FAILURE_FILE, DIVERGED_FILE),
     *(MODEL_FILE, WEIGHTS_FILE, TEACHER_FILE),
 }
@@ -59,5 +60,5 @@ def check_folder(name: str, folder: Path) -> None:
     Raises:
         ValueError: there is a file in its place, or above it.
     """
-    if file := next((place for place in (folder, *folder.parents) if place.is_file()), None):
+    if file := file_above(folder):
         raise ValueError(f"{name}: {file} is a file, and cannot hold others; name a folder that is none, or a new one")

@@ -2,8 +2,8 @@
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from operator import attrgetter
 from typing import Annotated
 
@@ -12,7 +12,7 @@ import tyro
 from subfour.ops import FLOAT_BITS
 from subfour.profit.config import RunConfig
 from subfour.profit.continuation import config_of, continued
-from subfour.quantizers import quantizer_pair
+from subfour.profit.unread import ignored_fields, refused_fields
 from subfour.recipes import RECIPES, load_recipe, paper_variant
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def resolved(config: RunConfig, recipe: RunConfig) -> RunConfig:
         raise ValueError(f"weights: {config.weights!r} is not read with --from {config.from_run}, which has its own; give one")
     if config.from_run is not None and config.loading.image_size == recipe.loading.image_size:
         config = replace(config, loading=replace(config.loading, image_size=None))
-    for field, reason in _unread(config):
+    for field, reason in refused_fields(config):
         asked, preset = _value(config, field), _value(recipe, field)
         if asked != preset:
             raise ValueError(f"{field}: {asked!r} is not read {reason}; leave it out")
@@ -130,49 +130,13 @@ def warn_of_what_is_not_read(config: RunConfig, asked: RunConfig, recipe: RunCon
     asked_size = asked.loading.image_size
     if asked_size not in (None, image_size):
         logger.warning("loading.image_size: %s, as in %s, and not the recipe's %s", image_size, config.from_run, asked_size)
-    if config.method == "data-free":
-        left_out = {"with --method data-free, which trains nothing": tuple(_of_training(config))}
-    else:
-        left_out = {why: tuple(f"schedule.{name}" for name in names) for why, names in config.missing_phases.items()}
-        if config.from_run is None and not config.schedule.float_epochs:
-            left_out["without a float phase"] = ("schedule.float_lr", "schedule.float_sizes")
-        if not quantizer_pair(config.quantizer).takes_start:
-            left_out[f"with --quantizer {config.quantizer}"] = ("activation_start",)
-        if config.profit_bits == FLOAT_BITS:
-            left_out["with float weights"] = ("profit.covers",) if config.keep_phases else ("profit.fractions", "profit.covers")
-    for why, names in left_out.items():
+    for why, names in ignored_fields(config).items():
         for field in names:
             value = _value(config, field)
             if value != _value(recipe, field):
                 logger.warning(
                     "%s: %s is not read %s", field, " ".join(map(str, value)) if isinstance(value, tuple) else value, why
                 )
-
-
-def _of_training(config: RunConfig) -> Iterator[str]:
-    """Yield the fields that only training reads."""
-    yield from ("teacher", "teacher_weights", "keep_phases", "refit_below_bits", "activation_start", "calibration_batches")
-    for section in ("schedule", "profit", "distill", "average"):
-        for field in fields(getattr(config, section)):
-            if (section, field.name) != ("schedule", "batch_size"):  # of evaluations, too
-                yield f"{section}.{field.name}"
-
-
-def _unread(config: RunConfig) -> Iterator[tuple[str, str]]:
-    """Yield the fields that a configuration gives no part to play, and why."""
-    if not config.freezes_layers:
-        yield "profit.covers", f"with --method {config.method}, which freezes no layers"
-    if config.from_run is not None:
-        for name in ("resize_size", "interpolation", "mean", "std"):
-            yield f"loading.{name}", f"with --from {config.from_run}, which has its own"
-    if config.method != "dampening":
-        yield "oscillation.dampening", f"with --method {config.method}"
-    if config.method != "iterative-freezing":
-        for name in ("threshold_start", "threshold_end", "momentum"):
-            yield f"oscillation.{name}", f"with --method {config.method}"
-    if config.teacher == "none":
-        for field in fields(config.distill):
-            yield f"distill.{field.name}", "with --teacher none"
 
 
 def _value(config: RunConfig, field: str) -> object:

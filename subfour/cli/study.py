@@ -24,7 +24,7 @@ from typing import Any
 from subfour.cli.arguments import parse
 from subfour.cli.recipe_arguments import RecipeOptions, resolved
 from subfour.ops import widths_name
-from subfour.profit.alike import network_and_images
+from subfour.profit.alike import data_name, network_and_images
 from subfour.profit.config import RunConfig
 from subfour.profit.phases import build_phases
 from subfour.recipes import load_recipe
@@ -169,10 +169,10 @@ def _runs(
 def same_run(asked: RunConfig, there: RunConfig) -> bool:
     """Return whether a run directory holds the run a study asks for.
 
-    What follows from the run it continues is left out, and so is what decides no weight, such as where the images lie. Runs
-    and files of weights are known by their names, because a study may move.
+    What follows from the run it continues is left out, and so is what decides no weight, such as where the images lie. Images,
+    runs and files of weights are known by their names, because a study may move.
     """
-    if _start(asked) != _start(there):
+    if _start(asked) != _start(there) or (asked.from_run is None and data_name(asked.data) != data_name(there.data)):
         return False
     inherited = replace(there, from_run=asked.from_run, weights=asked.weights, starting_weight_bits=asked.starting_weight_bits)
     return inherited.digest == asked.digest

@@ -14,7 +14,7 @@ computed anew at the end of a run.
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from subfour.convert.graph import is_foldable, module_of, trace
+from subfour.convert.graph import is_foldable, module_of, only_user, trace
 from subfour.layers import QuantConv2d
 
 
@@ -22,10 +22,9 @@ def batchnorm_after(model: nn.Module) -> dict[str, _BatchNorm]:
     """Return, per convolution, the batch norm with a learned scale that alone reads what it gives."""
     following: dict[str, _BatchNorm] = {}
     for node in trace(model).nodes:
-        if isinstance(module_of(model, node), QuantConv2d) and len(node.users) == 1:
-            norm = module_of(model, next(iter(node.users)))
-            if is_foldable(norm):
-                following[str(node.target)] = norm
+        norm = module_of(model, only_user(node))
+        if isinstance(module_of(model, node), QuantConv2d) and is_foldable(norm):
+            following[str(node.target)] = norm
     return following
 
 

@@ -27,34 +27,52 @@ def set_bits(model: nn.Module, weight_bits: int, activation_bits: int) -> None:
     set_skip_bits(model, activation_bits)
 
 
-def calibrate_weights(model: nn.Module, *, anew: bool) -> None:
-    """Set the range of every weight quantizer that quantizes and has none; with `anew`, of all that quantize.
+def calibrate_for(model: nn.Module, weight_bits: int, activation_bits: int, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Let a converted model quantize at a width: set it, and the range of every quantizer that has none there.
+
+    Args:
+        model: a converted model.
+        weight_bits: 2..8 or 32.
+        activation_bits: 2..8 or 32.
+        batches: as `calibrate` takes them.
+
+    Raises:
+        ValueError: see `calibrate_weights` and `calibrate`.
+    """
+    set_bits(model, weight_bits, activation_bits)
+    calibrate_weights(model)
+    calibrate(model, batches)
+
+
+def forget_weight_ranges(model: nn.Module) -> None:
+    """Let the weights' ranges be set anew, at the widths that are set now: setting a width finds them again.
+
+    The authors keep 0.9 max|w| from 8 bits down, which sets most 2-bit codes to 0.
+    """
+    for layer in quant_layers(model).values():
+        layer.weight_quantizer.initialized = False
+
+
+def calibrate_weights(model: nn.Module) -> None:
+    """Set the range of every weight quantizer that quantizes and has none.
 
     Raises:
         ValueError: a layer's weights have no range; it is named.
-
-    Low widths ask for `anew` as they begin: the authors keep 0.9 max|w| from 8 bits down, which sets most 2-bit codes to 0.
     """
     for name, layer in quant_layers(model).items():
-        quantizer = layer.weight_quantizer
-        if quantizer.needs_ranges or (anew and quantizer.enabled):
+        if layer.weight_quantizer.needs_ranges:
             try:
-                quantizer.initialize(layer.folded_weight().detach())
+                layer.weight_quantizer.initialize(layer.folded_weight().detach())
             except ValueError as error:
                 raise ValueError(f"{name}.weight: {error}; train or load weights that are not all zero") from None
 
 
-def missing_ranges(model: nn.Module, *, anew: bool) -> list[str]:
-    """Return the names, in the state dict, of the ranges that quantize and are about to be set.
-
-    They are those that are not set for their width; with `anew`, also those of all weights.
-    """
-    quantizers = {name: module for name, module in model.named_modules() if isinstance(module, Quantizer)}
-    weights = {layer.weight_quantizer for layer in quant_layers(model).values()} if anew else set()
+def missing_ranges(model: nn.Module) -> list[str]:
+    """Return the names, in the state dict, of the ranges that quantize and are about to be set."""
     return [
         f"{name}.{entry}"
-        for name, quantizer in quantizers.items()
-        if quantizer.needs_ranges or (quantizer in weights and quantizer.enabled)
+        for name, quantizer in model.named_modules()
+        if isinstance(quantizer, Quantizer) and quantizer.needs_ranges
         for entry, value in quantizer.state_dict().items()
         if value.is_floating_point()
     ]
@@ -66,17 +84,17 @@ def needs_calibration(model: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def calibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> None:
+def calibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
     """Set the range of every activation quantizer that has none, from what enters it.
 
     Args:
         model: a converted model; the modes of its modules are restored.
         batches: training images [N, 3, H, W], normalised, and labels, which are not used.
-        device: where the model lies.
 
     Raises:
         ValueError: a quantizer was never reached, or saw no value that tells anything.
     """
+    device = next(model.parameters()).device
     entrances = _entrances(model)
     widths = {name: quantizer.bits for name, (_, quantizer) in entrances.items()}
     collectors = {name: _Collector(name) for name, (_, quantizer) in entrances.items() if quantizer.needs_ranges}

@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812 (the field's name)
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from subfour.convert.batchnorm import batchnorm_after
-from subfour.convert.graph import RANGE_KEEPING, SUMS, module_of, module_operation, operation_of, pools_globally, trace
+from subfour.convert.graph import RANGE_KEEPING, SUMS, activation_in, module_of, operation_of, pools_globally, trace
 from subfour.layers import QuantConv2d, QuantLinear, quant_layers
 from subfour.modes import evaluation_mode
 from subfour.seeding import derive_seed
@@ -109,14 +109,19 @@ def input_samples(model: nn.Module) -> dict[str, Tensor]:
     return entering
 
 
+def _normalized(norm: _BatchNorm, generator: torch.Generator) -> Tensor | None:
+    """Return samples [N, C] of what a batch norm gives, and the activation inside it if there is one; None: it is not known."""
+    noise = torch.randn(SAMPLES, norm.num_features, generator=generator).to(norm.weight)
+    values, act = norm.bias + norm.weight.abs() * noise, activation_in(norm)
+    if act == "identity":
+        return values
+    return ACTIVATIONS[act](values) if act in ACTIVATIONS else None
+
+
 def _output(node: fx.Node, module: nn.Module | None, operands: list[Tensor | None], generator: torch.Generator) -> Tensor | None:
     """Return samples [N, C] of what a node gives; None where nothing is known."""
     if isinstance(module, _BatchNorm):
-        noise = torch.randn(SAMPLES, module.num_features, generator=generator).to(module.weight)
-        act = getattr(module, "act", None)  # timm's BatchNormAct2d
-        follow = ACTIVATIONS.get(module_operation(act)) if act is not None else None
-        values = module.bias + module.weight.abs() * noise
-        return values if follow is None else follow(values)
+        return _normalized(module, generator)
     operation, terms = operation_of(node, module), [operand for operand in operands if operand is not None]
     if not terms or len(terms) < len(operands):
         return None

@@ -18,10 +18,10 @@ biases itself.
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from subfour.convert.graph import is_foldable, module_of, operation_of, trace
+from subfour.convert.graph import activation_in, is_foldable, module_of, only_user, operation_of, trace
 
 MOST_SWEEPS = 100
 """Over all pairs."""
@@ -80,28 +80,22 @@ def find_pairs(model: nn.Module) -> list[Pair]:
     pairs = []
     for node in trace(model).nodes:
         first = module_of(model, node)
-        norm_node = _only_user(node) if isinstance(first, nn.Conv2d) else None
+        norm_node = only_user(node) if isinstance(first, nn.Conv2d) else None
         norm = module_of(model, norm_node)
         if not (isinstance(first, nn.Conv2d) and is_foldable(norm)) or norm_node is None:
             continue
-        act = getattr(norm, "act", None)  # timm's BatchNormAct2d
-        relu_node = norm_node if isinstance(act, nn.ReLU) else _only_user(norm_node)
+        relu_node = norm_node if activation_in(norm) == "relu" else only_user(norm_node)
         if relu_node is None or not (relu_node is norm_node or operation_of(relu_node, module_of(model, relu_node)) == "relu"):
             continue
-        second_node = _only_user(relu_node)
+        second_node = only_user(relu_node)
         second = module_of(model, second_node)
         if second_node is None or not isinstance(second, nn.Conv2d):
             continue
         if second.groups > 1 and not second.groups == second.in_channels == second.out_channels:
             continue
-        after = module_of(model, _only_user(second_node))
+        after = module_of(model, only_user(second_node))
         pairs.append(Pair(first, norm, second, after if is_foldable(after) else None))
     return pairs
-
-
-def _only_user(node: fx.Node) -> fx.Node | None:
-    users = [*node.users]
-    return users[0] if len(users) == 1 else None
 
 
 def _fold(conv: nn.Conv2d, norm: _BatchNorm) -> None:

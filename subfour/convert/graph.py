@@ -179,9 +179,8 @@ def _gate(operands: Sequence[_Feed]) -> _Feed | None:
 def _feed(node: fx.Node, module: nn.Module | None, operands: Sequence[_Feed]) -> _Feed:
     """Return what a node gives that is neither a layer nor a gated tensor."""
     operation, label = operation_of(node, module), _label(node, module)
-    act = getattr(module, "act", None)
-    if operation == "batchnorm" and act is not None and not isinstance(act, nn.Identity):
-        operation, label = module_operation(act), f"{label} ({type(act).__name__})"  # timm's BatchNormAct2d
+    if isinstance(module, _BatchNorm) and (inside := activation_in(module)) != "identity":
+        operation, label = inside, f"{label} ({type(module.act).__name__})"
     if node.op == "placeholder":
         return _Feed("image", "the image")
     if operation in OWN_RANGE:
@@ -199,6 +198,11 @@ def _feed(node: fx.Node, module: nn.Module | None, operands: Sequence[_Feed]) ->
 def module_of(model: nn.Module, node: fx.Node | None) -> nn.Module | None:
     """Return the module that a node calls; None where it calls none, or there is no node."""
     return model.get_submodule(str(node.target)) if node is not None and node.op == "call_module" else None
+
+
+def only_user(node: fx.Node | None) -> fx.Node | None:
+    """Return the node that alone reads what a node gives; None where several do, none does, or there is no node."""
+    return next(iter(node.users)) if node is not None and len(node.users) == 1 else None
 
 
 def pools_globally(operation: str, node: fx.Node, module: nn.Module | None) -> bool:
@@ -237,6 +241,12 @@ def trace(model: nn.Module) -> fx.Graph:
 def is_foldable(module: nn.Module | None) -> TypeGuard[_BatchNorm]:
     """Return whether a layer can take in the batch norm behind it: with a learned scale and running statistics."""
     return isinstance(module, _BatchNorm) and module.affine and module.track_running_stats
+
+
+def activation_in(norm: _BatchNorm) -> str:
+    """Return the operation that follows inside a batch norm, as in timm's BatchNormAct2d; "identity" where none does."""
+    act = getattr(norm, "act", None)
+    return "identity" if act is None else module_operation(act)
 
 
 def operation_of(node: fx.Node, module: nn.Module | None) -> str:

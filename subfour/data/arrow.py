@@ -1,8 +1,9 @@
 """Images in an Arrow table, in the Hugging Face layout: what a parquet file and a data set of the hub have in common.
 
-The image column is a struct of `bytes` (an encoded file) and `path`; the label column holds integers. Which columns these are,
-and the class names, stand in the schema's "huggingface" metadata. A path counts from the folder the data lie in and must stay
-in it, links resolved: a table from elsewhere does not choose which files of this machine are read.
+The image column is a struct of `bytes` (an encoded file) and `path`, or the encoded files themselves; the label column holds
+integers, or the classes' names. Which columns these are, and the names of integers, stand in the schema's "huggingface"
+metadata. A path counts from the folder the data lie in and must stay in it, links resolved: a table from elsewhere does not
+choose which files of this machine are read.
 """
 
 import io
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from PIL import Image
 from torch import Tensor
@@ -36,6 +38,8 @@ class ArrowSplit(Split):
     def open(self, index: int) -> Image.Image:
         """Open the encoded file, or the file its path names."""
         row = self.column[index].as_py() or {}
+        if isinstance(row, bytes):
+            return open_image(io.BytesIO(row))
         if row.get("bytes") is not None:
             return open_image(io.BytesIO(row["bytes"]))
         if row.get("path") is not None:
@@ -60,10 +64,12 @@ def find_columns(schema: pa.Schema, name: str) -> tuple[str, str]:
     """
     image = _find_column(schema, name, feature="Image", usual=IMAGE_COLUMNS)
     label = _find_column(schema, name, feature="ClassLabel", usual=LABEL_COLUMNS)
-    if not pa.types.is_struct(schema.field(image).type):
-        raise ValueError(f"image column: {image!r} of {name} is {schema.field(image).type}; store a struct of bytes and path")
-    if not pa.types.is_integer(schema.field(label).type):
-        raise ValueError(f"label column: {label!r} of {name} is {schema.field(label).type}; store the classes as integers from 0")
+    kind = schema.field(image).type
+    if not (pa.types.is_struct(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        raise ValueError(f"image column: {image!r} of {name} is {kind}; store encoded images, or a struct of bytes and path")
+    kind = schema.field(label).type
+    if not (pa.types.is_integer(kind) or _is_text(kind)):
+        raise ValueError(f"label column: {label!r} of {name} is {kind}; store the classes as integers from 0, or their names")
     return image, label
 
 
@@ -80,9 +86,18 @@ def table_images(tables: Mapping[str, pa.Table], source: str, *folders: Path) ->
     """
     splits: dict[str, Split] = {}
     classes: dict[str, tuple[str, ...]] = {}
+    columns = {name: find_columns(table.schema, f"{name} in {source}") for name, table in tables.items()}
+    texts = {name: label for name, (_, label) in columns.items() if _is_text(tables[name].schema.field(label).type)}
+    names_there = {value for name, label in texts.items() for value in tables[name][label].unique().to_pylist()} - {None}
+    written = tuple(sorted(map(str, names_there)))
     for name, table in tables.items():
         place = f"{name} in {source}"
-        image, label = find_columns(table.schema, place)
+        image, label = columns[name]
+        if name in texts:
+            labels = pc.index_in(table[label].cast(pa.string()), pa.array(written, pa.string())).fill_null(-1).to_numpy()
+            splits[name] = ArrowSplit(name=place, column=table[image], labels=torch.tensor(labels).long(), folders=folders)
+            classes[name] = written
+            continue
         # Not safe: what int64 cannot hold becomes negative, and is then named as a label that is no class.
         labels = table[label].cast(pa.int64(), safe=False).fill_null(-1).to_numpy()
         splits[name] = ArrowSplit(name=place, column=table[image], labels=torch.tensor(labels), folders=folders)
@@ -95,6 +110,12 @@ def table_images(tables: Mapping[str, pa.Table], source: str, *folders: Path) ->
         return ImageData(classes=next(iter(classes.values())), splits=splits)
     largest = max((int(split.labels.max()) for split in splits.values() if len(split)), default=-1)
     return ImageData(classes=tuple(str(label) for label in range(largest + 1)), splits=splits)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Return whether a column holds names, each one written out or as the category that pandas makes of it."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _find_column(schema: pa.Schema, name: str, *, feature: str, usual: tuple[str, ...]) -> str:

@@ -18,22 +18,23 @@ from torch import Tensor
 from subfour.data.images import HELD_OUT, TRAINING, ImageData, Split
 from subfour.data.index import FileNames, FolderIndex, folder_times, index_file, pack, read_index, write_index
 from subfour.data.opening import FORMATS, open_image
+from subfour.listing import listed
 
 logger = logging.getLogger(__name__)
 
 CONVERTIBLE = {".heic", ".heif", ".avif"}
 """Endings of photographs that telephones take and Pillow, by itself, does not read everywhere."""
 
-LEFT_BEHIND = {"thumbs.db", "desktop.ini"}
-"""What Windows puts into folders, in lower case; elsewhere such files are hidden."""
+LEFT_BEHIND = {"thumbs.db", "desktop.ini", "__macosx", "@eadir"}
+"""What Windows, archives of macOS and network disks put into folders, in lower case; elsewhere such files are hidden."""
 
 
 @dataclass(frozen=True, eq=False)
 class FolderSplit(Split):
     """Image files, sorted by class and name."""
 
-    folders: tuple[str, ...]
-    """One per class."""
+    folders: Mapping[int, str]
+    """By label."""
     names: FileNames
     labels: Tensor
 
@@ -51,15 +52,16 @@ class FolderSplit(Split):
 
 
 def load_folder(path: str) -> ImageData:
-    """Return the images of a folder with `train`, `val` (or `validation`) or `test`, and in each one folder per class.
+    """Return the images of a folder with `train` and one or more of `HELD_OUT`, and in each one folder per class.
 
-    Classes are the folders' names, sorted. Hidden files and folders are ignored, what Windows puts into folders too; beside
-    class folders also files that are no images. A `test` without class folders beside a `val` is left out. The names are kept
-    for the next start; see `index.py`.
+    Classes are the folders' names, sorted; those of `train`, of which other splits may lack some. Hidden files and folders are
+    ignored, and what systems leave behind; beside class folders also files that are no images. Left out with a warning: a `test`
+    without class folders beside another held-out split, and folders that are no split. The names are kept for the next start;
+    see `index.py`.
 
     Raises:
-        ValueError: the path, a split's folder or a class is missing; a class folder is empty or holds something that is no image;
-            an image lies beside the class folders.
+        ValueError: the path or every split's folder is missing; another split has a class that `train` has not; a class folder is
+            empty or holds something that is no image; an image lies beside the class folders.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
@@ -71,16 +73,23 @@ def load_folder(path: str) -> ImageData:
             logger.warning("data: %s has no class folders, and is left out", root / name)
     found = {name: _class_folders(root / name) for name in present}
     if not found:
-        raise ValueError(f"data: {root} holds neither train/ nor val/ (validation/, test/); put the class folders under these")
-    first, *others = found
-    for other in others:
-        different = sorted(found[first].keys() ^ found[other].keys())
-        if different:
-            lacking = other if different[0] in found[first] else first
-            raise ValueError(f"data: {root / lacking} has no class {different[0]!r}; every split needs the same class folders")
+        others = ", ".join(f"{name}/" for name in HELD_OUT if name != "val")
+        raise ValueError(f"data: {root} holds neither train/ nor val/ ({others}); put the class folders under these")
+    if unread := [entry.name for entry in _visible(root) if entry.is_dir() and entry.name not in (TRAINING, *HELD_OUT)]:
+        logger.warning("data: %s holds folders that are no splits, and are not read: %s", root, listed(unread))
+    first, *rest = found
+    for other in rest:
+        if strange := sorted(found[other].keys() - found[first].keys()):
+            raise ValueError(f"data: {root / first} has no class {strange[0]!r}, but {other} has; add it there, or take it out")
+        if lacking := sorted(found[first].keys() - found[other].keys()):
+            logger.warning("data: %s has no images of %s: accuracy says nothing of them", root / other, listed(lacking))
     folders = {name: list(classes.values()) for name, classes in found.items()}
-    index = _index(root, tuple(found[first]), folders)
-    splits = {name: _split(folders[name], index.counts[name], index.names[name]) for name in folders}
+    classes = tuple(found[first])
+    index = _index(root, classes, folders)
+    splits = {
+        name: _split(folders[name], [classes.index(there) for there in found[name]], index.counts[name], index.names[name])
+        for name in folders
+    }
     return ImageData(classes=index.classes, splits=splits)
 
 
@@ -99,9 +108,9 @@ def _index(root: Path, classes: tuple[str, ...], folders: Mapping[str, Sequence[
     return index
 
 
-def _split(folders: Sequence[Path], counts: Sequence[int], names: FileNames) -> FolderSplit:
-    labels = torch.repeat_interleave(torch.arange(len(folders)), torch.tensor(counts, dtype=torch.long))
-    return FolderSplit(folders=tuple(map(str, folders)), names=names, labels=labels)
+def _split(folders: Sequence[Path], classes: Sequence[int], counts: Sequence[int], names: FileNames) -> FolderSplit:
+    labels = torch.repeat_interleave(torch.tensor(classes), torch.tensor(counts, dtype=torch.long))
+    return FolderSplit(folders=dict(zip(classes, map(str, folders), strict=True)), names=names, labels=labels)
 
 
 def _class_folders(split: Path) -> dict[str, Path]:
@@ -125,12 +134,17 @@ def _image_names(folder: Path) -> bytes:
     endings = _image_endings()
     if not images:
         raise ValueError(f"data: class folder {folder} is empty; add images or remove the class from every split")
-    for entry in images:
-        if _ending(entry) in CONVERTIBLE:
-            raise ValueError(f"data: {entry.path} is of a format that is not read; convert it to JPEG")
-        if _ending(entry) not in endings or not entry.is_file():
-            raise ValueError(f"data: {entry.path} is not an image file; class folders hold nothing but images: remove it")
+    if unread := [entry for entry in images if _ending(entry) in CONVERTIBLE]:
+        raise ValueError(f"data: {unread[0].path}{_and_others(unread)} is of a format that is not read; convert it to JPEG")
+    if strange := [entry for entry in images if _ending(entry) not in endings or not entry.is_file()]:
+        name = f"{strange[0].path}{_and_others(strange)}"
+        raise ValueError(f"data: {name} is not an image file; class folders hold nothing but images: remove it")
     return pack(entry.name for entry in images)
+
+
+def _and_others(entries: Sequence[os.DirEntry[str]]) -> str:
+    """Return how many entries beside the first one are like it."""
+    return f" (as {len(entries) - 1} more in this folder)" if len(entries) > 1 else ""
 
 
 def _visible(folder: Path) -> list[os.DirEntry[str]]:

@@ -10,6 +10,9 @@ from subfour.data.images import ImageData
 def load_hub(name: str) -> ImageData:
     """Return the images of `datasets.load_dataset(name)`; they stay on disk until they are asked for.
 
+    Args:
+        name: as the hub has it, with @CONFIGURATION behind it where the data set has several; or a local folder.
+
     Raises:
         ValueError: the data set cannot be loaded; see also `table_images`.
     """
@@ -17,7 +20,8 @@ def load_hub(name: str) -> ImageData:
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else each of its retries is told of
     try:
-        splits = datasets.load_dataset(name)
+        path, _, configuration = (name, "", "") if Path(name).expanduser().is_dir() else name.partition("@")
+        splits = datasets.load_dataset(path, configuration or None)
     except Exception as error:  # the network, the hub, a builder and a file may each fail in their own way
         reason = " ".join(str(error).split())
         raise ValueError(f"data: cannot load {name!r} through datasets ({reason}); check the name and the connection") from error

@@ -25,7 +25,7 @@ Unreadable = Literal["error", "skip"]
 
 TRAINING = "train"
 
-HELD_OUT = ("validation", "val", "test")
+HELD_OUT = ("validation", "val", "valid", "dev", "test")
 """Splits to evaluate on, the first that is there."""
 
 
@@ -121,18 +121,15 @@ class ImageData:
     splits: Mapping[str, Split]
     """By name, as the source calls them."""
 
-    def __post_init__(self) -> None:
-        """Check that there is something to tell apart."""
-        if len(self.classes) < 2:
-            raise ValueError(f"classes: the data has only {', '.join(self.classes) or 'none'}; training needs two or more")
-
 
 def training_splits(data: ImageData) -> tuple[Split, Split]:
     """Return the split to train on and the one to evaluate on meanwhile: "train", and the first of `HELD_OUT`.
 
     Raises:
-        ValueError: one of them is missing or empty, or a label is not a class.
+        ValueError: one of them is missing or empty, a label is not a class, or there is nothing to tell apart.
     """
+    if len(data.classes) < 2:
+        raise ValueError(f"classes: the data has only {', '.join(data.classes) or 'none'}; training needs two or more")
     return _split(data, TRAINING), _split(data, _held_out(data))
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from subfour.rundir import write_atomically
+from subfour.durable import write_atomically
 
 logger = logging.getLogger(__name__)
 

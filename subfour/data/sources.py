@@ -3,7 +3,7 @@
     digits            handwritten digits that ship inside scikit-learn
     folder:PATH       image files in ImageNet's layout
     parquet:PATH      a .parquet file, or a folder with one per split
-    hub:NAME          a data set of the Hugging Face hub
+    hub:NAME          a data set of the Hugging Face hub; NAME@CONFIGURATION where it has several
 
 The number of classes follows the data.
 """

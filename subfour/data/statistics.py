@@ -6,7 +6,7 @@ import numpy as np
 
 from subfour.data.decode import decode_for_evaluation
 from subfour.data.images import Split, Unreadable
-from subfour.data.preprocess import Interpolation, Preprocessing
+from subfour.data.preprocess import Preprocessing
 
 SAMPLES = 10_000
 """Images looked at, at most; evenly spaced."""
@@ -47,27 +47,18 @@ def channel_statistics(
     return tuple(mean.round(4).tolist()), tuple(std.round(4).clip(SMALLEST_STD).tolist())
 
 
-def data_preprocessing(
-    split: Split,
-    *,
-    image_size: int,
-    resize_size: int | None = None,
-    interpolation: Interpolation = "bilinear",
-    unreadable: Unreadable = "error",
-) -> Preprocessing:
-    """Return the preprocessing for a split: the given geometry, normalised by the split's own statistics.
+def data_preprocessing(split: Split, *, image_size: int, unreadable: Unreadable = "error") -> Preprocessing:
+    """Return the preprocessing for a split: nothing but a longer side is cropped, normalised by the split's own statistics.
 
     Args:
         split: the training images.
         image_size: pixels of the network's input.
-        resize_size: short side before the crop; None takes `image_size`: nothing but a longer side is cropped.
-        interpolation: for resizing.
         unreadable: whether an image that cannot be read is an error.
     """
     geometry = Preprocessing(
         image_size=image_size,
-        resize_size=resize_size or image_size,
-        interpolation=interpolation,
+        resize_size=image_size,
+        interpolation="bilinear",
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),
     )

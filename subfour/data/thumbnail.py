@@ -4,16 +4,18 @@ import io
 
 from PIL import Image
 
+SIDE = 96
+"""Pixels of the longer side."""
 
-def thumbnail(image: Image.Image, side: int = 96) -> bytes:
-    """Return an image as PNG, scaled down until neither side is longer than asked.
+
+def thumbnail(image: Image.Image) -> bytes:
+    """Return an image as PNG, scaled down until neither side is longer than `SIDE`.
 
     Args:
         image: decoded; not changed.
-        side: pixels.
     """
     small = image.copy()
-    small.thumbnail((side, side))
+    small.thumbnail((SIDE, SIDE))
     file = io.BytesIO()
     small.save(file, "PNG")
     return file.getvalue()

@@ -7,11 +7,11 @@ layer reads gives its codes as well (`gates.py`).
 
 import operator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeGuard, get_args
 
 from torch import Tensor, fx, nn
 
-from subfour.convert.graph import GATES, is_foldable, module_operation, operation_of, trace
+from subfour.convert.graph import GATES, activation_in, is_foldable, only_user, operation_of, trace
 from subfour.convert.skips import skip_quantizers
 from subfour.layers import QuantConv2d, QuantLinear
 from subfour.quantizers import DuQ
@@ -55,9 +55,8 @@ def find_folds(model: nn.Module) -> dict[str, Fold]:
     folds = {}
     for node, layer in modules.items():
         if isinstance(layer, QuantConv2d | QuantLinear) and computes_on_codes(layer):
-            readers = [*node.users]
-            followed = len(readers) == 1 and isinstance(modules.get(readers[0]), nn.BatchNorm2d)
-            norm_after = str(readers[0].target) if followed else None
+            reader = only_user(node)
+            norm_after = str(reader.target) if reader and isinstance(modules.get(reader), nn.BatchNorm2d) else None
             folds[str(node.target)] = Fold(_chain_before(node, modules), norm_after, _gate_before(node, modules))
     return folds
 
@@ -80,8 +79,8 @@ def _chain_before(layer: fx.Node, modules: dict[fx.Node, nn.Module]) -> Chain | 
     while len(source.users) == 1 and (module := modules.get(source)) is not None:
         operation = operation_of(source, module)
         if operation == "batchnorm":
-            inside = module_operation(getattr(module, "act", nn.Identity()))
-            if not _folds(module) or inside not in ACTIVATIONS or (inside != "identity" and name is not None):
+            inside = activation_in(module) if _folds(module) else None
+            if inside not in ACTIVATIONS or (inside != "identity" and name is not None):
                 return None
             return Chain(str(source.target), ACTIVATIONS[inside] if name is None else activation, name)
         if operation not in ACTIVATIONS or (operation != "identity" and name is not None):
@@ -106,6 +105,6 @@ def _gate_before(layer: fx.Node, modules: dict[fx.Node, nn.Module]) -> str | Non
     return None
 
 
-def _folds(norm: nn.Module) -> bool:
+def _folds(norm: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
     """Return whether a batch norm has scale, shift and running statistics, and computes as usual (SyncBatchNorm does not)."""
     return isinstance(norm, nn.BatchNorm2d) and is_foldable(norm)

@@ -6,7 +6,7 @@ k * multiplier / step, and the offset moves into the bias. Padding is zero paddi
 
 import numpy as np
 
-from subfour.export.writer import Writer, array, window
+from subfour.export.writer import Writer, array
 from subfour.integer.program import Layer, Lookup, Quantize
 
 
@@ -30,10 +30,7 @@ class FloatWriter(Writer):
             graph.constant(f"{name}.{field}", values.astype(np.float32)) for field, values in (("weight", weight), ("bias", bias))
         ]
         inputs = [self.codes(layer.inputs[0]), *constants]
-        if layer.linear:
-            graph.node("Gemm", inputs, name, transB=1)
-        else:
-            graph.node("Conv", inputs, name, **window(layer))
+        self.linear_map(layer, inputs, name)
 
     def quantize(self, quantize: Quantize) -> None:
         """Write nothing."""

@@ -24,7 +24,7 @@ import numpy as np
 from onnx import TensorProto
 
 from subfour.export.graph import CODE_KIND, INT4, weight_kind
-from subfour.export.writer import Writer, array, per_channel, window
+from subfour.export.writer import Writer, array, per_channel
 from subfour.integer.program import Layer, Lookup, Quantize
 
 LARGEST_PAIR = np.iinfo(np.int16).max
@@ -57,12 +57,7 @@ class PortableWriter(Writer):
             ],
             f"{name}.weight.scaled",
         )
-        inputs = [self.codes(layer.inputs[0]), scaled]
-        product = f"{name}.product"
-        if layer.linear:
-            graph.node("MatMul", inputs, product)
-        else:
-            graph.node("Conv", inputs, product, **window(layer))
+        product = self.linear_map(layer, [self.codes(layer.inputs[0]), scaled], f"{name}.product")
         graph.node("Add", [product, graph.constant(f"{name}.addend", per_channel(layer.addend, layer))], name)
 
     def quantize(self, quantize: Quantize) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from subfour.export.graph import CODE_KIND
-from subfour.export.writer import Writer, array, window
+from subfour.export.writer import Writer, array
 from subfour.integer.program import Add, CodeSum, Dequantize, Gate, Layer, Lookup, Quantize, readers
 
 SKIP_KIND = np.dtype(np.int16)
@@ -54,10 +54,7 @@ class QdqWriter(Writer):
         bias_scale = graph.constant(f"{name}.bias.scale", multiplier.astype(np.float32))
         inputs = [self.codes(layer.inputs[0]), real]
         inputs.append(graph.node("DequantizeLinear", [bias, bias_scale], f"{name}.bias.float", axis=0))
-        if layer.linear:
-            graph.node("Gemm", inputs, name, transB=1)
-        else:
-            graph.node("Conv", inputs, name, **window(layer))
+        self.linear_map(layer, inputs, name)
 
     def quantize(self, quantize: Quantize) -> None:
         """Write clipping, rounding, and the codes in true scale."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from subfour.export.writer import Writer, array, per_channel, window
+from subfour.export.writer import Writer, array, per_channel
 from subfour.integer.program import Layer, Lookup, Quantize
 
 DOMAIN = "qonnx.custom_op.general"
@@ -53,11 +53,7 @@ class QonnxWriter(Writer):
         weight = array(layer.codes).astype(np.float32)
         stored = graph.constant(f"{name}.weight", weight.T if layer.linear else weight)
         quantized = self._quant(stored, f"{name}.weight.quantized", _weight_grid(weight, layer.weight_bits))
-        inputs, sums = [self.codes(layer.inputs[0]), quantized], f"{name}.accumulators"
-        if layer.linear:
-            graph.node("MatMul", inputs, sums)
-        else:
-            graph.node("Conv", inputs, sums, **window(layer))
+        sums = self.linear_map(layer, [self.codes(layer.inputs[0]), quantized], f"{name}.accumulators")
         multiplier = graph.constant(f"{name}.multiplier", per_channel(layer.multiplier, layer))
         scaled = graph.node("Mul", [sums, multiplier], f"{name}.scaled")
         graph.node("Add", [scaled, graph.constant(f"{name}.addend", per_channel(layer.addend, layer))], name)

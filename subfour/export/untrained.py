@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from subfour.convert.calibrate import calibrate, calibrate_weights, set_bits
+from subfour.convert.calibrate import calibrate_for
 from subfour.convert.rewrite import convert
 from subfour.data.preprocess import Preprocessing, normalize
 from subfour.models.zoo import STOCK, Architecture, build_model
@@ -46,9 +46,7 @@ def untrained_network(
         for norm, momentum in momenta.items():
             norm.momentum = momentum
     convert(model.eval(), quantizer="duq", padding="negative", mean=preprocessing.mean, std=preprocessing.std)
-    set_bits(model, weight_bits, activation_bits)
-    calibrate_weights(model, anew=True)
-    calibrate(model, [(images, torch.zeros(len(images)))], torch.device("cpu"))
+    calibrate_for(model, weight_bits, activation_bits, [(images, torch.zeros(len(images)))])
     return model.eval()
 
 

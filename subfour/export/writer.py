@@ -110,6 +110,17 @@ class Writer(ABC):
                 rest = float(operation.zero * operation.largest)
                 graph.node("Add", [graph.node("Mul", [shifted, gates], f"{name}.product"), graph.scalar(rest)], name)
 
+    def linear_map(self, layer: Layer, inputs: list[str], output: str) -> str:
+        """Write a convolution or a matrix product of codes, weight and perhaps bias; return the output's name.
+
+        A matrix is [I, O] as MatMul takes it, and [O, I] with a bias, as Gemm does.
+        """
+        if not layer.linear:
+            return self.graph.node("Conv", inputs, output, **_window(layer))
+        if len(inputs) > 2:
+            return self.graph.node("Gemm", inputs, output, transB=1)
+        return self.graph.node("MatMul", inputs, output)
+
     def numbers(self, name: str) -> str:
         """Return the name under which codes, or what was made of them, are integers in float, for sums and products of codes."""
         return self.codes(name) if isinstance(self.program.named(name), Quantize) else name
@@ -179,7 +190,7 @@ def per_channel(values: Tensor, layer: Layer) -> NDArray[np.float32]:
     return array(values).astype(np.float32).reshape((-1,) if layer.linear else (1, -1, 1, 1))
 
 
-def window(layer: Layer) -> dict[str, list[int] | int]:
+def _window(layer: Layer) -> dict[str, list[int] | int]:
     """Return a convolution's attributes."""
     return {
         "kernel_shape": list(layer.codes.shape[2:]),

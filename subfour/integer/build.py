@@ -17,8 +17,9 @@ from subfour.convert.graph import (
     PRODUCTS,
     RESHAPES,
     SUMS,
+    activation_in,
     module_of,
-    module_operation,
+    only_user,
     operation_of,
     pools_globally,
     trace,
@@ -117,10 +118,10 @@ class _Builder:
 
     def _layer(self, node: fx.Node, layer: QuantConv2d | QuantLinear) -> None:
         name = str(node.target)
-        following = [*node.users]
-        norm = module_of(self.model, following[0]) if len(following) == 1 else None
-        if isinstance(norm, _BatchNorm):
-            self.folded.add(following[0])
+        following = only_user(node)
+        norm = module_of(self.model, following)
+        if following is not None and isinstance(norm, _BatchNorm):
+            self.folded.add(following)
         else:
             norm = None
         try:
@@ -184,11 +185,13 @@ class _Builder:
         """Hand on the layer that a batch norm is folded into; timm's also has an activation."""
         if node not in self.folded:
             raise ValueError(f"{node.target}: this batch norm does not follow a layer of its own; it cannot be folded")
-        act = getattr(norm, "act", None)
-        if act is None or isinstance(act, nn.Identity):
+        act = activation_in(norm)
+        if act == "identity":
             self.names[node] = self._input(node)
+        elif act in ACTIVATIONS:
+            self._activate(node, f"{node.name}.act", ACTIVATIONS[act])
         else:
-            self._activate(node, f"{node.name}.act", ACTIVATIONS[module_operation(act)])
+            raise ValueError(f"{node.target}: {act} has no integer form; it cannot be exported")
 
     def _activate(self, node: fx.Node, name: str, function: Function) -> None:
         source = self._input(node)

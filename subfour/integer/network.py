@@ -125,7 +125,7 @@ def trial_program(model: nn.Module, preprocessing: Preprocessing, *, weight_bits
     """
     trial = copy.deepcopy(model)
     set_bits(trial, weight_bits, activation_bits)
-    calibrate_weights(trial, anew=True)
+    calibrate_weights(trial)
     for layer in quant_layers(trial).values():
         # What a program is made of does not depend on the ranges, but it cannot be made without any.
         layer.activation_quantizer.initialize(torch.linspace(-1, 1, 100))

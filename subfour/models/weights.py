@@ -3,31 +3,64 @@
 import logging
 import pickle
 import re
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.serialization import safe_globals
 
 from subfour.data.preprocess import Preprocessing
 from subfour.listing import listed
-from subfour.tensor_file import preprocessing_in, unpack_tensors
+from subfour.tensor_file import pack_tensors, unpack_tensors
 
 logger = logging.getLogger(__name__)
 
 QUANTIZER = re.compile(r"\b(weight|activation|skip)_quantizer\.")
 """In names of what subfour's own quantized networks hold beside weights."""
 
-CHECKPOINT_WRAPPERS = ("state_dict_ema", "state_dict", "model")
+CHECKPOINT_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net")
 """Entries of a training checkpoint that hold the weights; averaged weights are preferred, as in timm."""
+
+WRAPPED_NAMES = ("module.", "_orig_mod.", "model.")
+"""What DistributedDataParallel, torch.compile and Lightning put before every name."""
+
+ENDINGS = (".safetensors", ".pth", ".pt", ".tar", ".ckpt", ".bin")
+""".tar as in timm's model_best.pth.tar, .ckpt of Lightning."""
+
+PREPROCESSING = "preprocessing"
+"""Entry of the record of a file of ours: how the images of its weights were prepared."""
+
+
+def float_file(tensors: Mapping[str, Tensor], preprocessing: Preprocessing) -> bytes:
+    """Return the bytes of a file of float weights, which says how their images were prepared; see `preprocessing_in`."""
+    return pack_tensors(tensors, {PREPROCESSING: asdict(preprocessing)})
+
+
+def preprocessing_in(record: Mapping[str, Any]) -> Preprocessing | None:
+    """Return how the images of weights were prepared, where their file says so.
+
+    Raises:
+        ValueError: what it says is not possible.
+    """
+    if PREPROCESSING not in record:
+        return None
+    try:
+        return Preprocessing.from_json(record[PREPROCESSING])
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{PREPROCESSING}: {error}") from None
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], Preprocessing | None]:
     """Return the weights in a file, by name, without wrappers of training scripts; and what a file of ours says of images."""
+    endings = ", ".join(ENDINGS)
     if not path.is_file():
-        raise ValueError(f"weights: {str(path)!r} is no file; use none, pretrained, or a .safetensors, .pth or .pt file")
-    if path.suffix not in (".safetensors", ".pth", ".pt"):
-        raise ValueError(f"weights: {str(path)!r} must end with .safetensors, .pth or .pt")
+        raise ValueError(f"weights: {str(path)!r} is no file; use none, pretrained, or a file that ends with one of {endings}")
+    if path.suffix not in ENDINGS:
+        raise ValueError(f"weights: {str(path)!r} must end with one of {endings}")
     preprocessing = None
     state: Any
     try:
@@ -35,7 +68,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Preprocessing | None]:
             state, record = unpack_tensors(path)
             preprocessing = preprocessing_in(record)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with safe_globals([Namespace]):  # the options in checkpoints of torchvision's and timm's scripts: plain values
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # torch's own message advises to run what is in the file
         raise ValueError(
             f"weights: {str(path)!r} cannot be read: it is damaged, or holds code, which is not run; save a plain state dict"
@@ -46,7 +80,9 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Preprocessing | None]:
         state = next((state[wrapper] for wrapper in CHECKPOINT_WRAPPERS if isinstance(state.get(wrapper), dict)), state)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"weights: {str(path)!r} holds something else than named tensors; save a state dict")
-    weights: dict[str, Tensor] = {key.removeprefix("module."): value for key, value in state.items()}
+    weights: dict[str, Tensor] = {key: value for key, value in state.items() if key != "n_averaged"}  # AveragedModel's counter
+    while prefix := next((prefix for prefix in WRAPPED_NAMES if weights and all(key.startswith(prefix) for key in weights)), ""):
+        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     return weights, preprocessing
 
 

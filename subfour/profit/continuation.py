@@ -11,7 +11,7 @@ from subfour.data.preprocess import Preprocessing
 from subfour.profit.config import RunConfig
 from subfour.profit.conversion import convert_for
 from subfour.profit.data_record import DATA_FILE, DataRecord
-from subfour.profit.state import load_model, read_tensors, without_quantizers
+from subfour.profit.state_dict import load_model, read_tensors, without_quantizers
 from subfour.rundir import RunDirectory
 
 WEIGHTS_FILE = "weights.safetensors"

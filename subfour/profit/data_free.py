@@ -28,7 +28,7 @@ def quantize_without_data(session: Session) -> RunState:
     (phase,) = build_phases(session.config)
     rows = [_row(session, FLOAT_BITS, FLOAT_BITS)]
     set_bits(session.model, phase.weight_bits, phase.activation_bits)
-    calibrate_weights(session.model, anew=True)
+    calibrate_weights(session.model)
     set_ranges(session.model)
     correct_biases(session.model)
     rows.append(_row(session, phase.weight_bits, phase.activation_bits))

@@ -39,13 +39,13 @@ class Examiner:
         raw = self.accuracy(network)
         if self.average.decay == 0:  # they are the same
             return raw, raw
-        with self.average.lent_to(self.session.model):
+        with self.average.lent():
             return raw, self.accuracy(network)
 
     def reestimated(self, network: nn.Module) -> tuple[Accuracy, Accuracy]:
         """Compute batch-norm statistics anew for both sets of weights, in place, and evaluate both."""
         self._reestimate()
-        with self.average.lent_to(self.session.model):
+        with self.average.lent():
             self._reestimate()
             self.average.restart()
         return self.raw_and_averaged(network)

@@ -39,7 +39,7 @@ def inspect_network(
         model = build_model(name, num_classes=IMAGENET_CLASSES).model.eval()
     rules = convert(model, quantizer=quantizer, padding=padding, mean=(0.5,) * 3, std=(0.5,) * 3)
     set_bits(model, weight_bits, activation_bits)
-    calibrate_weights(model, anew=True)
+    calibrate_weights(model)
     return _rows(model, rules)
 
 

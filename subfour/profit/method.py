@@ -13,7 +13,14 @@ from typing import Any
 import torch
 
 from subfour import collective
-from subfour.convert.calibrate import calibrate, calibrate_weights, missing_ranges, needs_calibration, set_bits
+from subfour.convert.calibrate import (
+    calibrate,
+    calibrate_weights,
+    forget_weight_ranges,
+    missing_ranges,
+    needs_calibration,
+    set_bits,
+)
 from subfour.integer.network import measure_snapping, pixels_of
 from subfour.profit.collapse import ChanceGuard, CollapseError, check_parameters, check_ranges
 from subfour.profit.continuation import TEACHER_FILE, config_of
@@ -31,7 +38,8 @@ from subfour.profit.ranges import layer_ranges
 from subfour.profit.result import SENSITIVITY_FILE, result_row, sensitivity_table
 from subfour.profit.self_teacher import float_network, self_teacher
 from subfour.profit.session import Session
-from subfour.profit.state import EpochUnderway, RunState, load_model
+from subfour.profit.state import EpochUnderway, RunState
+from subfour.profit.state_dict import load_model
 from subfour.profit.step_method import StepMethod
 from subfour.rundir import JSON, RunDirectory
 from subfour.train.average import WeightAverage
@@ -161,13 +169,12 @@ class ProfitRun:
         collective.wait_for_all()
         set_bits(self.model, phase.weight_bits, phase.activation_bits)
         narrower = phase.weight_bits != (before.weight_bits if before else self.config.starting_weight_bits)
-        anew = narrower and phase.weight_bits < self.config.refit_below_bits
-        self.average.forget(missing_ranges(self.model, anew=anew))
-        calibrate_weights(self.model, anew=anew)
+        if narrower and phase.weight_bits < self.config.refit_below_bits:
+            forget_weight_ranges(self.model)
+        self.average.forget(missing_ranges(self.model))
+        calibrate_weights(self.model)
         if needs_calibration(self.model):
-            calibrate(
-                self.model, self.examiner.training_batches("calibrate", self.config.calibration_batches), self.session.device
-            )
+            calibrate(self.model, self.examiner.training_batches("calibrate", self.config.calibration_batches))
         if self.config.average.restart and (before is None or before.widths != phase.widths):
             self.average.restart()
         if phase.kind == "snap":

@@ -25,7 +25,7 @@ from subfour.models.zoo import build_model
 from subfour.profit.config import RunConfig
 from subfour.profit.conversion import convert_for
 from subfour.profit.data_record import DataRecord
-from subfour.profit.state import load_model
+from subfour.profit.state_dict import load_model
 from subfour.rundir import RunDirectory
 from subfour.tensor_file import pack_tensors, unpack_tensors
 from subfour.train.device import choose_device

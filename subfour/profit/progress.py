@@ -12,10 +12,12 @@ from torch import Tensor
 from torch.optim import SGD
 
 from subfour import collective
+from subfour.environment import usable_cores
 from subfour.profit.instability_meter import InstabilityMeter
 from subfour.profit.phases import Phase
 from subfour.profit.session import Session
-from subfour.profit.state import RunState, collect_tensors, load_model, part, restore_momentum
+from subfour.profit.state import RunState, collect_tensors, part, restore_momentum
+from subfour.profit.state_dict import load_model
 from subfour.profit.step_method import StepMethod
 from subfour.rundir import RunDirectory
 from subfour.train.average import WeightAverage
@@ -127,11 +129,15 @@ class Progress:
 
 
 def _resume_workers(state: RunState) -> None:
-    """Compute on with as many threads as before, if there are as many workers; else say what that means."""
+    """Compute on with as many threads as before, if there are as many workers and cores; else say what that means."""
     workers = collective.count()
-    if state.workers == workers:
+    what = "the run ends equal in distribution, no longer bit for bit"
+    if state.workers != workers:
+        if collective.is_main():
+            logger.warning("it had %d workers until now, and has %d from here on: %s", state.workers, workers, what)
+    elif state.threads > max(usable_cores(), torch.get_num_threads()):
+        if collective.is_main():
+            logger.warning("it had %d threads until now, more than this machine has cores: %s", state.threads, what)
+    else:
         torch.set_num_threads(state.threads)
-    elif collective.is_main():
-        what = "the run ends equal in distribution, no longer bit for bit"
-        logger.warning("it had %d workers until now, and has %d from here on: %s", state.workers, workers, what)
     state.workers, state.threads = workers, torch.get_num_threads()

@@ -6,15 +6,16 @@ from subfour.analysis.cost import model_bytes
 from subfour.convert.calibrate import set_bits
 from subfour.environment import ENVIRONMENT_FILE, commits
 from subfour.layers import quant_layers
+from subfour.models.weights import float_file
 from subfour.ops import widths_key
 from subfour.profit.continuation import WEIGHTS_FILE
 from subfour.profit.freezing import frozen_layers
 from subfour.profit.model_file import MODEL_FILE, pack_model
 from subfour.profit.phases import build_phases
 from subfour.profit.session import Session
-from subfour.profit.state import RunState, without_quantizers
+from subfour.profit.state import RunState
+from subfour.profit.state_dict import without_quantizers
 from subfour.rundir import RunDirectory
-from subfour.tensor_file import float_file
 
 RESULT_FILE = "result.json"
 

@@ -7,11 +7,11 @@ from torch import nn
 
 from subfour.convert.calibrate import set_bits
 from subfour.data.preprocess import Preprocessing
+from subfour.models.weights import float_file
 from subfour.ops import FLOAT_BITS
 from subfour.profit.config import RunConfig
 from subfour.profit.continuation import TEACHER_FILE, config_of
-from subfour.profit.state import load_model, read_tensors, without_quantizers
-from subfour.tensor_file import float_file
+from subfour.profit.state_dict import load_model, read_tensors, without_quantizers
 from subfour.train.average import WeightAverage
 from subfour.train.distill import Teacher
 

@@ -2,15 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from subfour.listing import listed
-from subfour.tensor_file import unpack_tensors
 from subfour.train.average import WeightAverage
 from subfour.train.loop import EpochTotals
 
@@ -110,40 +107,6 @@ def part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     """Return one part of `collect_tensors`, without its prefix."""
     prefix = f"{name}/"
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a run's file by name.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    try:
-        return unpack_tensors(path)[0]
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}; restore it") from None
-
-
-def load_model(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load a state dict strictly.
-
-    Raises:
-        ValueError: it belongs to another network; names the entries that do not fit.
-    """
-    own = model.state_dict()
-    wrong = sorted(own.keys() ^ state.keys()) or [name for name in own if own[name].shape != state[name].shape]
-    if wrong:
-        raise ValueError(f"checkpoint: it is of another model; these entries do not fit: {listed(wrong)}")
-    model.load_state_dict(dict(state))
-
-
-QUANTIZERS = {"weight_quantizer", "activation_quantizer", "skip_quantizer"}
-"""Modules that conversion adds, by the last part of their names."""
-
-
-def without_quantizers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a converted model's state without its quantizers: under stock names, what any tool loads as a float network."""
-    return {name: value for name, value in state.items() if not QUANTIZERS & {*name.split(".")}}
 
 
 def restore_momentum(model: nn.Module, optimizer: SGD, momentum: Mapping[str, Tensor]) -> None:

@@ -16,7 +16,7 @@ from subfour.data.sources import evaluation_images
 from subfour.data.thumbnail import thumbnail
 from subfour.profit.continuation import WEIGHTS_FILE
 from subfour.profit.model_file import read_model
-from subfour.profit.state import load_model, read_tensors
+from subfour.profit.state_dict import load_model, read_tensors
 from subfour.report.record import RunRecord
 
 MOST_IMAGES = 300

@@ -11,8 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from subfour.analysis.figures.style import inline
+from subfour.durable import write_atomically
 from subfour.report.exhibits.exhibit import Exhibit
-from subfour.rundir import write_atomically
 
 PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
 

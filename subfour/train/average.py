@@ -14,16 +14,17 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """Averaged weights beside a model; `lent_to` lends them to an evaluation."""
+    """Averaged weights beside a model; `lent` lends them to an evaluation."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         """Start from the model's present state.
 
         Args:
-            model: whose state is averaged; its tensors are read, never written.
+            model: whose state is averaged; its tensors are read, and written by `lent` alone.
             decay: per step, between 0 and 1; at 0 the average is the model's present state. May be changed later.
         """
         self.decay = decay
+        self._model = model
         self._source = dict(model.state_dict())
         self.state: dict[str, Tensor] = {name: value.clone() for name, value in self._source.items()}
         floating = [name for name, value in self._source.items() if value.is_floating_point()]
@@ -60,11 +61,11 @@ class WeightAverage:
             value.copy_(state[name])
 
     @contextmanager
-    def lent_to(self, model: nn.Module) -> Iterator[None]:
+    def lent(self) -> Iterator[None]:
         """Give the model the averaged state for the length of a `with` block; its own comes back, bit for bit."""
-        own = {name: value.clone() for name, value in model.state_dict().items()}
-        model.load_state_dict(self.state)
+        own = {name: value.clone() for name, value in self._source.items()}
+        self._model.load_state_dict(self.state)
         try:
             yield
         finally:
-            model.load_state_dict(own)
+            self._model.load_state_dict(own)

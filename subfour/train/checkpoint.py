@@ -22,7 +22,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from subfour import collective
-from subfour.rundir import JSON, write_atomically
+from subfour.durable import write_atomically
+from subfour.rundir import JSON
 
 logger = logging.getLogger(__name__)
 
@@ -43,23 +44,20 @@ class Checkpoint:
     """Steps beyond that place; 0 for a checkpoint that ends an epoch."""
 
 
+KEPT = 2
+"""Checkpoints: one of them may be damaged."""
+
+
 class CheckpointStore:
     """A folder with the newest checkpoints of one run. One process writes: with several workers, the main one."""
 
-    def __init__(self, folder: Path, keep: int = 2) -> None:
+    def __init__(self, folder: Path) -> None:
         """Name the folder; `save` makes it.
 
         Args:
             folder: holds the checkpoints and nothing else.
-            keep: how many to keep, at least 1; with 2, one may be damaged.
-
-        Raises:
-            ValueError: `keep` is below 1.
         """
-        if keep < 1:
-            raise ValueError(f"keep: {keep} checkpoints is not possible; keep at least 1")
         self.folder = folder
-        self.keep = keep
 
     def save(self, number: int, tensors: Mapping[str, Tensor], state: Mapping[str, JSON], *, step: int = 0) -> None:
         """Write a checkpoint, then delete those it makes superfluous; the newest that ends an epoch is always kept.
@@ -91,7 +89,7 @@ class CheckpointStore:
         there = self._newest_first()
         older = [path for path in there if _place(path) < (number, step)]
         whole_epochs = [path for path in (file, *older) if not _place(path)[1]]
-        kept = {file, *older[: self.keep - 1], *whole_epochs[:1]}
+        kept = {file, *older[: KEPT - 1], *whole_epochs[:1]}
         for path in there:
             if path not in kept:
                 path.unlink()

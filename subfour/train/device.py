@@ -4,11 +4,12 @@ import torch
 
 
 def choose_device(name: str) -> torch.device:
-    """Return a device by name; `auto` is cuda where there is one.
+    """Return a device by name; `auto` is cuda where there is one. On GPUs float32 is float32 from then on, not TF32.
 
     Raises:
         ValueError: there is no such device here.
     """
+    torch.backends.cudnn.allow_tf32 = False  # else convolutions round what enters them to ten bits of mantissa
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("mps"):

@@ -1,15 +1,18 @@
 import csv
 import json
+import logging
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from subfour.cli import compare, train
-from subfour.cli.study import read_study
+from subfour.cli.study import read_study, same_run
 from subfour.cli.study_progress import State, seconds_left
+from subfour.recipes import load_recipe
 from tests.cli.command import error, printed, subfour
 from tests.cli.studies import FLOAT, QUANTIZED, study_row, write_study
 
@@ -110,9 +113,10 @@ def test_a_run_that_cannot_start_does_not_stop_the_others(tmp_path: Path, photog
 def test_a_run_that_went_on_elsewhere_is_the_same_run(study: Path, photographs: Path):
     """Where its images lie now, and who decodes them, decides no weight."""
     printed("compare", study, "--out", "out")
-    folder = Path("elsewhere")
+    folder = Path("elsewhere", photographs.name)
+    folder.parent.mkdir()
     folder.symlink_to(photographs)
-    study.write_text(study.read_text().replace(str(photographs), "elsewhere").replace("--loading.workers 0", ""))
+    study.write_text(study.read_text().replace(str(photographs), str(folder)).replace("--loading.workers 0", ""))
     plan = json.loads(printed("compare", study, "--out", "out", "--dry-run", "--json"))
     assert {run["state"] for run in plan["runs"]} == {"finished"}
 
@@ -166,10 +170,25 @@ def test_after_each_run_the_page_says_what_is_known(study: Path, monkeypatch: py
 
     train = compare.train.run
     monkeypatch.setattr(compare.train, "run", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match=f"^go on with: subfour compare {study} --out out$"):
         compare.run([str(study), "--out", "out"])
     assert [f"{done} of 3 runs are finished" in page for done, page in enumerate(pages)] == [True, True]
     assert "1 of 3 runs are finished, 0 diverged, 2 are missing." in Path("out/study.html").read_text()
+
+
+def test_rows_of_another_study_are_left_out_with_a_word(study: Path, caplog: pytest.LogCaptureFixture):
+    printed("compare", study, "--out", "out")
+    Path("out/lsq-w3a4").rename("out/of-another")
+    with caplog.at_level(logging.WARNING):
+        printed("compare", study, "--out", "out")
+    assert "out: out holds rows that this study has not, and table and page leave them out: of-another" in caplog.text
+
+
+def test_runs_of_other_images_are_not_taken_for_those_of_a_study(study: Path, tmp_path: Path):
+    """Wherever they lie, images are known by their name."""
+    config = replace(load_recipe("digits"), data="folder:here/photos")
+    assert same_run(config, replace(config, data="folder:/there/photos/"))
+    assert not same_run(config, replace(config, data="folder:here/photos-2"))
 
 
 def test_a_directory_with_other_options_is_refused(study: Path):

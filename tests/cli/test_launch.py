@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from subfour.cli.launch import how_to_resume
-from subfour.cli.main import STARTED
+from subfour.cli.launch import how_to_resume, start_workers
+from subfour.cli.main import LOST, STARTED
 from subfour.rundir import RunDirectory
+from subfour.train.interruption import WorkerLostError
 from tests.cli.command import ONE_STEP, TEN_PHASES, error
 
 SUBFOUR = [sys.executable, "-m", "subfour"]
@@ -73,3 +74,23 @@ def test_a_worker_that_is_not_the_main_one_says_who_it_is(monkeypatch: pytest.Mo
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setattr("subfour.cli.main.MAIN_SPEAKS_FIRST", 0)
     assert error("plan", "nothing").startswith("worker 2: recipe: there is no recipe 'nothing'")
+
+
+def test_workers_that_lost_each_other_end_with_a_line(monkeypatch: pytest.MonkeyPatch):
+    """None of them was killed and none says why, so the process that started them does."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+    failures = {rank: ProcessFailure(local_rank=rank, pid=1, exitcode=LOST, error_file="") for rank in (0, 1)}
+
+    def fail(*arguments: str) -> None:
+        raise ChildFailedError("subfour", failures)
+
+    monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", lambda config, program: fail)
+    for name in (STARTED, "TORCH_CPP_LOG_LEVEL", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    with pytest.raises(WorkerLostError, match="the workers have lost their connection, and none says why"):
+        start_workers(["digits"], 2)
+    failures[0] = ProcessFailure(local_rank=0, pid=1, exitcode=2, error_file="")
+    with pytest.raises(SystemExit) as stop:
+        start_workers(["digits"], 2)
+    assert stop.value.code == 2

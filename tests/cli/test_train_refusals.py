@@ -32,7 +32,7 @@ def test_bad_data_are_refused(here: Path):
     (here / "photos" / "train" / "cat" / "1.png").unlink()
     assert refused("--data", source).startswith(f"data: class folder {image.parent} is empty")
     write_folder(here / "unsplit", splits=["train"])
-    assert refused("--data", "folder:unsplit").startswith("split: the data has train, but none of validation, val, test")
+    assert refused("--data", "folder:unsplit").startswith("split: the data has train, but none of validation, val, valid")
 
 
 def test_bad_weights_are_refused(here: Path, finished_run: Path, photographs: Path):

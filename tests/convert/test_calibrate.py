@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from subfour.convert import calibrate as module
-from subfour.convert.calibrate import calibrate, calibrate_weights, needs_calibration, set_bits
+from subfour.convert.calibrate import calibrate, calibrate_weights, forget_weight_ranges, needs_calibration, set_bits
 from subfour.convert.rewrite import convert
 from subfour.layers import quant_layers
 from subfour.quantizers import DuQ, ImageQuantizer, QuantizerName
@@ -21,7 +21,7 @@ def converted(weight_bits: int = 32, activation_bits: int = 4, quantizer: Quanti
     model = stock_network(NAME)
     convert(model, quantizer=quantizer, **NORMALIZATION)
     set_bits(model, weight_bits, activation_bits)
-    calibrate_weights(model, anew=False)
+    calibrate_weights(model)
     return model
 
 
@@ -57,7 +57,7 @@ def ranges(model: nn.Module) -> dict[str, float]:
 def test_each_range_is_the_95th_percentile_that_its_domain_asks_for(weight_bits: int):
     """Of the positive part of x, x + 3/8 or |x|, over all batches; every activation float, weights at their width."""
     model = converted(weight_bits)
-    calibrate(model, two_batches(), CPU)
+    calibrate(model, two_batches())
     set_bits(model, weight_bits, 32)
     expected = {}
     for name, values in inputs_of_layers(model, two_batches()).items():
@@ -74,7 +74,7 @@ def test_each_range_is_the_95th_percentile_that_its_domain_asks_for(weight_bits:
 def test_input_and_output_range_start_equal():
     """As the authors' do."""
     model = converted()
-    calibrate(model, two_batches(), CPU)
+    calibrate(model, two_batches())
     quantizers = [layer.activation_quantizer for layer in quant_layers(model).values()]
     assert all(torch.equal(q.input_range_raw, q.output_range_raw) for q in quantizers if isinstance(q, DuQ))
 
@@ -82,26 +82,26 @@ def test_input_and_output_range_start_equal():
 def test_the_order_of_the_batches_and_of_the_layers_does_not_matter():
     """Ranges set one layer at a time, in any order, are those set at once."""
     together = converted()
-    calibrate(together, two_batches(), CPU)
+    calibrate(together, two_batches())
     backwards = converted()
-    calibrate(backwards, two_batches()[::-1], CPU)
+    calibrate(backwards, two_batches()[::-1])
     assert ranges(backwards) == ranges(together)
     one_by_one = converted(activation_bits=32)
     for layer in reversed(quant_layers(one_by_one).values()):
         layer.activation_quantizer.bits = 4
-        calibrate(one_by_one, two_batches(), CPU)
+        calibrate(one_by_one, two_batches())
     assert ranges(one_by_one) == ranges(together)
 
 
 def test_a_large_input_is_sampled(monkeypatch: pytest.MonkeyPatch):
     """The same values every time, from each batch; the range is near the whole batch's."""
     whole = converted()
-    calibrate(whole, two_batches(), CPU)
+    calibrate(whole, two_batches())
     monkeypatch.setattr(module, "SAMPLES_PER_BATCH", 1000)
     sampled, again = converted(), converted()
-    calibrate(sampled, two_batches(), CPU)
+    calibrate(sampled, two_batches())
     torch.manual_seed(derive_seed("another"))  # no global stream is used
-    calibrate(again, two_batches(), CPU)
+    calibrate(again, two_batches())
     assert ranges(again) == ranges(sampled) != ranges(whole)
     assert ranges(sampled) == pytest.approx(ranges(whole), rel=0.3)
 
@@ -110,12 +110,12 @@ def test_ranges_that_are_known_stay():
     """Only what begins to quantize is calibrated."""
     model = converted()
     assert needs_calibration(model)
-    calibrate(model, two_batches(), CPU)
+    calibrate(model, two_batches())
     assert not needs_calibration(model)
     before = ranges(model)
     set_bits(model, 32, 3)
     assert not needs_calibration(model)
-    calibrate(model, [(10 * images, labels) for images, labels in two_batches()], CPU)
+    calibrate(model, [(10 * images, labels) for images, labels in two_batches()])
     assert ranges(model) == before
 
 
@@ -123,7 +123,7 @@ def test_float_activations_need_nothing():
     """At 32 bits nothing is calibrated, and nothing is missing."""
     model = converted(activation_bits=32)
     assert not needs_calibration(model)
-    calibrate(model, two_batches(), CPU)
+    calibrate(model, two_batches())
     assert all(np.isnan(value) for value in ranges(model).values())
 
 
@@ -138,8 +138,8 @@ def test_the_model_is_left_as_it_was(training: bool):
         raise KeyError
 
     with pytest.raises(KeyError):
-        calibrate(model, failing(), CPU)
-    calibrate(model, two_batches(), CPU)
+        calibrate(model, failing())
+    calibrate(model, two_batches())
     assert {part.training for part in model.modules()} == {training}
     widths = {(layer.kind in ("stem", "se"), layer.activation_quantizer.bits) for layer in quant_layers(model).values()}
     assert widths == {(True, 8), (False, 4)}
@@ -154,7 +154,7 @@ def test_a_quantizer_that_is_never_reached_is_an_error():
     set_bits(model, 32, 4)
     model.forward = lambda images: model[2](model[0](images))
     with pytest.raises(ValueError, match="1: the quantizer at its input was never reached in calibration"):
-        calibrate(model, two_batches(), CPU)
+        calibrate(model, two_batches())
 
 
 def test_a_quantizer_that_sees_nothing_positive_is_an_error():
@@ -165,7 +165,7 @@ def test_a_quantizer_that_sees_nothing_positive_is_an_error():
     convert(model, **NORMALIZATION)
     set_bits(model, 32, 4)
     with pytest.raises(ValueError, match="2: samples: no positive value to set a unsigned range from"):
-        calibrate(model, two_batches(), CPU)
+        calibrate(model, two_batches())
 
 
 @pytest.mark.parametrize("quantizer", ["duq", "pact-sawb"])
@@ -178,9 +178,10 @@ def test_weight_ranges_are_set_once_and_anew_when_asked(quantizer: QuantizerName
         for layer in layers:
             assert layer.weight_quantizer.input_range.item() == pytest.approx(0.9 * layer.weight.abs().max().item(), rel=1e-5)
     set_bits(model, 2, 4)
-    calibrate_weights(model, anew=False)
+    calibrate_weights(model)
     assert [layer.weight_quantizer.state_dict() for layer in layers] == first
-    calibrate_weights(model, anew=True)
+    forget_weight_ranges(model)
+    calibrate_weights(model)
     assert all(layer.weight_quantizer.state_dict() != before for layer, before in zip(layers, first, strict=True))
 
 
@@ -211,9 +212,9 @@ def test_what_a_network_does_in_place_behind_a_layer_does_not_change_its_range()
     model = InPlace()
     convert(model, quantizer="lsq", **NORMALIZATION)
     set_bits(model, 8, 8)
-    calibrate_weights(model, anew=False)
+    calibrate_weights(model)
     batches = two_batches(8)
-    calibrate(model, batches, CPU)
+    calibrate(model, batches)
     with torch.no_grad():
         largest = max(float(model.stem(images).relu().max()) for images, _ in batches)
     quantizer = quant_layers(model)["last"].activation_quantizer
@@ -227,4 +228,4 @@ def test_weights_without_a_range_are_named():
     name, layer = next(iter(quant_layers(model).items()))
     nn.init.zeros_(layer.weight)
     with pytest.raises(ValueError, match=f"{name}.weight: .*not all zero"):
-        calibrate_weights(model, anew=False)
+        calibrate_weights(model)

@@ -14,7 +14,7 @@ from tests.convert.stock_networks import NORMALIZATION, random_images, stock_net
 def converted(model: nn.Module, weight_bits: int = 3, activation_bits: int = 4, quantizer: QuantizerName = "affine") -> nn.Module:
     convert(model, quantizer=quantizer, **NORMALIZATION)
     set_bits(model, weight_bits, activation_bits)
-    calibrate_weights(model, anew=True)
+    calibrate_weights(model)
     return model.eval()
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from subfour.convert.calibrate import calibrate, calibrate_weights, needs_calibration, set_bits
+from subfour.convert.calibrate import calibrate, calibrate_for, needs_calibration, set_bits
 from subfour.convert.rewrite import convert
 from subfour.convert.skips import find_skips, skip_quantizers
 from subfour.layers import quant_layers
@@ -12,9 +12,7 @@ from tests.convert.stock_networks import NORMALIZATION, random_images, stock_net
 def quantized(skip_bits: int, bits: int = 4) -> nn.Module:
     model = stock_network("subfour/tiny_mobilenet_v3")
     convert(model, skip_bits=skip_bits, **NORMALIZATION)
-    set_bits(model, bits, bits)
-    calibrate_weights(model, anew=True)
-    calibrate(model, [(random_images(8, 32), torch.zeros(8))], torch.device("cpu"))
+    calibrate_for(model, bits, bits, [(random_images(8, 32), torch.zeros(8))])
     return model.eval()
 
 
@@ -66,7 +64,7 @@ def test_a_skip_needs_its_range_like_any_other():
     convert(model, skip_bits=8, **NORMALIZATION)
     set_bits(model, 32, 4)
     assert needs_calibration(model)
-    calibrate(model, [(random_images(8, 32), torch.zeros(8))], torch.device("cpu"))
+    calibrate(model, [(random_images(8, 32), torch.zeros(8))])
     assert not needs_calibration(model)
     found = {name: skip.quantizer for name, (_, skip) in skip_quantizers(model).items()}
     assert found["features.1"].domain == quant_layers(model)["features.1.block.0.0"].activation_quantizer.domain == "hswish"

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from subfour.data.images import evaluation_split, training_splits
-from subfour.data.sources import load_images
+from subfour.data.sources import evaluation_images, load_images
 
 from .builders import picture, write_folder
 
@@ -29,7 +29,7 @@ def test_images_are_sorted_by_class_and_name(tmp_path: Path):
     assert np.array_equal(np.asarray(train.image(4)), np.asarray(picture(seed=0)))
 
 
-@pytest.mark.parametrize("names", [("train", "val"), ("train", "validation"), ("train", "val", "test"), ("val",)])
+@pytest.mark.parametrize("names", [("train", "val"), ("train", "validation"), ("train", "valid", "test"), ("val",)])
 def test_splits_keep_their_folders_names(tmp_path: Path, names: tuple[str, ...]):
     """One split is enough for evaluation."""
     write_folder(tmp_path, names)
@@ -57,6 +57,9 @@ def test_hidden_files_and_folders_are_ignored(tmp_path: Path):
     (tmp_path / "train" / "cat" / ".DS_Store").write_text("x")
     (tmp_path / "train" / "cat" / "Thumbs.db").write_text("x")
     (tmp_path / "train" / "desktop.ini").write_text("x")
+    (tmp_path / "train" / "@eaDir").mkdir()
+    (tmp_path / "train" / "cat" / "@eaDir").mkdir()
+    (tmp_path / "__MACOSX").mkdir()
     (tmp_path / "README.md").write_text("x")
     (tmp_path / "train" / "README.md").write_text("x")
     data = load_images(f"folder:{tmp_path}")
@@ -148,13 +151,33 @@ def test_class_folders_without_splits_are_refused(tmp_path: Path):
         load_images(f"folder:{tmp_path}")
 
 
-@pytest.mark.parametrize("lacking", ["train", "val"])
-def test_classes_must_be_the_same_in_every_split(tmp_path: Path, lacking: str):
+def test_a_class_that_nobody_trains_is_an_error(tmp_path: Path):
     """The split and its missing class are named."""
     write_folder(tmp_path, classes=("ant", "cat", "dog"))
-    shutil.rmtree(tmp_path / lacking / "cat")
-    with pytest.raises(ValueError, match=re.escape(f"data: {tmp_path / lacking} has no class 'cat'; every split needs the same")):
+    shutil.rmtree(tmp_path / "train" / "cat")
+    with pytest.raises(ValueError, match=re.escape(f"data: {tmp_path / 'train'} has no class 'cat', but val has; add it there")):
         load_images(f"folder:{tmp_path}")
+
+
+def test_a_rare_class_may_have_no_image_held_out(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """The other classes keep their labels, from the index too."""
+    write_folder(tmp_path, classes=("ant", "cat", "dog"))
+    shutil.rmtree(tmp_path / "val" / "cat")
+    for _ in range(2):
+        caplog.clear()
+        data = load_images(f"folder:{tmp_path}")
+        assert data.classes == ("ant", "cat", "dog")
+        validation = data.splits["val"]
+        assert validation.labels.tolist() == [0, 0, 2, 2]
+        assert Path(validation.where(2)) == tmp_path / "val" / "dog" / "0.png"
+        assert f"data: {tmp_path / 'val'} has no images of cat: accuracy says nothing of them" in caplog.text
+
+
+def test_folders_that_are_no_splits_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """A split under another name would be missed without a word."""
+    write_folder(tmp_path, splits=("train", "val", "holdout"))
+    assert tuple(load_images(f"folder:{tmp_path}").splits) == ("train", "val")
+    assert f"data: {tmp_path} holds folders that are no splits, and are not read: holdout" in caplog.text
 
 
 def test_an_empty_class_folder_is_named(tmp_path: Path):
@@ -175,13 +198,18 @@ def test_what_is_no_image_in_a_class_folder_is_named(tmp_path: Path, name: str):
     stray.mkdir()
     with pytest.raises(ValueError, match=re.escape(f"data: {stray} is not an image file")):
         load_images(f"folder:{tmp_path}")
-
-
-def test_a_single_class_is_refused(tmp_path: Path):
-    """There is nothing to learn."""
-    write_folder(tmp_path, classes=("cat",))
-    with pytest.raises(ValueError, match="classes: the data has only cat; training needs two or more"):
+    (stray.parent / "zoo.xmp").touch()
+    with pytest.raises(ValueError, match=re.escape(f"data: {stray} (as 1 more in this folder) is not an image file")):
         load_images(f"folder:{tmp_path}")
+
+
+def test_a_single_class_is_nothing_to_train(tmp_path: Path):
+    """But a network of several classes can be evaluated on it."""
+    write_folder(tmp_path, classes=("cat",))
+    data = load_images(f"folder:{tmp_path}")
+    with pytest.raises(ValueError, match="classes: the data has only cat; training needs two or more"):
+        training_splits(data)
+    assert evaluation_images(f"folder:{tmp_path}", ("ant", "cat")).labels.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("name", ["1.jpg", "1.PNG", "1.heic"])

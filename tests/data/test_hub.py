@@ -40,6 +40,23 @@ def test_a_data_set_of_image_files_is_read(tmp_path: Path):
     assert np.array_equal(np.asarray(train.image(3)), np.asarray(picture(seed=11)))
 
 
+def test_one_of_several_configurations_can_be_named(monkeypatch: pytest.MonkeyPatch):
+    """Behind an @; a name without one asks for none."""
+    import datasets
+
+    asked: list[tuple[str, str | None]] = []
+
+    def load(path: str, name: str | None) -> None:
+        asked.append((path, name))
+        raise ValueError("offline")
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    for name in ("owner/pets@small", "owner/pets"):
+        with pytest.raises(ValueError, match="data: cannot load"):
+            load_images(f"hub:{name}")
+    assert asked == [("owner/pets", "small"), ("owner/pets", None)]
+
+
 def test_a_data_set_that_cannot_be_loaded_is_named(tmp_path: Path):
     """With the reason that `datasets` gives."""
     name = str(tmp_path / "nowhere")

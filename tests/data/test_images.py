@@ -43,7 +43,9 @@ def test_training_takes_train_and_a_held_out_split():
 @pytest.mark.parametrize("counts", [{"train": 3}, {"train": 3, "extra": 3}])
 def test_training_never_judges_itself_on_training_images(counts: dict[str, int]):
     """A single split is enough for evaluation, not for training."""
-    with pytest.raises(ValueError, match=f"split: the data has {', '.join(counts)}, but none of validation, val, test; add one"):
+    with pytest.raises(
+        ValueError, match=f"split: the data has {', '.join(counts)}, but none of validation, val, valid, dev, test"
+    ):
         training_splits(data(**counts))
 
 
@@ -75,7 +77,7 @@ def test_a_label_that_is_no_class_is_named_when_its_split_is_used(wrong: int):
 def test_one_class_is_refused(classes: tuple[str, ...], message: str):
     """There is nothing to tell apart."""
     with pytest.raises(ValueError, match=f"classes: {message} training needs two or more"):
-        ImageData(classes=classes, splits={})
+        training_splits(ImageData(classes=classes, splits={}))
 
 
 def test_a_subset_has_the_images_labels_and_places_of_its_split():

@@ -86,11 +86,7 @@ def test_a_missing_column_is_named(tmp_path: Path, image: str, label: str, messa
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"image": [b"x"], "label": [0]}, "image column: 'image' of {file} is binary; store a struct of bytes and path"),
-        (
-            {"image": [{"bytes": b"x"}], "label": ["cat"]},
-            "label column: 'label' of {file} is string; store the classes as integers",
-        ),
+        ({"image": ["x"], "label": [0]}, "image column: 'image' of {file} is string; store encoded images, or a struct of bytes"),
         (
             {"image": [{"bytes": b"x"}], "label": [0.5]},
             "label column: 'label' of {file} is double; store the classes as integers",
@@ -103,6 +99,20 @@ def test_a_column_of_another_type_is_named(tmp_path: Path, columns: dict[str, li
     parquet.write_table(pa.table(columns), file)
     with pytest.raises(ValueError, match=re.escape(message.format(file=file))):
         load_images(f"parquet:{file}")
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_a_table_may_hold_names_and_encoded_files(tmp_path: Path, kind: pa.DataType):
+    """As pandas writes them; classes are the names of all splits, sorted."""
+    files = pa.array([encoded(picture(seed=seed)) for seed in range(3)], pa.binary())
+    for split, names in (("train", ["dog", "ant", "dog"]), ("test", ["cat", "dog", None])):
+        parquet.write_table(pa.table({"image": files, "label": pa.array(names).cast(kind)}), tmp_path / f"{split}.parquet")
+    data = load_images(f"parquet:{tmp_path}")
+    assert data.classes == ("ant", "cat", "dog")
+    assert data.splits["train"].labels.tolist() == [2, 0, 2]
+    assert np.array_equal(np.asarray(data.splits["train"].image(1)), np.asarray(picture(seed=1)))
+    with pytest.raises(ValueError, match=r"label: row 2 of test in .+ has -1"):
+        evaluation_split(data)
 
 
 @pytest.mark.parametrize("label", [-1, 2, None])

@@ -1,6 +1,7 @@
 """Networks by name, changed as asked, with weights that fit or an error that says what does not."""
 
 import logging
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,11 @@ def test_weights_come_from_a_file(tmp_path: Path, suffix: str):
     assert same_state(trained, build(weights=str(path)))
 
 
+def averaged(state: State) -> dict[str, Any]:
+    """Return a state as torch's AveragedModel has it."""
+    return {"n_averaged": torch.tensor(7)} | {f"module.{key}": value for key, value in state.items()}
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -127,11 +133,17 @@ def test_weights_come_from_a_file(tmp_path: Path, suffix: str):
         lambda state: {f"module.{key}": value for key, value in state.items()},
         lambda state: {"model": {f"module.{key}": value for key, value in state.items()}},
         lambda state: {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")},
+        lambda state: {"model": {key: value * 0 for key, value in state.items()}, "model_ema": averaged(state)},
+        lambda state: {"state_dict": state, "args": Namespace(lr=0.1, data="here")},
+        lambda state: {"model_state_dict": {f"_orig_mod.module.{key}": value for key, value in state.items()}},
+        lambda state: {"state_dict": {f"model.{key}": value for key, value in state.items()}},
+        lambda state: {"net": state},
     ],
 )
-def test_wrappers_of_training_scripts_are_taken_off(tmp_path: Path, wrap: Callable[[State], dict[str, Any]]):
+@pytest.mark.parametrize("ending", [".pth", ".pth.tar"])
+def test_wrappers_of_training_scripts_are_taken_off(tmp_path: Path, wrap: Callable[[State], dict[str, Any]], ending: str):
     """Averaged weights come first; a file older than the step counter of batch norm fits."""
-    trained, path = build(), tmp_path / "checkpoint.pth"
+    trained, path = build(), tmp_path / f"checkpoint{ending}"
     torch.save(wrap(trained.state_dict()), path)
     assert same_state(trained, build(weights=str(path)))
 
@@ -186,7 +198,7 @@ def test_weights_that_do_not_fit_are_an_error_that_names_the_keys(tmp_path: Path
     ("name", "content", "message"),
     [
         ("absent.pth", None, "is no file; use none, pretrained"),
-        ("weights.onnx", b"", "must end with .safetensors, .pth or .pt"),
+        ("weights.onnx", b"", "must end with one of .safetensors, .pth, .pt,"),
         ("weights.safetensors", b"junk", "cannot be read"),
         ("weights.pth", b"junk", "cannot be read"),
         ("empty.pth", b"", "cannot be read"),

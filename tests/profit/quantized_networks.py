@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from subfour.convert.calibrate import calibrate, calibrate_weights, set_bits
+from subfour.convert.calibrate import calibrate_for
 from subfour.convert.policy import Padding
 from subfour.convert.rewrite import BatchNorm, convert
 from subfour.quantizers import Granularity, QuantizerName
@@ -39,9 +39,7 @@ def quantized(
     """
     kinds = {"weight_granularity": weight_granularity, "batchnorm": batchnorm}
     convert(model, quantizer=quantizer, padding=padding, **kinds, **NORMALIZATION)
-    set_bits(model, weight_bits, activation_bits or weight_bits)
-    calibrate_weights(model, anew=True)
-    calibrate(model, [(random_images(8, image_size), torch.zeros(8))], CPU)
+    calibrate_for(model, weight_bits, activation_bits or weight_bits, [(random_images(8, image_size), torch.zeros(8))])
     return model.eval()
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from subfour.profit.config import RunConfig
 from subfour.profit.plain import BEFORE
 from tests.cli.command import error
-from tests.profit.config_values import FIELDS, JUNK, SECTIONS, configs, dotted
+from tests.profit.config_values import FIELDS, SECTIONS, configs, dotted
+from tests.profit.field_values import JUNK
 
 ON_THE_COMMAND_LINE = sorted(name for name, values in FIELDS.items() if values.of_text and name != "starting_weight_bits")
 

@@ -13,7 +13,7 @@ from subfour.profit.config import RunConfig
 from subfour.profit.continuation import TEACHER_FILE, WEIGHTS_FILE, continued
 from subfour.profit.self_teacher import float_network
 from subfour.profit.session import prepare_session
-from subfour.profit.state import read_tensors, without_quantizers
+from subfour.profit.state_dict import read_tensors, without_quantizers
 from subfour.rundir import RunDirectory
 from subfour.train.average import WeightAverage
 from tests.profit.conftest import FinishedRun

@@ -214,7 +214,7 @@ def test_a_file_that_is_not_of_its_model_is_a_value_error(file: Path):
     """Tensors that do not fit the network in the metadata are named; so is a network that does not exist."""
     other = replace(config_of(), architecture=replace(config_of().architecture, width=2.0))
     rewrite(file, config=other.to_json())
-    with pytest.raises(ValueError, match="it is of another model; these entries do not fit: "):
+    with pytest.raises(ValueError, match="they are of another model; these entries do not fit: "):
         read_model(file)
     rewrite(file, config=config_of(model="subfour/tiny").to_json())
     with pytest.raises(ValueError, match="model: 'subfour/tiny' is not known"):

@@ -9,11 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from subfour.layers import freezable_layers
+from subfour.profit import progress
 from subfour.profit.config import ProfitConfig
 from subfour.profit.method import ProfitRun
 from subfour.profit.phases import build_phases
+from subfour.profit.state import RunState
 from subfour.rundir import RunDirectory
 from subfour.train.checkpoint import CheckpointStore
 from tests.profit.conftest import FinishedRun
@@ -144,3 +147,13 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(finished: FinishedRun, tm
     train(folder, finished.config)
     assert outcome(folder) == outcome(finished.folder)
     assert len(RunDirectory(folder).metrics()) == 34
+
+
+def test_more_threads_than_cores_are_not_taken_up(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    """A run that goes on on a smaller machine says what that means; one on a larger machine keeps its threads."""
+    here = torch.get_num_threads()
+    monkeypatch.setattr(progress, "usable_cores", lambda: here)
+    state = RunState(threads=here + 30)
+    progress._resume_workers(state)
+    assert (state.threads, torch.get_num_threads()) == (here, here)
+    assert f"it had {here + 30} threads until now, more than this machine has cores: the run ends equal in" in caplog.text

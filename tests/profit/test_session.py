@@ -10,13 +10,13 @@ from safetensors.torch import save_file
 from subfour.data.preprocess import Preprocessing
 from subfour.layers import QuantConv2d, quant_layers
 from subfour.models import build_model
+from subfour.models.weights import float_file
 from subfour.models.zoo import Architecture
 from subfour.profit.beginning import begin_run
 from subfour.profit.config import LoadingConfig, RunConfig
 from subfour.profit.run import prepare_again
 from subfour.profit.session import prepare_session
 from subfour.quantizers import COEFFICIENTS
-from subfour.tensor_file import float_file
 from tests.profit.tiny_run import same, sized
 
 

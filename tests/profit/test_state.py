@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from subfour.profit.state import EpochUnderway, RunState, collect_tensors, load_model, part, restore_momentum
+from subfour.profit.state import EpochUnderway, RunState, collect_tensors, part, restore_momentum
+from subfour.profit.state_dict import load_model
 from subfour.train.average import WeightAverage
 from subfour.train.checkpoint import CheckpointStore
 
@@ -106,7 +107,7 @@ def test_momentum_is_left_out_where_there_is_none():
 def test_the_state_of_another_model_is_refused():
     """The entries that do not fit are named, a few of them."""
     state = small_model().state_dict()
-    with pytest.raises(ValueError, match=r"it is of another model; these entries do not fit: 0\.weight$"):
+    with pytest.raises(ValueError, match=r"they are of another model; these entries do not fit: 0\.weight$"):
         load_model(small_model(), state | {"0.weight": torch.ones(5)})
     with pytest.raises(ValueError, match=r"do not fit: 4.bias, a, b and 1 more"):
         load_model(small_model(), {name: value for name, value in state.items() if name != "4.bias"} | dict.fromkeys("abc"))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from subfour.profit.continuation import WEIGHTS_FILE
 from subfour.profit.model_file import TrainedModel, read_model
-from subfour.profit.state import read_tensors
+from subfour.profit.state_dict import read_tensors
 from subfour.report.network import look
 from subfour.report.record import read_record
 from tests.data.builders import write_folder

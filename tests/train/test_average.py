@@ -63,10 +63,10 @@ def test_it_is_lent_and_comes_back_bit_for_bit():
     disturb(model, 1)
     average.update()
     own = snapshot(model)
-    with average.lent_to(model):
+    with average.lent():
         assert all(torch.equal(value, average.state[name]) for name, value in model.state_dict().items())
         assert not torch.equal(model[0].weight, own["0.weight"])
-    with pytest.raises(KeyError), average.lent_to(model):
+    with pytest.raises(KeyError), average.lent():
         raise KeyError
     assert all(torch.equal(value, own[name]) for name, value in model.state_dict().items())
 
@@ -76,10 +76,10 @@ def test_changes_to_a_borrowed_model_do_not_reach_the_average():
     model = small_model()
     average = WeightAverage(model, DECAY)
     before = {name: value.clone() for name, value in average.state.items()}
-    with average.lent_to(model):
+    with average.lent():
         disturb(model, 1)
     assert all(torch.equal(average.state[name], value) for name, value in before.items())
-    with average.lent_to(model):
+    with average.lent():
         disturb(model, 1)
         average.restart()
     assert not torch.equal(average.state["0.weight"], before["0.weight"])

@@ -189,3 +189,14 @@ def patience() -> float:
 
 def test_workers_wait_for_one_that_lists_a_large_data_set():
     assert in_workers(2, patience) == [2 * 60 * 60] * 2
+
+
+def test_workers_that_would_share_a_gpu_are_refused(monkeypatch: pytest.MonkeyPatch):
+    """NCCL would give up without a word that helps."""
+    for name, value in (("LOCAL_RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    message = "workers: 2 need a GPU each, and this machine has 1; use so many, or --device cpu"
+    with pytest.raises(ValueError, match=message), connected("auto"):
+        pass

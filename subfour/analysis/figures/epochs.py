@@ -21,6 +21,9 @@ from subfour.analysis.figures.style import (
     svg_file,
 )
 
+DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (9, 3)))
+"""Of several curves, in order: five of them and four colours, so that twenty can be told apart, also without colours."""
+
 
 def loss_figure(curves: Sequence[Curve], widths: Sequence[Span], borders: Sequence[int], name: str) -> str:
     """Draw training and validation loss over the epochs, and once more the validation loss at the last widths.
@@ -43,7 +46,7 @@ def loss_figure(curves: Sequence[Curve], widths: Sequence[Span], borders: Sequen
                 places = [place for place, _ in points]
                 losses = [loss if math.isfinite(loss) and loss > 0 else math.nan for _, loss in points]
                 marker = "o" if len(points) == 1 else ""  # a line of one point is invisible
-                dashes = "-" if index == 0 else (0, (4, 2))  # curves that are one for a while are both seen
+                dashes = DASHES[index % len(DASHES)]  # curves that are one for a while are both seen
                 style: dict[str, Any] = {"marker": marker, "markersize": 4, "linewidth": 1.4, "linestyle": dashes}
                 axis.plot(places, losses, label=legend_label(curve.label), color=series_colour(index), **style)
             for index, span in enumerate(widths):
