@@ -18,10 +18,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from subfour.durable import TakenError, file_above, lock, locked, write_atomically
+from subfour.json_shape import Shape, check_shape
 from subfour.listing import listed
 
 CONFIG_FILE = "config.json"
 """What makes a folder a run: its resolved configuration."""
+
+RESULT_FILE = "result.json"
+"""What makes a run finished."""
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 """What `json` can write. Reading gives lists and dicts."""
@@ -86,7 +90,7 @@ class RunDirectory:
                 f"--out {self.path}: it holds a run with another config: {listed(differences)}; "
                 f"continue that run with --resume {self.path}, or choose another --out"
             )
-        state = "finished" if (self.path / "result.json").exists() else "unfinished"
+        state = "finished" if (self.path / RESULT_FILE).exists() else "unfinished"
         raise TakenError(f"--out {self.path}: it holds this very run, {state}; use --resume {self.path}, or choose another --out")
 
     @classmethod
@@ -155,19 +159,29 @@ class RunDirectory:
                 reason += f"; free some space, and {f'go on with --resume {self.path}' if is_run(self.path) else 'start again'}"
             raise OSError(error.errno, reason, str(file)) from error
 
-    def read_json(self, name: str) -> Any:
+    def read_json(self, name: str, shape: Shape | None = None) -> Any:
         """Return the content of a JSON file of the run.
+
+        Args:
+            name: of the file.
+            shape: that its content must have, where that is not checked later.
 
         Raises:
             ValueError: the file is missing or damaged.
         """
         file = self.path / name
         try:
-            return json.loads(file.read_bytes())
+            data = json.loads(file.read_bytes())
         except FileNotFoundError:
             raise ValueError(f"{file}: missing from the run directory") from None
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{file}: damaged, not JSON ({error})") from None
+        if shape is not None:
+            try:
+                check_shape(data, shape)
+            except ValueError as error:
+                raise ValueError(f"{file}: damaged, {error}") from None
+        return data
 
     @property
     def _metrics_file(self) -> Path:

@@ -70,14 +70,17 @@ def require_positive(name: str, *values: int | None) -> None:
             raise ValueError(f"{name}: {value} is not possible; use 1 or more")
 
 
+MOST_THREADS = 1024
+
+
 def require_threads(threads: int) -> None:
     """Check how many threads a runtime gets.
 
     Raises:
-        ValueError: a negative number.
+        ValueError: a negative number, or more than any machine has.
     """
-    if threads < 0:
-        raise ValueError(f"threads: {threads} is not possible; use 1 or more, or 0 to leave it to the runtime")
+    if not 0 <= threads <= MOST_THREADS:
+        raise ValueError(f"threads: {threads} is not possible; use 1 to {MOST_THREADS}, or 0 to leave it to the runtime")
 
 
 def _unboxed(box: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from subfour.cli.arguments import Switch, parse, require_any, require_positive
+from subfour.cli.arguments import Switch, parse, require_any, require_positive, require_threads
 from subfour.cli.console import make_console, print_json
 from subfour.cli.tables import print_table
 from subfour.export.benchmark import benchmark
@@ -39,6 +39,7 @@ def run(arguments: Sequence[str]) -> None:
     require_any("batches", options.batches, such_as="1 16")
     require_positive("batches", *options.batches)
     require_positive("threads", options.threads)
+    require_threads(options.threads)
     require_positive("repeats", options.repeats)
     record, content = read_file(options.file)
     timings = benchmark(

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from subfour.analysis.claims import claims
 from subfour.analysis.cost import Cost, Profile, network_cost
-from subfour.cli.arguments import Switch, parse
+from subfour.cli.arguments import Switch, parse, require_any
 from subfour.cli.console import make_console, print_json
 from subfour.cli.model_argument import check_model
 from subfour.cli.tables import print_table
@@ -24,9 +24,9 @@ class CostOptions:
 
     model: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = None
     """torchvision/NAME, timm/NAME, subfour/NAME, DISTRIBUTION/NAME, a run directory or a model file."""
-    weight_bits: tuple[BitWidth, ...] = ()
+    weight_bits: tuple[BitWidth, ...] | None = None
     """Width of the weights, 32 for float; several stand side by side. By default a run's own, else 4."""
-    activation_bits: tuple[BitWidth, ...] = ()
+    activation_bits: tuple[BitWidth, ...] | None = None
     """Width of the activations, likewise: one for all, or as many as widths of weights."""
     profile: Profile = "ours"
     """ours: the image and squeeze-and-excitation keep 8-bit inputs. uniform: no layer does."""
@@ -45,6 +45,8 @@ def run(arguments: Sequence[str]) -> None:
     options = parse(CostOptions, arguments, prog="subfour cost")
     console = make_console()
     if options.claims:
+        if options != CostOptions(claims=True, json=options.json):
+            raise ValueError("claims: they are printed alone, of the networks that they name; leave model and other options out")
         _print_claims(console, as_json=options.json)
         return
     if options.model is None:
@@ -52,7 +54,10 @@ def run(arguments: Sequence[str]) -> None:
     if options.resolution is not None and options.resolution < 1:
         raise ValueError(f"resolution: {options.resolution} is not possible; use 1 pixel or more, such as 224")
     check_model(options.model)
-    given = _paired(options.weight_bits, options.activation_bits)
+    for name, widths in (("weight_bits", options.weight_bits), ("activation_bits", options.activation_bits)):
+        if widths is not None:
+            require_any(name, widths, such_as="4")
+    given = _paired(options.weight_bits or (), options.activation_bits or ())
     subject = read_subject(options.model, options.resolution)
     costs = [
         network_cost(

@@ -38,7 +38,7 @@ def run(arguments: Sequence[str]) -> None:
     """Print the accuracy."""
     options = parse(EvaluateOptions, arguments, prog="subfour evaluate")
     trained = read_model(options.model)
-    data = options.data or trained.config.data
+    data = trained.config.data if options.data is None else options.data
     accuracy = evaluate_model(
         trained, data, split=options.split, batch_size=options.batch_size, workers=options.workers, device=options.device
     )

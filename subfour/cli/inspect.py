@@ -16,7 +16,7 @@ from subfour.ops import check_bits
 from subfour.profit.fields import BitWidth
 from subfour.profit.inspection import inspect_file, inspect_network
 from subfour.profit.subject import USUAL_BITS
-from subfour.quantizers import QuantizerName
+from subfour.quantizers import QuantizerName, check_weight_bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,4 +72,6 @@ def _layers(options: InspectOptions) -> list[dict[str, Any]]:
     check_model(options.model)
     for name in ("weight_bits", "activation_bits"):
         check_bits(given.setdefault(name, USUAL_BITS), name)
+    if "quantizer" in given:
+        check_weight_bits(given["quantizer"], [given["weight_bits"]])
     return inspect_network(options.model, **given)

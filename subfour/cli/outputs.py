@@ -12,8 +12,8 @@ from subfour.profit.data_record import DATA_FILE
 from subfour.profit.method import FAILURE_FILE
 from subfour.profit.model_file import MODEL_FILE
 from subfour.profit.progress import CHECKPOINTS
-from subfour.profit.result import RESULT_FILE, SENSITIVITY_FILE
-from subfour.rundir import CONFIG_FILE, is_run
+from subfour.profit.result import SENSITIVITY_FILE
+from subfour.rundir import CONFIG_FILE, RESULT_FILE, is_run
 
 RUN_FILES = {
     *(CONFIG_FILE, PLAN_FILE, "metrics.jsonl", ".lock"),

@@ -10,7 +10,7 @@ import tyro
 from subfour.cli.arguments import Switch, parse
 from subfour.cli.console import make_console, print_json
 from subfour.cli.tables import print_table
-from subfour.profit.result import SENSITIVITY_FILE
+from subfour.profit.result import SENSITIVITY_FILE, read_sensitivity
 from subfour.rundir import RunDirectory
 
 
@@ -30,14 +30,14 @@ def run(arguments: Sequence[str]) -> None:
     directory = RunDirectory.open(options.run)
     if not (options.run / SENSITIVITY_FILE).exists():
         raise ValueError(f"run: {options.run} knows no AIWQ: its sampling phase has not ended, or it has none in its plan")
-    layers = directory.read_json(SENSITIVITY_FILE)
+    layers = read_sensitivity(directory)
     if options.json:
         print_json(layers)
         return
     rows = [
         (layer["name"], layer["kind"], layer["aiwq"], layer["dropped"], "never" if phase is None else f"phase {phase + 1}")
         for layer in layers
-        for phase in (layer["frozen_in_phase"],)
+        for phase in (layer.get("frozen_in_phase"),)
     ]
     title = f"{options.run}: AIWQ, the most unstable first (dropped: share of the samples)"
     print_table(make_console(), title, ("name", "kind", "AIWQ", "dropped", "frozen from"), rows)

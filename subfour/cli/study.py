@@ -14,6 +14,7 @@
 `{out}` and `{seed}` stand for the folder and the seed. A run that continues another comes after it.
 """
 
+import math
 import shlex
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -119,7 +120,7 @@ def read_study(file: Path, out: Path) -> Study:
         runs += _runs(row, text, f"study: {file}, row {row['name']}", out, {run.path: run.config.data for run in runs})
     _check_float_rows(runs, float_rows, f"study: {file}")
     seconds_per_epoch, goals = text.get("seconds_per_epoch"), text.get("goals", {})
-    if seconds_per_epoch is not None and seconds_per_epoch <= 0:
+    if seconds_per_epoch is not None and not 0 < seconds_per_epoch < math.inf:
         raise ValueError(
             f"study: {file}: seconds_per_epoch: {seconds_per_epoch} is not possible; use more than 0, or leave it out"
         )
@@ -148,6 +149,8 @@ def _runs(
     name, recipe_name = row["name"], row.get("recipe", study.get("recipe"))
     if not isinstance(recipe_name, str):
         raise ValueError(f"{where}: no recipe is named, neither here nor for all rows")
+    if any(word.partition("=")[0] == "--seed" for options in (study, row) for word in options.get("options", "").split()):
+        raise ValueError(f"{where}: options: --seed is not read here; write seeds = [...]")
     for seed in row.get("seeds", [0]):
         options = f"{study.get('options', '')} {row.get('options', '')} --seed {seed}"
         options = options.replace("{out}", shlex.quote(str(out))).replace("{seed}", str(seed))
@@ -198,7 +201,7 @@ def _holds(kind: str, value: object) -> bool:
     if kind == TEXT:
         return isinstance(value, str)
     if kind == NUMBER:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not isinstance(value, list):
         return False
     if kind == SEEDS:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from subfour.cli.study import Study, StudyRun, same_run
-from subfour.profit.config import RunConfig
-from subfour.profit.result import RESULT_FILE
-from subfour.rundir import JSON, RunDirectory, is_run
+from subfour.profit.config import config_in
+from subfour.profit.result import read_result
+from subfour.rundir import JSON, RESULT_FILE, RunDirectory, is_run
 
 State = Literal["new", "unfinished", "running", "finished", "diverged"]
 """Of a run; another process trains what is running."""
@@ -24,7 +24,7 @@ def state_of(entry: StudyRun) -> State:
     if not is_run(entry.path):
         return "new"
     directory = RunDirectory.open(entry.path)
-    if not same_run(entry.config, RunConfig.from_json(directory.read_json("config.json"))):
+    if not same_run(entry.config, config_in(directory)):
         raise ValueError(f"study: {entry.path} holds a run with other options than row {entry.row} has now; choose another --out")
     if (entry.path / RESULT_FILE).exists():
         return "finished"
@@ -35,8 +35,7 @@ def state_of(entry: StudyRun) -> State:
 
 def result_of(entry: StudyRun) -> dict[str, Any]:
     """Return the result.json of a finished run."""
-    result: dict[str, Any] = RunDirectory.open(entry.path).read_json(RESULT_FILE)
-    return result
+    return read_result(RunDirectory.open(entry.path))
 
 
 def divergence(reason: str) -> dict[str, JSON]:

@@ -22,15 +22,15 @@ from subfour.cli.summary import print_summary
 from subfour.cli.tensorboard import TensorBoard
 from subfour.data.images import Unreadable
 from subfour.profit.beginning import begin_run
-from subfour.profit.config import Engine, RunConfig
+from subfour.profit.config import Engine, RunConfig, config_in
 from subfour.profit.method import ProfitRun
 from subfour.profit.observer import Observer
 from subfour.profit.phases import build_phases
-from subfour.profit.result import RESULT_FILE, write_result
+from subfour.profit.result import read_result, write_result
 from subfour.profit.run import prepare_again, without_training
 from subfour.profit.session import Session, prepare_session
 from subfour.profit.state import RunState
-from subfour.rundir import RunDirectory, is_run
+from subfour.rundir import RESULT_FILE, RunDirectory, is_run
 from subfour.train.allocator import keep_freed_memory
 from subfour.train.interruption import Interruption, Terminated, WorkerLostError
 from subfour.train.parallel import connected, noticing_lost_workers
@@ -103,8 +103,8 @@ class Elsewhere:
         )
         return replace(
             config,
-            data=self.data or config.data,
-            device=self.device or config.device,
+            data=config.data if self.data is None else self.data,
+            device=config.device if self.device is None else self.device,
             loading=loading,
             engine=self.engine or config.engine,
         )
@@ -173,11 +173,11 @@ def _resume(arguments: Sequence[str]) -> None:
     if (directory.path / RESULT_FILE).exists():
         if worker_number():  # the main one shows it
             return
-        console = _console(options.output)
+        result, console = read_result(directory), _console(options.output)
         console.print(f"{directory.path} is finished; nothing is left to train.")
-        _show(directory.read_json(RESULT_FILE), directory, console, options.output)
+        _show(result, directory, console, options.output)
         return
-    config = options.elsewhere.applied(RunConfig.from_json(directory.read_json("config.json")))
+    config = options.elsewhere.applied(config_in(directory))
     if options.launch.starts_others:
         with _resumable(directory.path):
             start_workers(arguments, options.launch.workers)

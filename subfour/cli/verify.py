@@ -52,7 +52,7 @@ def run(arguments: Sequence[str]) -> None:
     record, comparisons, extents = verify_file(
         options.file,
         trained,
-        options.data or trained.config.data,
+        trained.config.data if options.data is None else options.data,
         split=options.split,
         images=options.images,
         runtimes=options.runtimes,

@@ -4,6 +4,7 @@ Weights are at hand; activations are sampled over several batches with every act
 the layers does not matter. A quantizer that is never reached is an error, not a silent float layer.
 """
 
+import logging
 from collections.abc import Iterable
 
 import torch
@@ -15,6 +16,8 @@ from subfour.modes import evaluation_mode
 from subfour.ops import FLOAT_BITS
 from subfour.quantizers import Quantizer
 from subfour.seeding import derive_seed
+
+logger = logging.getLogger(__name__)
 
 SAMPLES_PER_BATCH = 65_536
 """Values kept per quantizer and batch."""
@@ -28,7 +31,7 @@ def set_bits(model: nn.Module, weight_bits: int, activation_bits: int) -> None:
 
 
 def calibrate_for(model: nn.Module, weight_bits: int, activation_bits: int, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Let a converted model quantize at a width: set it, and the range of every quantizer that has none there.
+    """Let a converted model quantize at a width: set it, ranges of weights, and those of activations that have none.
 
     Args:
         model: a converted model.
@@ -40,6 +43,7 @@ def calibrate_for(model: nn.Module, weight_bits: int, activation_bits: int, batc
         ValueError: see `calibrate_weights` and `calibrate`.
     """
     set_bits(model, weight_bits, activation_bits)
+    forget_weight_ranges(model)
     calibrate_weights(model)
     calibrate(model, batches)
 
@@ -113,8 +117,12 @@ def calibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Non
     for name, collector in collectors.items():
         if not collector.samples:
             raise ValueError(f"{name}: the quantizer at its input was never reached in calibration; is the layer used?")
+        samples, quantizer = torch.cat(collector.samples), entrances[name][1]
+        if not samples.any():
+            logger.warning("%s: nothing but zeros enters it in calibration, as behind a dead ReLU; its range is a guess", name)
+            samples = torch.linspace(-1, 1, 100, device=device)
         try:
-            entrances[name][1].initialize(torch.cat(collector.samples))
+            quantizer.initialize(samples)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
 

@@ -20,7 +20,7 @@ from subfour.integer.measure import Snapping
 from subfour.integer.network import check_head, measure_snapping, snapped_program
 from subfour.integer.program import Program
 from subfour.profit.model_file import TrainedModel
-from subfour.profit.result import RESULT_FILE
+from subfour.profit.result import read_result
 from subfour.rundir import RunDirectory
 from subfour.seeding import derive_seed
 
@@ -128,7 +128,7 @@ def _accuracy(trained: TrainedModel, source: Path, *, snapped: bool) -> dict[str
     if not source.is_dir() or (trained.snapping is not None and not snapped):  # the snap phase trained on from that row
         return None
     widths = (trained.weight_bits, trained.activation_bits, snapped)
-    for row in reversed(RunDirectory.open(source).read_json(RESULT_FILE)["rows"]):
+    for row in reversed(read_result(RunDirectory.open(source))["rows"]):
         if (row["weight_bits"], row["activation_bits"], row.get("snapped", False)) == widths:
             return {"widths": row["widths"], **row["averaged"]}
     return None

@@ -64,7 +64,8 @@ def export_model(
     snapping = None if snap is False else trained.snapping
     if (snap and snapping is None) or (snapping is not None and preprocessing != trained.data.preprocessing):
         unreadable = trained.config.loading.unreadable
-        snapping = measured_snapping(trained.model, preprocessing, data or trained.config.data, unreadable=unreadable)
+        source_of_images = trained.config.data if data is None else data
+        snapping = measured_snapping(trained.model, preprocessing, source_of_images, unreadable=unreadable)
     elif data is not None:
         why = "a network that is not snapped" if snapping is None else "one that was trained snapped, at this image size,"
         raise ValueError(f"data: {data} would not be read, because {why} needs no images; leave it out")

@@ -29,6 +29,9 @@ CODE_KIND = np.dtype(np.uint8)
 int8 would not be exact everywhere: on processors without VNNI, OpenVINO's kernels for it halve the weight codes and round them,
 to keep the sum of two products in 16 bits (on AVX2, 37 % of the codes of CIFAR-10's W4A4 MobileNet-v2 came out otherwise)."""
 
+SCALAR = "float32"
+"""What the name of a scalar begins with; its value follows, in brackets."""
+
 IMAGE_MEANING = "RGB pixels 0..255 as decoded, not normalised: the file does that"
 LOGITS_MEANING = "logits; their softmax are the probabilities of the classes in the metadata, in that order"
 """What a viewer shows beside input and output."""
@@ -67,7 +70,7 @@ class Graph:
 
     def scalar(self, value: float) -> str:
         """Add a float32 scalar that is named after its value, and return the name."""
-        return self.constant(f"float32({value!r})", np.float32(value))
+        return self.constant(f"{SCALAR}({value!r})", np.float32(value))
 
     def weight(self, name: str, codes: NDArray[Any], bits: int) -> str:
         """Add weight codes as narrow as the file format and the codes allow, and return the name."""

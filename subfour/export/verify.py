@@ -238,6 +238,8 @@ def verify_file(
             says which.
     """
     record, content = read_file(path)
+    if record.network != trained.config.model:
+        raise ValueError(f"run: it is of {trained.config.model}, {path} of {record.network}; name the run it was exported from")
     chosen = evaluation_images(source, tuple(record.classes), split)
     snapping = None if record.snapping is None else Snapping.from_json(record.snapping)
     program = deployed_program(trained.model, record.preprocessing, snapping)

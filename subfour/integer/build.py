@@ -92,6 +92,7 @@ class _Builder:
             self.names[node] = IMAGE
             return
         if node.op == "output":
+            self._end(node)
             return
         module = module_of(self.model, node)
         operation = operation_of(node, module)
@@ -115,6 +116,15 @@ class _Builder:
             pass  # of no use but to a reshape
         else:
             raise ValueError(f"{node.name}: {operation} has no integer form; it cannot be exported")
+
+    def _end(self, node: fx.Node) -> None:
+        """Check that the network returns what it computes last, and nothing else: a program's output is its last value."""
+        returned = node.args[0]
+        if not isinstance(returned, fx.Node) or self.names.get(returned) != self.operations[-1].name:
+            raise ValueError(
+                f"the network returns {returned}, and not {self.operations[-1].name} alone, which it computes last; it cannot be "
+                "exported"
+            )
 
     def _layer(self, node: fx.Node, layer: QuantConv2d | QuantLinear) -> None:
         name = str(node.target)
@@ -209,6 +219,8 @@ class _Builder:
         gates = [name for name in (first, second) if self._is_gate(name)]
         if len(gates) != 1:
             raise ValueError(f"{node.name}: only the product of a tensor and a squeeze-and-excitation gate can be exported")
+        if gates[0] in self.flat:
+            raise ValueError(f"{node.name}: its gate comes from a linear layer, which cannot be exported; use 1x1 convolutions")
         values = second if gates[0] == first else first
         self._add(node, Multiply(name=node.name, inputs=(values, gates[0])))
 

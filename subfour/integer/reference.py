@@ -163,5 +163,6 @@ OPERATIONS: dict[str, Callable[..., Integers]] = {
 
 if __name__ == "__main__":
     loaded, constants = load(sys.argv[1])
+    np.set_printoptions(threshold=sys.maxsize)
     computed = run(loaded, constants, np.load(sys.argv[2]))
     print(logits(constants, [*computed.values()][-1]))  # noqa: T201 (a program of its own)

@@ -37,6 +37,10 @@ OURS = {"mobilenet_v1": MobileNetV1, "tiny_mobilenet_v3": tiny_mobilenet_v3}
 TORCHVISION_MOBILENETS = ("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large")
 
 
+LARGEST_WIDTH = 16
+"""Four times wider than any published one."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Architecture:
     """Changes to a stock network."""
@@ -51,8 +55,10 @@ class Architecture:
     def __post_init__(self) -> None:
         """Check every field."""
         check_types(self)
-        if not 0 < self.width < math.inf:
-            raise ValueError(f"architecture.width: {self.width} is not possible; use a positive number, 1 for the network's own")
+        if not 0 < self.width < LARGEST_WIDTH:
+            raise ValueError(
+                f"architecture.width: {self.width} is not possible; use a number below {LARGEST_WIDTH}, 1 for the network's own"
+            )
         if any(stride < 1 for stride in self.strides):
             raise ValueError(f"architecture.strides: {self.strides} is not possible; every stride is 1 or more")
         if self.dropout is not None and not 0 <= self.dropout < 1:

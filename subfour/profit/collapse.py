@@ -32,8 +32,9 @@ AT_CHANCE = 0.02
 """Share of the way from chance to 100 % up to which a network knows nothing: 11.8 % of 10 classes. One that gives one answer for
 all images has exactly the share of that class; on 355 validation images chance deviates by 1.6 points."""
 
-SMALLEST_STEP = 1e-30
-"""A step at or below it is 0: no weight or activation that takes part in anything is so small, and its square underflows."""
+SMALLEST_STEP = 1e-22
+"""A step at or below it is 0: no weight or activation that takes part in anything is so small, and its square, by which gradients
+are divided, underflows in float32."""
 
 
 class CollapseError(FloatingPointError):
@@ -68,18 +69,36 @@ def check_ranges(model: nn.Module, *, rate: str) -> None:
     Raises:
         CollapseError: one has none left; names it.
     """
-    for name, quantizer in model.named_modules():
-        if not isinstance(quantizer, Quantizer) or not quantizer.enabled:
-            continue
+    for name, quantizer in _quantizing(model).items():
         if not quantizer.has_ranges():
             raise CollapseError(f"the range of {name} is not finite; try a lower schedule.range-lr-scale or {rate}")
-        if not quantizer.uniform:  # it has no step, and stops the training by itself where weights are all the same
+    check_steps(model, rate=rate)
+
+
+def check_steps(model: nn.Module, *, rate: str) -> None:
+    """Raise unless every finite range has a step above zero.
+
+    Args:
+        model: as `check_ranges` takes it.
+        rate: likewise.
+
+    Raises:
+        CollapseError: one is at zero; names it.
+    """
+    for name, quantizer in _quantizing(model).items():
+        # UNIQ has no step, and stops the training by itself where weights are all the same.
+        if not quantizer.uniform or not quantizer.has_ranges():
             continue
         params = quantizer.params()
         for step in (params.pre_scale, params.scale):
             # Of one channel it may be 0, as its weights may be; of a whole layer, nothing comes through any more.
             if not bool((torch.as_tensor(step) > SMALLEST_STEP).any()):
                 raise CollapseError(f"the range of {name} is at zero; try a lower schedule.range-lr-scale or {rate}")
+
+
+def _quantizing(model: nn.Module) -> dict[str, Quantizer]:
+    modules = model.named_modules()
+    return {name: module for name, module in modules if isinstance(module, Quantizer) and module.enabled}
 
 
 def chance_top1(labels: Tensor, classes: int) -> float:

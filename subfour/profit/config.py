@@ -35,6 +35,7 @@ from subfour.quantizers import (
     check_weight_bits,
     quantizer_pair,
 )
+from subfour.rundir import CONFIG_FILE, RunDirectory
 
 __all__ = [
     "AverageConfig",
@@ -251,3 +252,12 @@ class RunConfig:
             ValueError: a field is missing, unknown, or has a value that is not allowed.
         """
         return from_plain(cls, data)
+
+
+def config_in(run: RunDirectory) -> RunConfig:
+    """Return the configuration of a run.
+
+    Raises:
+        ValueError: the file is missing or damaged, or a field has a value that is not allowed.
+    """
+    return RunConfig.from_json(run.read_json(CONFIG_FILE))

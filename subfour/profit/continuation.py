@@ -8,9 +8,9 @@ from torch import nn
 from subfour.convert.equalize import equalize
 from subfour.convert.policy import make_policy
 from subfour.data.preprocess import Preprocessing
-from subfour.profit.config import RunConfig
+from subfour.profit.config import RunConfig, config_in
 from subfour.profit.conversion import convert_for
-from subfour.profit.data_record import DATA_FILE, DataRecord
+from subfour.profit.data_record import DataRecord, data_in
 from subfour.profit.state_dict import load_model, read_tensors, without_quantizers
 from subfour.rundir import RunDirectory
 
@@ -83,7 +83,7 @@ def config_of(run: str) -> RunConfig:
     Raises:
         ValueError: there is no run in that folder.
     """
-    return RunConfig.from_json(_opened(run).read_json("config.json"))
+    return config_in(_opened(run))
 
 
 def data_of(run: str) -> DataRecord:
@@ -92,7 +92,7 @@ def data_of(run: str) -> DataRecord:
     Raises:
         ValueError: there is no run in that folder.
     """
-    return DataRecord.from_json(_opened(run).read_json(DATA_FILE))
+    return data_in(_opened(run))
 
 
 def _opened(run: str) -> RunDirectory:

@@ -38,6 +38,10 @@ Share = Annotated[
 """A share between 0 and 1, such as 1/3."""
 
 
+LARGEST_COUNT = 2**31 - 1
+"""Of batches, epochs, pixels: what torch and Python's own loops can count to everywhere."""
+
+
 def parse_share(text: str) -> Fraction:
     """Read a fraction.
 
@@ -79,6 +83,8 @@ def check_fields(
         name, value = section + entry.name, getattr(part, entry.name)
         if value is None:
             continue
+        if isinstance(value, int) and entry.name != "seed" and abs(value) > LARGEST_COUNT:
+            raise ValueError(f"{name}: {value} is not possible; use {LARGEST_COUNT} at most")
         if entry.name in positive and not 0 < value < math.inf:
             raise ValueError(f"{name}: {value} is not possible; use a number greater than 0")
         if entry.name in not_negative and not 0 <= value < math.inf:

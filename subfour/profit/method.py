@@ -22,7 +22,7 @@ from subfour.convert.calibrate import (
     set_bits,
 )
 from subfour.integer.network import measure_snapping, pixels_of
-from subfour.profit.collapse import ChanceGuard, CollapseError, check_parameters, check_ranges
+from subfour.profit.collapse import ChanceGuard, CollapseError, check_parameters, check_ranges, check_steps
 from subfour.profit.continuation import TEACHER_FILE, config_of
 from subfour.profit.dampening import Dampening
 from subfour.profit.examination import Examiner
@@ -125,7 +125,10 @@ class ProfitRun:
                 self.run.write_json(FAILURE_FILE, failure)
                 self.progress.store.drop_steps()
                 where = f"phase {self.state.phase + 1} of {len(self.phases)} ({phase.kind} {phase.widths})"
-                raise CollapseError(f"{where}: {error}; the epochs before it are kept") from None
+                kept = "the epochs before it are kept"
+                if (teacher := self.run.path / TEACHER_FILE).exists():
+                    kept += f", and the float network, for --weights {teacher}"
+                raise CollapseError(f"{where}: {error}; {kept}") from None
         set_bits(self.model, self.phases[-1].weight_bits, self.phases[-1].activation_bits)
         load_model(self.model, self.average.state)
         return self.state
@@ -152,8 +155,7 @@ class ProfitRun:
                 training.save()
                 raise
             except FloatingPointError as error:
-                advised = isinstance(error, CollapseError)
-                collapse = error if advised else CollapseError(f"{error}; try a lower {rate}")
+                collapse = error if isinstance(error, CollapseError) else self._explained(error, rate)
                 self.run.append_metrics(record | {"collapse": str(collapse)})
                 raise collapse from None
             if self._reestimates(phase):  # in place, so what goes before it is kept
@@ -243,6 +245,14 @@ class ProfitRun:
         else:
             self.progress.save(training.optimizer, training.meter)
         self.observer.epoch_done(record)
+
+    def _explained(self, error: FloatingPointError, rate: str) -> CollapseError:
+        """Return why a number is not finite: a range at zero, if there is one, by which the engines divide each in its way."""
+        try:
+            check_steps(self.model, rate=rate)
+        except CollapseError as collapse:
+            return collapse
+        return CollapseError(f"{error}; try a lower {rate}")
 
     def _keep_order(self, meter: InstabilityMeter) -> None:
         """Make the freeze order of AIWQ: the sampling phase ends."""

@@ -26,7 +26,7 @@ from subfour.profit.config import RunConfig
 from subfour.profit.conversion import convert_for
 from subfour.profit.data_record import DataRecord
 from subfour.profit.state_dict import load_model
-from subfour.rundir import RunDirectory
+from subfour.rundir import RESULT_FILE, RunDirectory
 from subfour.tensor_file import pack_tensors, unpack_tensors
 from subfour.train.device import choose_device
 from subfour.train.evaluation import Accuracy, evaluate
@@ -114,11 +114,14 @@ def read_model(path: Path) -> TrainedModel:
         ValueError: there is no such file, or it is damaged or not a model of this package.
     """
     if path.is_dir():
-        path = RunDirectory.open(path).path / MODEL_FILE
-        if not path.exists():
+        run = RunDirectory.open(path).path
+        path = run / MODEL_FILE
+        if not path.exists() and (run / RESULT_FILE).exists():
             raise ValueError(
-                f"model: the run {path.parent} is not finished; finish it with: subfour train --resume {path.parent}"
+                f"model: the run {run} is finished, but has no {MODEL_FILE} any more; bring it back, or name the file"
             )
+        if not path.exists():
+            raise ValueError(f"model: the run {run} is not finished; finish it with: subfour train --resume {run}")
     if not path.is_file():
         raise ValueError(f"model: there is no file {path}")
     try:

@@ -5,6 +5,7 @@ from typing import Any
 from subfour.analysis.cost import model_bytes
 from subfour.convert.calibrate import set_bits
 from subfour.environment import ENVIRONMENT_FILE, commits
+from subfour.json_shape import Shape
 from subfour.layers import quant_layers
 from subfour.models.weights import float_file
 from subfour.ops import widths_key
@@ -15,12 +16,44 @@ from subfour.profit.phases import build_phases
 from subfour.profit.session import Session
 from subfour.profit.state import RunState
 from subfour.profit.state_dict import without_quantizers
-from subfour.rundir import RunDirectory
-
-RESULT_FILE = "result.json"
+from subfour.rundir import RESULT_FILE, RunDirectory
 
 SENSITIVITY_FILE = "sensitivity.json"
 """AIWQ per layer; written whenever a sampling phase has ended."""
+
+ACCURACY: Shape = {"top1": float, "top5": float, "loss": float}
+
+RESULT: Shape = {
+    **dict.fromkeys(("recipe", "data", "model", "quantizer", "method"), str),
+    **dict.fromkeys(("seed", "epochs"), int),
+    "rows": [{"weight_bits": int, "activation_bits": int, "raw": ACCURACY, "averaged": ACCURACY, "bytes": float}],
+    "padding_top1": dict,
+    "seconds": float,
+}
+"""What readers of result.json need."""
+
+SENSITIVITY: Shape = [{"name": str, "kind": str, "aiwq": float, "dropped": float}]
+"""What readers of sensitivity.json need."""
+
+
+def read_result(run: RunDirectory) -> dict[str, Any]:
+    """Return the content of result.json.
+
+    Raises:
+        ValueError: it is missing or damaged.
+    """
+    result: dict[str, Any] = run.read_json(RESULT_FILE, RESULT)
+    return result
+
+
+def read_sensitivity(run: RunDirectory) -> list[dict[str, Any]]:
+    """Return the content of sensitivity.json.
+
+    Raises:
+        ValueError: it is missing or damaged.
+    """
+    layers: list[dict[str, Any]] = run.read_json(SENSITIVITY_FILE, SENSITIVITY)
+    return layers
 
 
 def write_result(session: Session, run: RunDirectory, state: RunState) -> dict[str, Any]:

@@ -12,19 +12,19 @@ from typing import Any
 
 from subfour.environment import note_resumption
 from subfour.profit.beginning import begin_run
-from subfour.profit.config import RunConfig
+from subfour.profit.config import RunConfig, config_in
 from subfour.profit.continuation import continued
 from subfour.profit.data_free import quantize_without_data
-from subfour.profit.data_record import DATA_FILE, DataRecord
+from subfour.profit.data_record import DATA_FILE, data_in
 from subfour.profit.images_record import check_images
 from subfour.profit.method import ProfitRun
 from subfour.profit.observer import Observer
 from subfour.profit.outside_teacher import check_teacher
 from subfour.profit.progress import CHECKPOINTS
-from subfour.profit.result import RESULT_FILE, write_result
+from subfour.profit.result import read_result, write_result
 from subfour.profit.session import Session, prepare_session
 from subfour.profit.state import RunState
-from subfour.rundir import RunDirectory
+from subfour.rundir import CONFIG_FILE, RESULT_FILE, RunDirectory
 from subfour.train.checkpoint import CheckpointStore
 from subfour.train.interruption import Interruption
 
@@ -78,9 +78,8 @@ def resume(
     directory = RunDirectory.open(run)
     with directory.locked():
         if (run / RESULT_FILE).exists():
-            result: dict[str, Any] = directory.read_json(RESULT_FILE)
-            return result
-        session = prepare_again(directory, RunConfig.from_json(directory.read_json("config.json")))
+            return read_result(directory)
+        session = prepare_again(directory, config_in(directory))
         state = without_training(session)
         return _finish(session, directory, state, observer=observer, interruption=interruption, collapse_guard=collapse_guard)
 
@@ -95,8 +94,7 @@ def prepare_again(directory: RunDirectory, config: RunConfig) -> Session:
     Raises:
         ValueError: they are not, or something does not fit this machine.
     """
-    there = directory.read_json(DATA_FILE)
-    record = DataRecord.from_json(there)
+    there, record = directory.read_json(DATA_FILE), data_in(directory)
     # Without weights from elsewhere the normalisation comes from the images, and tells whether they are the same.
     # An image that has gone bad since then, and is left out now, changes it.
     elsewhere = config.from_run is not None or config.weights != "none" or config.loading.unreadable == "skip"
@@ -106,7 +104,7 @@ def prepare_again(directory: RunDirectory, config: RunConfig) -> Session:
         raise ValueError(f"data: {session.config.data} is not what it was when {directory.path} began; bring it back")
     check_images(session, there, str(directory.path))
     check_teacher(session, there, str(directory.path))
-    directory.write_json("config.json", config.to_json())
+    directory.write_json(CONFIG_FILE, config.to_json())
     note_resumption(directory)
     return session
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from subfour.analysis.stock import IMAGENET_PIXELS, stock_workload
 from subfour.analysis.workload import Workload, measure_workload
-from subfour.profit.config import RunConfig
-from subfour.profit.data_record import DATA_FILE, DataRecord
+from subfour.profit.config import RunConfig, config_in
+from subfour.profit.data_record import DataRecord, data_in
 from subfour.profit.model_file import read_model
 from subfour.rundir import RunDirectory
 
@@ -39,8 +39,7 @@ def read_subject(model: str, resolution: int | None = None) -> Subject:
         return Subject(workload=workload, weight_bits=USUAL_BITS, activation_bits=USUAL_BITS)
     if path.is_dir():
         run = RunDirectory.open(path)
-        config = RunConfig.from_json(run.read_json("config.json"))
-        data = DataRecord.from_json(run.read_json(DATA_FILE))
+        config, data = config_in(run), data_in(run)
         return Subject(
             workload=run_workload(config, data, resolution),
             weight_bits=config.weight_bits[-1],

@@ -23,6 +23,9 @@ def refused_fields(config: RunConfig) -> Iterator[tuple[str, str]]:
     if config.teacher == "none":
         for field in fields(config.distill):
             yield f"distill.{field.name}", "with --teacher none"
+    elif not config.distill.weight:
+        for name in ("teacher", "teacher_weights", "distill.temperature", "distill.teacher_mode"):
+            yield name, "with --distill.weight 0"
 
 
 def ignored_fields(config: RunConfig) -> dict[str, tuple[str, ...]]:

@@ -11,13 +11,13 @@ from subfour.analysis.workload import Workload
 from subfour.environment import ENVIRONMENT_FILE
 from subfour.ops import FLOAT_BITS, widths_name
 from subfour.profit.beginning import CHANCE
-from subfour.profit.config import RunConfig
-from subfour.profit.data_record import DATA_FILE, DataRecord
+from subfour.profit.config import RunConfig, config_in
+from subfour.profit.data_record import DATA_FILE, DataRecord, data_in
 from subfour.profit.method import FAILURE_FILE
 from subfour.profit.phases import Phase, build_phases, ends_widths
-from subfour.profit.result import RESULT_FILE, SENSITIVITY_FILE
+from subfour.profit.result import SENSITIVITY_FILE, read_result, read_sensitivity
 from subfour.profit.subject import run_workload
-from subfour.rundir import RunDirectory
+from subfour.rundir import RESULT_FILE, RunDirectory
 
 Status = Literal["finished", "collapsed", "unfinished", "not begun"]
 
@@ -142,7 +142,7 @@ def read_record(path: Path) -> RunRecord:
     def optional(name: str) -> Any:
         return run.read_json(name) if (path / name).exists() else None
 
-    config = RunConfig.from_json(run.read_json("config.json"))
+    config = config_in(run)
     data = optional(DATA_FILE)
     return RunRecord(
         path=path,
@@ -151,9 +151,9 @@ def read_record(path: Path) -> RunRecord:
         phases=build_phases(config),
         metrics=[record for record in run.metrics() if "collapse" not in record],  # failure.json tells of that epoch
         environment=optional(ENVIRONMENT_FILE) or {},
-        data=None if data is None else DataRecord.from_json(data),
-        result=optional(RESULT_FILE),
-        sensitivity=optional(SENSITIVITY_FILE) or [],
+        data=None if data is None else data_in(run),
+        result=read_result(run) if (path / RESULT_FILE).exists() else None,
+        sensitivity=read_sensitivity(run) if (path / SENSITIVITY_FILE).exists() else [],
         failure=optional(FAILURE_FILE),
         chance=None if data is None else data.get(CHANCE, 100 / len(data["classes"])),
     )

@@ -52,7 +52,7 @@ def test_the_time_left_is_that_of_finished_runs_with_the_same_network_and_steps(
     file = Path("out/long/seed-0/result.json")
     file.parent.mkdir(parents=True)
     (file.parent / "config.json").write_text("{}")
-    file.write_text(json.dumps({"epochs": 1, "seconds": 600.0, "rows": []}))
+    file.write_text(json.dumps(json.loads(Path("out/float/seed-0/result.json").read_text()) | {"seconds": 600.0}))
     states: list[State] = ["finished", "finished", "diverged", "finished", "new"]
     assert seconds_left(read_study(study, Path("out")), states) == [0, 0, 0, 0, 15]
 
@@ -227,6 +227,8 @@ def test_a_directory_with_other_options_is_refused(study: Path):
         ('recipe = "digits"\ngoals = {W4A4 = 0.5}\n[[row]]\nname = "a"', "goals: no row ends at 'W4A4'; rows end at A4W4"),
         ('recipe = "digits"\nseconds_per_epoch = true\n[[row]]\nname = "a"', "seconds_per_epoch: True .* use a number"),
         ('recipe = "digits"\nseconds_per_epoch = -5\n[[row]]\nname = "a"', "seconds_per_epoch: -5 .* use more than 0"),
+        ('recipe = "digits"\nseconds_per_epoch = inf\n[[row]]\nname = "a"', "seconds_per_epoch: inf .* use a number"),
+        ('recipe = "digits"\noptions = "--seed 7"\n[[row]]\nname = "a"', r"row a: options: --seed is not read here; write seeds"),
         ('recipe = "digit"\n[[row]]\nname = "a"', "row a: recipe: there is no recipe 'digit'; did you mean digits"),
         ('recipe = "digits"\n[[row]]\nname = "a"\noptions = "--weight-bits 9"', "row a: .*9 bits is not possible"),
         ('recipe = "digits"\n[[row]]\nname = "a"\noptions = "--quantiser lsq"', "row a: option: .* did you mean --quantizer"),

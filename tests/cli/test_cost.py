@@ -78,3 +78,6 @@ def test_mistakes_are_named():
     two_of_three = ("--weight-bits", 8, 5, 4, "--activation-bits", 8, 4)
     assert error("cost", V2, *two_of_three).startswith("activation_bits: 2 widths do not pair with 3")
     assert "did you mean torchvision/mobilenet_v2" in error("cost", "torchvision/mobilenetv2")
+    assert error("cost", V2, "--weight-bits").startswith("weight_bits: none is named")
+    for more in ([V2], ["--weight-bits", 4]):
+        assert error("cost", *more, "--claims").startswith("claims: they are printed alone")

@@ -114,7 +114,9 @@ def test_a_device_that_is_not_there_is_refused(finished_run: Path):
 
 
 def test_a_batch_size_must_be_positive(finished_run: Path):
-    assert error("evaluate", finished_run, "--batch-size", 0) == "batch_size: 0 is not possible; use 1 or more"
+    assert error("evaluate", finished_run, "--batch-size", 0) == "batch_size: 0 is not possible; use 1 to 2147483647"
+    assert error("evaluate", finished_run, "--batch-size", 10**20).startswith("batch_size: 1")
+    assert error("evaluate", finished_run, "--data", "").startswith("data: '' is not a source")
     assert error("evaluate", finished_run, "--batch-size", "x").endswith("write --batch-size INT")
 
 

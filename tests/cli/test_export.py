@@ -36,7 +36,8 @@ def test_a_file_of_another_network_than_its_run_reported_has_no_accuracy(finishe
     printed("export", finished_run, "--out", file, "--resolution", 40)
     assert read_file(file)[0].accuracy is None
     run = shutil.copytree(finished_run, tmp_path / "run")
-    (run / "result.json").write_text(json.dumps({"rows": rows[:-1]}))
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps(result | {"rows": rows[:-1]}))
     printed("export", run, "--out", file)
     assert read_file(file)[0].accuracy is None
 
@@ -130,6 +131,14 @@ def test_verify_shows_the_largest_accumulators_beside_their_bounds(finished_run:
     assert again["unclear_channels"] == 0
 
 
+def test_verify_with_a_run_of_another_network_is_refused(exported: Path):
+    another = Path(__file__).parents[2] / "results" / "models" / "cifar10-mobilenet-v2-w4a4.safetensors"
+    message = (
+        f"run: it is of torchvision/mobilenet_v2, {exported} of subfour/tiny_mobilenet_v3; name the run it was exported from"
+    )
+    assert error("verify", exported, "--run", another, "--data", "digits") == message
+
+
 def test_verify_exits_1_where_it_is_not(finished_run: Path, exported: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("subfour.export.verify.accumulators_of", lambda layer, values: values)  # no integers
     outcome = subfour("verify", exported, "--run", finished_run, "--images", 2)
@@ -141,7 +150,7 @@ def test_verify_names_what_does_not_fit(finished_run: Path, exported: Path, tmp_
     other = Path(__file__).parents[2] / "results" / "models" / "digits-w2a2.safetensors"
     assert error("verify", exported, "--run", other).startswith("run: it gives another features.0.0.weight than the file has")
     assert error("verify", exported, "--run", finished_run, "--images", 0) == "images: 0 is not possible; use 1 or more"
-    threads = "threads: -1 is not possible; use 1 or more, or 0 to leave it to the runtime"
+    threads = "threads: -1 is not possible; use 1 to 1024, or 0 to leave it to the runtime"
     assert error("verify", exported, "--run", finished_run, "--threads", -1) == threads
     assert error("verify", exported, "--run", finished_run, "--runtimes").startswith("runtimes: none is named; name one or more")
     assert error("predict", exported, exported, "--threads", -1) == threads

@@ -98,6 +98,11 @@ def test_keeping_phases_repeats_no_other_width():
         ),
         (["--teacher", "none", "--distill.weight", 2], "distill.weight: 2.0 is not read with --teacher none; leave it out"),
         (
+            ["--teacher", "torchvision/resnet18", "--distill.weight", 0],
+            "teacher: 'torchvision/resnet18' is not read with --distill.weight 0; leave it out",
+        ),
+        (["--calibration-batches", 2**31], "calibration_batches: 2147483648 is not possible; use 2147483647 at most"),
+        (
             ["--profit.fractions"],
             "profit.fractions: none is named, so that nothing would be frozen; name some",
         ),

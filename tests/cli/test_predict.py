@@ -78,6 +78,9 @@ def test_wrong_arguments_are_named(folder: Path):
         == f"top: 99 is more than the 10 classes of {file}; use 10 or less"
     )
     assert error("predict", folder, folder / "image.png").startswith(f"model: {folder} is a folder, not an exported file")
+    assert error("predict", file, folder / "image.png", "--threads", 3_000_000_000).startswith(
+        "threads: 3000000000 is not possible"
+    )
     assert error("predict", file, folder) == f"image: {folder} is a folder; name the image files in it"
 
 

@@ -6,7 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from subfour.convert import calibrate as module
-from subfour.convert.calibrate import calibrate, calibrate_weights, forget_weight_ranges, needs_calibration, set_bits
+from subfour.convert.calibrate import (
+    calibrate,
+    calibrate_for,
+    calibrate_weights,
+    forget_weight_ranges,
+    needs_calibration,
+    set_bits,
+)
 from subfour.convert.rewrite import convert
 from subfour.layers import quant_layers
 from subfour.quantizers import DuQ, ImageQuantizer, QuantizerName
@@ -157,15 +164,35 @@ def test_a_quantizer_that_is_never_reached_is_an_error():
         calibrate(model, two_batches())
 
 
-def test_a_quantizer_that_sees_nothing_positive_is_an_error():
-    """Named too."""
+def test_a_quantizer_that_sees_nothing_but_zeros_gets_a_range(caplog: pytest.LogCaptureFixture):
+    """Any range is exact for what it has seen; a run of hours must not end because of one dead ReLU."""
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1))
     nn.init.zeros_(model[0].weight)
     nn.init.constant_(model[0].bias, -1)
     convert(model, **NORMALIZATION)
     set_bits(model, 32, 4)
-    with pytest.raises(ValueError, match="2: samples: no positive value to set a unsigned range from"):
-        calibrate(model, two_batches())
+    calibrate(model, two_batches())
+    assert quant_layers(model)["2"].activation_quantizer.initialized
+    assert "2: nothing but zeros enters it in calibration, as behind a dead ReLU; its range is a guess" in caplog.text
+
+
+def test_a_quantizer_that_sees_what_is_not_finite_is_an_error():
+    """Named."""
+    model = converted()
+    images, labels = two_batches()[0]
+    with pytest.raises(ValueError, match=r"features\.1\.block\.0\.0: samples: "):
+        calibrate(model, [(images * float("nan"), labels)])
+
+
+def test_a_second_width_gets_ranges_of_its_own():
+    """Else nearly all 2-bit codes would be 0 in a range of 4 bits."""
+    model, fresh = stock_network(NAME), stock_network(NAME)
+    for network, widths in ((model, (4, 2)), (fresh, (2,))):
+        convert(network, quantizer="duq", **NORMALIZATION)
+        for bits in widths:
+            calibrate_for(network, bits, 4, two_batches())
+    for one, other in zip(quant_layers(model).values(), quant_layers(fresh).values(), strict=True):
+        assert torch.equal(one.quantized_weight(), other.quantized_weight())
 
 
 @pytest.mark.parametrize("quantizer", ["duq", "pact-sawb"])

@@ -148,7 +148,7 @@ def test_evaluation_takes_every_image_once_in_order():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size: 0 is not possible; use 1 or more"),
+        ({"batch_size": 0}, "batch_size: 0 is not possible; use 1 to 2147483647"),
         ({"workers": -1}, "workers: -1 is not possible; use 0 (decode in this process) or more"),
         ({"augment": "flip"}, "augment: 'flip' is not known; use one of crop-flip, crop, resized-crop, none"),
         ({"cutout_side": 9}, "cutout: 9 is not possible with images of 8 pixels; use a side of at most so many, or 0 for none"),

@@ -15,7 +15,7 @@ from subfour.export.formats import ONNX_WRITERS
 from subfour.export.runtime import Arrays
 from subfour.export.verify import Reference, Verifier, accumulators_of
 from subfour.integer.execute import execute
-from subfour.integer.program import IMAGE, Layer, Program
+from subfour.integer.program import IMAGE, Layer, Program, Quantize
 from tests.export.files import CLASSES, content_of, model_of, program_of, record_for, verified
 from tests.integer.programs import random_pixels
 
@@ -128,6 +128,25 @@ def test_last_bits_that_another_machine_folds_differently_are_let_pass():
         if tensor.name == f"{LAYER}.addend":
             tensor.CopyFrom(numpy_helper.from_array(np.nextafter(numpy_helper.to_array(tensor), np.float32(9)), tensor.name))
     check_constants(model, model_of(TINY, snapped=False), path=FILE)
+
+
+@pytest.mark.parametrize("file_format", ["onnx", "qdq"])
+@pytest.mark.parametrize(("factor", "passes"), [(1 + 1e-7, True), (1 + 1e-3, False)])
+def test_last_bits_of_scalars_are_let_pass_too(file_format: str, factor: float, passes: bool):
+    """They are named after their values, so that the file has others."""
+    program = program_of(TINY, snapped=False)
+    steps = [operation for operation in program.operations if isinstance(operation, Quantize)]
+    moved = {step.name: replace(step, step=step.step * factor) for step in steps}
+    other = replace(program, operations=tuple(moved.get(operation.name, operation) for operation in program.operations))
+    record = record_for(program, file_format=file_format)
+    model, expected = (ONNX_WRITERS[file_format](one).write(record) for one in (program, other))
+    names, others = ({tensor.name for tensor in one.graph.initializer} for one in (model, expected))
+    assert names != others
+    if passes:
+        check_constants(model, expected, path=FILE)
+    else:
+        with pytest.raises(ValueError, match="run: it gives"):
+            check_constants(model, expected, path=FILE)
 
 
 def test_a_comparison_is_exact_only_if_nothing_differs():

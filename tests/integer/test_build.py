@@ -131,3 +131,42 @@ def test_a_layer_that_is_float_or_padded_with_zeros_is_named():
     set_bits(model, 4, 4)
     with pytest.raises(ValueError, match=r"^features\.1\.block\.1\.0: padding: it pads with 0\.0|^features\.\d\S*: padding"):
         build_program(model, PREPROCESSING)
+
+
+class TwoHeads(nn.Module):
+    """Computes a second head, and returns the first or both."""
+
+    def __init__(self, *, both: bool) -> None:
+        super().__init__()
+        self.both = both
+        self.stem, self.first, self.second = nn.Conv2d(3, 4, 3), nn.Linear(4, 2), nn.Linear(4, 2)
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        pooled = self.stem(images).relu().mean((2, 3))
+        first, second = self.first(pooled), self.second(pooled)
+        return (first, second) if self.both else first
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_network_that_does_not_return_what_it_computes_last_is_refused(both: bool):
+    """Else another head would be snapped, exported, and proven exact."""
+    with pytest.raises(ValueError, match=r"the network returns .*first.*, and not second alone, which it computes last"):
+        build_program(quantized(TwoHeads(both=both), 4, image_size=8), PREPROCESSING)
+
+
+class LinearGate(nn.Module):
+    """Squeeze-and-excitation of linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.gate, self.last = nn.Conv2d(3, 4, 3), nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        values = self.stem(images).relu()
+        gate = self.gate(values.mean((2, 3))).sigmoid().reshape(-1, 4, 1, 1)
+        return self.last((values * gate).mean((2, 3)))
+
+
+def test_a_gate_of_linear_layers_is_refused_before_it_is_computed():
+    with pytest.raises(ValueError, match="mul: its gate comes from a linear layer, which cannot be exported"):
+        build_program(quantized(LinearGate(), 4, image_size=8), PREPROCESSING)

@@ -104,7 +104,9 @@ def test_a_wrong_number_of_strides_is_an_error_with_the_right_one():
         build("torchvision/mobilenet_v2", architecture=Architecture(strides=(1, 2)))
 
 
-@pytest.mark.parametrize("fields", [{"width": 0.0}, {"width": float("nan")}, {"strides": (0, 1)}, {"dropout": 1.0}])
+@pytest.mark.parametrize(
+    "fields", [{"width": 0.0}, {"width": float("nan")}, {"width": 1e308}, {"strides": (0, 1)}, {"dropout": 1.0}]
+)
 def test_an_impossible_architecture_is_an_error_that_names_the_field(fields: dict[str, Any]):
     """Before anything is built."""
     with pytest.raises(ValueError, match=rf"^architecture\.{next(iter(fields))}: .* not possible"):

@@ -75,7 +75,7 @@ FIELDS: dict[str, Values] = {
     "seed": whole(None),
     "device": text,
     "calibration_batches": whole(1),
-    "architecture.width": positive,
+    "architecture.width": number(0, 16),
     "architecture.strides": strides,
     "architecture.dropout": or_none(number(0, 1, low_itself=True)),
     "loading.image_size": or_none(whole(1)),

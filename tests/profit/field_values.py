@@ -8,6 +8,8 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
+LARGEST_COUNT = 2**31 - 1
+
 WIDTHS = (32, 8, 7, 6, 5, 4, 3, 2)
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
@@ -68,9 +70,12 @@ def or_none(values: Values) -> Values:
 
 
 def whole(least: int | None) -> Values:
-    near = st.floats(-3, 3) if least is None else st.integers(max_value=least - 1) | st.floats(least, least + 3)
+    """Values of a count, or any where there is no least one."""
+    if least is None:
+        return Values(st.integers(), st.floats(-3, 3), is_whole, of_text=int)
+    near = st.integers(max_value=least - 1) | st.integers(min_value=LARGEST_COUNT + 1) | st.floats(least, least + 3)
     return Values(
-        st.integers(least, None), near, lambda value: is_whole(value) and (least is None or value >= least), of_text=int
+        st.integers(least, LARGEST_COUNT), near, lambda value: is_whole(value) and least <= value <= LARGEST_COUNT, of_text=int
     )
 
 
