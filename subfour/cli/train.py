@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
+from rich.status import Status
 
 from subfour import collective
 from subfour.cli.arguments import Switch, parse
@@ -21,14 +22,13 @@ from subfour.cli.recipe_arguments import RecipeOptions, continuing, resolved, sp
 from subfour.cli.summary import print_summary
 from subfour.cli.tensorboard import TensorBoard
 from subfour.data.images import Unreadable
-from subfour.profit.beginning import begin_run
 from subfour.profit.config import Engine, RunConfig, config_in
 from subfour.profit.method import ProfitRun
 from subfour.profit.observer import Observer
 from subfour.profit.phases import build_phases
 from subfour.profit.result import read_result, write_result
-from subfour.profit.run import prepare_again, without_training
-from subfour.profit.session import Session, prepare_session
+from subfour.profit.run import begin, prepare_again, without_training
+from subfour.profit.session import Session
 from subfour.profit.state import RunState
 from subfour.rundir import RESULT_FILE, RunDirectory, is_run
 from subfour.train.allocator import keep_freed_memory
@@ -153,12 +153,8 @@ def _begin(arguments: Sequence[str]) -> None:
     with connected(config.device):
         if options.out is not None and collective.is_main():
             RunDirectory(options.out).require_free(config.to_json())
-        # Before the folder is made: a start that fails leaves nothing behind.
-        session = _prepare(lambda: prepare_session(config), options.output)
-        state = without_training(session)
-        out = options.out or Path(collective.from_main(str(_new_directory(config.recipe)) if collective.is_main() else ""))
-        with collective.main_first():
-            directory = begin_run(session, out) if collective.is_main() else _opened(out)
+        with _preparing(options.output):
+            directory, session, state = begin(config, lambda: options.out or _new_directory(config.recipe))
         if collective.is_main():
             warn_of_what_is_not_read(config, options.config, recipe, session.data.preprocessing.image_size)
         _train(directory, options, lambda: (session, state))
@@ -196,15 +192,17 @@ def _console(output: Output) -> Console:
     return make_console(stderr=output.json, quiet=not collective.is_main())
 
 
-def _prepare(prepare: Callable[[], Session], output: Output) -> Session:
-    with _console(output).status("reading images, building the network"), collective.main_first():
-        return prepare()
+def _preparing(output: Output) -> Status:
+    """Say what goes on for the length of a `with` block."""
+    return _console(output).status("reading images, building the network")
 
 
 def _prepare_again(directory: RunDirectory, config: RunConfig, output: Output) -> tuple[Session, RunState | None]:
     """Prepare a run that goes on; see `_train`."""
-    session = _prepare(lambda: prepare_again(directory, config), output)
-    return session, without_training(session)
+    with _preparing(output):
+        with collective.main_first():
+            session = prepare_again(directory, config)
+        return session, without_training(session)
 
 
 @contextmanager

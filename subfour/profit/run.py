@@ -6,10 +6,12 @@
 What was killed at any moment goes on with `resume(Path("runs/mine"))`.
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from subfour import collective
 from subfour.environment import note_resumption
 from subfour.profit.beginning import begin_run
 from subfour.profit.config import RunConfig, config_in
@@ -25,6 +27,7 @@ from subfour.profit.result import read_result, write_result
 from subfour.profit.session import Session, prepare_session
 from subfour.profit.state import RunState
 from subfour.rundir import CONFIG_FILE, RESULT_FILE, RunDirectory
+from subfour.train.allocator import keep_freed_memory
 from subfour.train.checkpoint import CheckpointStore
 from subfour.train.interruption import Interruption
 
@@ -53,9 +56,7 @@ def train(
     if config.from_run is not None:
         config = continued(config, config.from_run)
     RunDirectory(out).require_free(config.to_json())
-    session = prepare_session(config)
-    state = without_training(session)  # before the folder is made: what cannot be quantized leaves nothing behind
-    directory = begin_run(session, out)
+    directory, session, state = begin(config, lambda: out)
     with directory.locked():
         return _finish(session, directory, state, observer=observer, interruption=interruption, collapse_guard=collapse_guard)
 
@@ -82,6 +83,28 @@ def resume(
         session = prepare_again(directory, config_in(directory))
         state = without_training(session)
         return _finish(session, directory, state, observer=observer, interruption=interruption, collapse_guard=collapse_guard)
+
+
+def begin(config: RunConfig, out: Callable[[], Path]) -> tuple[RunDirectory, Session, RunState | None]:
+    """Prepare a run and make its directory, last of all, so that a start that fails leaves nothing behind.
+
+    Args:
+        config: of the run.
+        out: chooses the folder; asked in the main worker alone.
+
+    Returns:
+        The directory, what is to be trained, and the last state of a run that trains nothing; None of others.
+
+    Raises:
+        ValueError: see `train`.
+    """
+    with collective.main_first():
+        session = prepare_session(config)
+    state = without_training(session)
+    place = Path(collective.from_main(str(out()) if collective.is_main() else ""))
+    with collective.main_first():
+        directory = begin_run(session, place) if collective.is_main() else RunDirectory.open(place, writes=False)
+    return directory, session, state
 
 
 def prepare_again(directory: RunDirectory, config: RunConfig) -> Session:
@@ -124,6 +147,7 @@ def _finish(
     collapse_guard: bool,
 ) -> dict[str, Any]:
     """Train what is left, if anything trains, and write the result."""
+    keep_freed_memory()
     with interruption.listening() if interruption else nullcontext():
         if state is None:
             run = ProfitRun(session, directory, observer, interruption=interruption, collapse_guard=collapse_guard)

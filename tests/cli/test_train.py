@@ -15,6 +15,7 @@ from subfour.cli.recipe_arguments import warn_of_what_is_not_read
 from subfour.models.tiny import tiny_mobilenet_v3
 from subfour.quantizers import QuantizerName
 from subfour.recipes import load_recipe
+from subfour.tensor_file import unpack_tensors
 from subfour.train import checkpoint
 from tests.cli.command import ONE_STEP, SHORT, TEN_PHASES, error, printed, subfour, train, widths
 from tests.data.builders import write_folder, write_parquet
@@ -229,12 +230,14 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_epoch(here: Pat
     outcome = subfour("train", "digits", *SHORT, "--schedule.max-steps", 3, *rates, "--out", "run")
     assert outcome.code == 2
     stopped = re.fullmatch(
-        r"subfour: phase (\d) of 11 \(\w+ A4W32\): .* epoch 1.*; try a lower schedule.lr; the epochs before it are kept\n",
+        r"subfour: phase (\d) of 11 \(\w+ A4W32\): .* epoch 1.*; try a lower schedule.lr; the epochs before it are kept, "
+        r"and the float network, for --weights (run/teacher.safetensors)\n",
         outcome.err,
     )
     assert stopped, outcome.err
     newest = sorted(Path("run/checkpoints").iterdir())[-1]
     assert newest.name.split("-")[1] == f"{int(stopped[1]) - 1:06d}"
+    assert not any("quantizer" in name for name in unpack_tensors(Path(stopped[2]))[0])
 
 
 def test_a_full_disk_is_one_line_and_keeps_the_older_checkpoints(here: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch):
