@@ -12,7 +12,7 @@ from subfour.profit.data_record import DATA_FILE
 from subfour.profit.method import FAILURE_FILE
 from subfour.profit.model_file import MODEL_FILE
 from subfour.profit.progress import CHECKPOINTS
-from subfour.profit.result import SENSITIVITY_FILE
+from subfour.profit.result import MODELS, SENSITIVITY_FILE
 from subfour.rundir import CONFIG_FILE, RESULT_FILE, is_run
 
 RUN_FILES = {
@@ -22,7 +22,7 @@ RUN_FILES = {
 }
 """What training writes into a run directory; reports and exported files may lie beside it."""
 
-RUN_FOLDERS = {CHECKPOINTS, "tensorboard"}
+RUN_FOLDERS = {CHECKPOINTS, MODELS, "tensorboard"}
 """Those of a run directory, with all that is in them."""
 
 

@@ -96,6 +96,21 @@ def check_steps(model: nn.Module, *, rate: str) -> None:
                 raise CollapseError(f"the range of {name} is at zero; try a lower schedule.range-lr-scale or {rate}")
 
 
+def explained(error: FloatingPointError, model: nn.Module, *, rate: str) -> CollapseError:
+    """Return why a number is not finite: a range at zero, if there is one, by which the engines divide each in its way.
+
+    Args:
+        error: that was raised.
+        model: as it is now.
+        rate: as `check_ranges` takes it.
+    """
+    try:
+        check_steps(model, rate=rate)
+    except CollapseError as collapse:
+        return collapse
+    return CollapseError(f"{error}; try a lower {rate}")
+
+
 def _quantizing(model: nn.Module) -> dict[str, Quantizer]:
     modules = model.named_modules()
     return {name: module for name, module in modules if isinstance(module, Quantizer) and module.enabled}

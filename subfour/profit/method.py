@@ -22,7 +22,7 @@ from subfour.convert.calibrate import (
     set_bits,
 )
 from subfour.integer.network import measure_snapping, pixels_of
-from subfour.profit.collapse import ChanceGuard, CollapseError, check_parameters, check_ranges, check_steps
+from subfour.profit.collapse import ChanceGuard, CollapseError, check_parameters, check_ranges, explained
 from subfour.profit.continuation import TEACHER_FILE, config_of
 from subfour.profit.dampening import Dampening
 from subfour.profit.examination import Examiner
@@ -35,7 +35,7 @@ from subfour.profit.phase_training import PhaseTraining
 from subfour.profit.phases import Phase, build_phases, ends_widths
 from subfour.profit.progress import Progress
 from subfour.profit.ranges import layer_ranges
-from subfour.profit.result import SENSITIVITY_FILE, result_row, sensitivity_table
+from subfour.profit.result import SENSITIVITY_FILE, keep_model, result_row, sensitivity_table, what_is_kept
 from subfour.profit.self_teacher import float_network, self_teacher
 from subfour.profit.session import Session
 from subfour.profit.state import EpochUnderway, RunState
@@ -125,10 +125,7 @@ class ProfitRun:
                 self.run.write_json(FAILURE_FILE, failure)
                 self.progress.store.drop_steps()
                 where = f"phase {self.state.phase + 1} of {len(self.phases)} ({phase.kind} {phase.widths})"
-                kept = "the epochs before it are kept"
-                if (teacher := self.run.path / TEACHER_FILE).exists():
-                    kept += f", and the float network, for --weights {teacher}"
-                raise CollapseError(f"{where}: {error}; {kept}") from None
+                raise CollapseError(f"{where}: {error}; {what_is_kept(self.run)}") from None
         set_bits(self.model, self.phases[-1].weight_bits, self.phases[-1].activation_bits)
         load_model(self.model, self.average.state)
         return self.state
@@ -155,7 +152,7 @@ class ProfitRun:
                 training.save()
                 raise
             except FloatingPointError as error:
-                collapse = error if isinstance(error, CollapseError) else self._explained(error, rate)
+                collapse = error if isinstance(error, CollapseError) else explained(error, self.model, rate=rate)
                 self.run.append_metrics(record | {"collapse": str(collapse)})
                 raise collapse from None
             if self._reestimates(phase):  # in place, so what goes before it is kept
@@ -246,14 +243,6 @@ class ProfitRun:
             self.progress.save(training.optimizer, training.meter)
         self.observer.epoch_done(record)
 
-    def _explained(self, error: FloatingPointError, rate: str) -> CollapseError:
-        """Return why a number is not finite: a range at zero, if there is one, by which the engines divide each in its way."""
-        try:
-            check_steps(self.model, rate=rate)
-        except CollapseError as collapse:
-            return collapse
-        return CollapseError(f"{error}; try a lower {rate}")
-
     def _keep_order(self, meter: InstabilityMeter) -> None:
         """Make the freeze order of AIWQ: the sampling phase ends."""
         state, ranking, values = self.state, meter.ranking(), meter.values()
@@ -274,6 +263,8 @@ class ProfitRun:
             raw, averaged = map(asdict, self.examiner.reestimated(evaluated_network(self.session, phase, state)))
         row = result_row(phase.weight_bits, phase.activation_bits, raw, averaged, snapped=phase.kind == "snap")
         state.rows.append(row | before)
+        if state.phase + 1 < len(self.phases):  # else write_result does
+            keep_model(self.session, self.run, self.average, phase)
 
     def _beginning(self) -> RunState:
         """Return the state of a run that begins, the starting weights evaluated."""

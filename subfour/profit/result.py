@@ -9,17 +9,21 @@ from subfour.json_shape import Shape
 from subfour.layers import quant_layers
 from subfour.models.weights import float_file
 from subfour.ops import widths_key
-from subfour.profit.continuation import WEIGHTS_FILE
+from subfour.profit.continuation import TEACHER_FILE, WEIGHTS_FILE
 from subfour.profit.freezing import frozen_layers
 from subfour.profit.model_file import MODEL_FILE, pack_model
-from subfour.profit.phases import build_phases
+from subfour.profit.phases import Phase, build_phases
 from subfour.profit.session import Session
 from subfour.profit.state import RunState
 from subfour.profit.state_dict import without_quantizers
 from subfour.rundir import RESULT_FILE, RunDirectory
+from subfour.train.average import WeightAverage
 
 SENSITIVITY_FILE = "sensitivity.json"
 """AIWQ per layer; written whenever a sampling phase has ended."""
+
+MODELS = "models"
+"""Folder of the networks at the widths that a run has passed, each a model file like the last one."""
 
 ACCURACY: Shape = {"top1": float, "top5": float, "loss": float}
 
@@ -107,6 +111,34 @@ def write_result(session: Session, run: RunDirectory, state: RunState) -> dict[s
     }
     run.write_json(RESULT_FILE, result)
     return result
+
+
+def keep_model(session: Session, run: RunDirectory, average: WeightAverage, phase: Phase) -> None:
+    """Write the averaged network of a pair of widths as a model file of its own, as narrower ones are still to come.
+
+    Args:
+        session: its model is at these widths.
+        run: the run's directory.
+        average: of the weights.
+        phase: the last one at these widths.
+    """
+    if not run.writes:
+        return
+    config, data, weight_bits, activation_bits = session.config, session.data, phase.weight_bits, phase.activation_bits
+    with average.lent():
+        packed = pack_model(session.model, config, data, weight_bits=weight_bits, activation_bits=activation_bits)
+    (run.path / MODELS).mkdir(exist_ok=True)
+    run.write_bytes(f"{MODELS}/{phase.widths}.safetensors", packed)
+
+
+def what_is_kept(run: RunDirectory) -> str:
+    """Return in words what a run leaves that can lead nowhere any more."""
+    kept = ["the epochs before it are kept"]
+    if (teacher := run.path / TEACHER_FILE).exists():
+        kept.append(f"the float network, for --weights {teacher}")
+    if (models := run.path / MODELS).exists():
+        kept.append(f"the networks of wider widths, in {models}")
+    return ", and ".join(kept)
 
 
 def result_row(

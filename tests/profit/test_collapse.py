@@ -257,7 +257,7 @@ def test_every_quantizer_collapses_alike_where_the_rate_is_too_high(
     config = replace(finished.config, schedule=schedule, method="none", teacher="none", snap=False, **changes)
     with pytest.raises(
         CollapseError,
-        match=rf"phase 2 of \d \(finetune A{activation_bits}W{weight_bits}\): .+ try a lower schedule.lr; .+ are kept$",
+        match=rf"phase 2 of \d \(finetune A{activation_bits}W{weight_bits}\): .+ try a lower schedule.lr; the epochs before it are kept, and the networks of wider .+/models$",
     ):
         train(tmp_path, config)
     failure = RunDirectory(tmp_path).read_json(FAILURE_FILE)

@@ -1,5 +1,6 @@
 import json
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -7,6 +8,8 @@ from subfour.analysis.cost import model_bytes
 from subfour.convert.calibrate import set_bits
 from subfour.layers import quant_layers
 from subfour.profit.continuation import WEIGHTS_FILE
+from subfour.profit.model_file import evaluate_model, read_model
+from subfour.profit.result import MODELS
 from subfour.profit.session import prepare_session
 from tests.profit.conftest import FinishedRun
 from tests.profit.tiny_run import FIRST_FROZEN, SECOND_FROZEN
@@ -79,3 +82,17 @@ def test_the_final_weights_are_the_averaged_ones(finished: FinishedRun):
     assert weights.keys() == run.average.state.keys()
     assert all(torch.equal(weights[name], value) for name, value in run.average.state.items())
     assert all(torch.equal(weights[name], value) for name, value in run.model.state_dict().items())
+
+
+def test_every_pair_of_widths_leaves_a_network_that_stands_alone(finished: FinishedRun):
+    """With the accuracy of its row, where nothing was computed anew behind it; the last one is the run's own model file."""
+    files = {file.stem: file for file in (finished.folder / MODELS).iterdir()}
+    assert files.keys() == {"A32W32", "A8W32", "A5W32", "A4W32", "A4W8", "A4W5", "A4W3"}
+    rows = {row["widths"]: row for row in finished.result["rows"][:-1]}
+    for widths, file in files.items():
+        trained = read_model(file)
+        assert (trained.weight_bits, trained.activation_bits) == (rows[widths]["weight_bits"], rows[widths]["activation_bits"])
+        assert trained.snapping is None
+        accuracy = evaluate_model(trained, "digits", device="cpu")
+        assert accuracy.top1 == pytest.approx(rows[widths]["averaged"]["top1"], abs=0.3)
+        assert accuracy.loss == pytest.approx(rows[widths]["averaged"]["loss"], abs=0.01)
