@@ -255,10 +255,9 @@ def test_every_quantizer_collapses_alike_where_the_rate_is_too_high(
     schedule = replace(finished.config.schedule, float_epochs=1, stabilize_epochs=0, sample_epochs=0, max_steps=3, lr=1e30)
     changes = {"quantizer": quantizer, "weight_bits": (weight_bits,), "activation_bits": (activation_bits,)}
     config = replace(finished.config, schedule=schedule, method="none", teacher="none", snap=False, **changes)
-    with pytest.raises(
-        CollapseError,
-        match=rf"phase 2 of \d \(finetune A{activation_bits}W{weight_bits}\): .+ try a lower schedule.lr; the epochs before it are kept, and the networks of wider .+/models$",
-    ):
+    where = rf"phase 2 of \d \(finetune A{activation_bits}W{weight_bits}\)"
+    kept = "the epochs before it are kept, and the networks of wider widths, in .+/models"
+    with pytest.raises(CollapseError, match=f"{where}: .+ try a lower schedule.lr; {kept}$"):
         train(tmp_path, config)
     failure = RunDirectory(tmp_path).read_json(FAILURE_FILE)
     assert (failure["phase"], failure["epoch"]) == (1, 0)
