@@ -25,7 +25,10 @@ def state_of(entry: StudyRun) -> State:
         return "new"
     directory = RunDirectory.open(entry.path)
     if not same_run(entry.config, config_in(directory)):
-        raise ValueError(f"study: {entry.path} holds a run with other options than row {entry.row} has now; choose another --out")
+        raise ValueError(
+            f"study: {entry.path} holds a run with other options than row {entry.row} has now, or of other images than "
+            f"{entry.config.data}; choose another --out"
+        )
     if (entry.path / RESULT_FILE).exists():
         return "finished"
     if (entry.path / DIVERGED_FILE).exists():

@@ -49,7 +49,7 @@ def calibrate_for(model: nn.Module, weight_bits: int, activation_bits: int, batc
 
 
 def forget_weight_ranges(model: nn.Module) -> None:
-    """Let the weights' ranges be set anew, at the widths that are set now: setting a width finds them again.
+    """Let the weights' ranges be set anew; call `calibrate_weights` before a width is set again, which finds the old ones.
 
     The authors keep 0.9 max|w| from 8 bits down, which sets most 2-bit codes to 0.
     """

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from subfour.data.images import ImageData, Split
+from subfour.data.images import TRAINING, ImageData, Split
 from subfour.data.opening import open_image
 
 IMAGE_COLUMNS = ("image", "img")
@@ -88,28 +88,53 @@ def table_images(tables: Mapping[str, pa.Table], source: str, *folders: Path) ->
     classes: dict[str, tuple[str, ...]] = {}
     columns = {name: find_columns(table.schema, f"{name} in {source}") for name, table in tables.items()}
     texts = {name: label for name, (_, label) in columns.items() if _is_text(tables[name].schema.field(label).type)}
-    names_there = {value for name, label in texts.items() for value in tables[name][label].unique().to_pylist()} - {None}
-    written = tuple(sorted(map(str, names_there)))
+    written = _written_classes({name: tables[name][label] for name, label in texts.items()}, source)
+    numbered = [name for name in tables if name not in texts and not _names(tables[name], columns[name][1])]
+    if texts and numbered:
+        raise ValueError(f"classes: {next(iter(texts))} in {source} names them, {numbered[0]} numbers them; write names in all")
     for name, table in tables.items():
-        place = f"{name} in {source}"
         image, label = columns[name]
-        if name in texts:
-            labels = pc.index_in(table[label].cast(pa.string()), pa.array(written, pa.string())).fill_null(-1).to_numpy()
-            splits[name] = ArrowSplit(name=place, column=table[image], labels=torch.tensor(labels).long(), folders=folders)
-            classes[name] = written
-            continue
-        # Not safe: what int64 cannot hold becomes negative, and is then named as a label that is no class.
-        labels = table[label].cast(pa.int64(), safe=False).fill_null(-1).to_numpy()
-        splits[name] = ArrowSplit(name=place, column=table[image], labels=torch.tensor(labels), folders=folders)
-        names = _features(table.schema).get(label, {}).get("names")
-        if isinstance(names, list):
-            classes[name] = tuple(map(str, names))
+        labels = _positions(table[label], written) if name in texts else _integers(table[label])
+        splits[name] = ArrowSplit(name=f"{name} in {source}", column=table[image], labels=labels, folders=folders)
+        if names := written if name in texts else _names(table, label):
+            classes[name] = names
     if len(set(classes.values())) > 1:
         raise ValueError(f"classes: {' and '.join(classes)} in {source} have different class names; they must be the same")
     if classes:
         return ImageData(classes=next(iter(classes.values())), splits=splits)
     largest = max((int(split.labels.max()) for split in splits.values() if len(split)), default=-1)
     return ImageData(classes=tuple(str(label) for label in range(largest + 1)), splits=splits)
+
+
+def _written_classes(columns: Mapping[str, pa.ChunkedArray], source: str) -> tuple[str, ...]:
+    """Return the classes that are written out, sorted: those of the training images, where they are among the splits.
+
+    Raises:
+        ValueError: another split has one more.
+    """
+    found = {name: {str(value) for value in column.unique().to_pylist() if value is not None} for name, column in columns.items()}
+    known = found.get(TRAINING, set().union(*found.values()))
+    for name, there in found.items():
+        if strange := sorted(there - known):
+            raise ValueError(f"classes: {name} in {source} has {strange[0]!r}, and {TRAINING} has not; correct the label")
+    return tuple(sorted(known))
+
+
+def _positions(column: pa.ChunkedArray, classes: tuple[str, ...]) -> Tensor:
+    """Return the label of each name, -1 where there is none."""
+    return torch.tensor(pc.index_in(column.cast(pa.string()), pa.array(classes, pa.string())).fill_null(-1).to_numpy()).long()
+
+
+def _integers(column: pa.ChunkedArray) -> Tensor:
+    """Return labels as they are, -1 where there is none."""
+    # Not safe: what int64 cannot hold becomes negative, and is then named as a label that is no class.
+    return torch.tensor(column.cast(pa.int64(), safe=False).fill_null(-1).to_numpy())
+
+
+def _names(table: pa.Table, label: str) -> tuple[str, ...]:
+    """Return the names that the metadata give to the integers of a label column; none where they do not."""
+    names = _features(table.schema).get(label, {}).get("names")
+    return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
 def _is_text(kind: pa.DataType) -> bool:

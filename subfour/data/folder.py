@@ -55,9 +55,9 @@ def load_folder(path: str) -> ImageData:
     """Return the images of a folder with `train` and one or more of `HELD_OUT`, and in each one folder per class.
 
     Classes are the folders' names, sorted; those of `train`, of which other splits may lack some. Hidden files and folders are
-    ignored, and what systems leave behind; beside class folders also files that are no images. Left out with a warning: a `test`
-    without class folders beside another held-out split, and folders that are no split. The names are kept for the next start;
-    see `index.py`.
+    ignored, and what systems leave behind; beside class folders also files that are no images. Left out with a warning: a second
+    held-out split without class folders, as `test` often is, and folders that are no split. The names are kept for the next
+    start; see `index.py`.
 
     Raises:
         ValueError: the path or every split's folder is missing; another split has a class that `train` has not; a class folder is

@@ -25,7 +25,7 @@ Unreadable = Literal["error", "skip"]
 
 TRAINING = "train"
 
-HELD_OUT = ("validation", "val", "valid", "dev", "test")
+HELD_OUT = ("validation", "val", "valid", "test")
 """Splits to evaluate on, the first that is there."""
 
 

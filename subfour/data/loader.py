@@ -31,8 +31,8 @@ BatchShare = tuple[int, int]
 
 WHOLE: BatchShare = (0, 1)
 
-MOST_IMAGES = 2**31 - 1
-"""Of a batch: what torch can cut a set of images by everywhere."""
+LARGEST_COUNT = 2**31 - 1
+"""Of images in a batch, batches, epochs, pixels: what torch and Python's own loops can count to everywhere."""
 
 
 class TrainingLoader:
@@ -168,8 +168,8 @@ class EvaluationLoader:
 
 
 def _check_counts(batch_size: int, workers: int | None) -> None:
-    if not 1 <= batch_size <= MOST_IMAGES:
-        raise ValueError(f"batch_size: {batch_size} is not possible; use 1 to {MOST_IMAGES}")
+    if not 1 <= batch_size <= LARGEST_COUNT:
+        raise ValueError(f"batch_size: {batch_size} is not possible; use 1 to {LARGEST_COUNT}")
     if workers is not None and workers < 0:
         raise ValueError(f"workers: {workers} is not possible; use 0 (decode in this process) or more")
 

@@ -4,7 +4,7 @@ import logging
 import pickle
 import re
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -81,14 +81,28 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Preprocessing | None]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"weights: {str(path)!r} holds something else than named tensors; save a state dict")
     weights: dict[str, Tensor] = {key: value for key, value in state.items() if key != "n_averaged"}  # AveragedModel's counter
-    while prefix := next((prefix for prefix in WRAPPED_NAMES if weights and all(key.startswith(prefix) for key in weights)), ""):
-        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     return weights, preprocessing
+
+
+def unwrapped(state: dict[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """Return weights without what wrappers put before every name, as long as none is a name of the network itself.
+
+    Args:
+        state: of a file.
+        own: names of the network.
+    """
+    while not state.keys() & set(own):
+        prefix = next((prefix for prefix in WRAPPED_NAMES if state and all(key.startswith(prefix) for key in state)), None)
+        if prefix is None:
+            break
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
 
 
 def load_weights(model: nn.Module, state: dict[str, Tensor], *, rehead: bool) -> None:
     """Load weights in place; with `rehead`, a head of another size keeps its initial values."""
     own = model.state_dict()
+    state = unwrapped(state, own)
     head = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)][-1]
     head_keys = own.keys() & {f"{head}.weight", f"{head}.bias"}
     if rehead and all(key in state and own[key].shape[1:] == state[key].shape[1:] for key in head_keys):

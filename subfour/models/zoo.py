@@ -93,7 +93,7 @@ def build_model(
     Args:
         name: `torchvision/NAME`, `timm/NAME`, `subfour/NAME`, or `DISTRIBUTION/NAME` of another package.
         num_classes: size of the head.
-        weights: `none`, `pretrained`, or the path of a .safetensors, .pth or .pt file.
+        weights: `none`, `pretrained`, or the path of a file; see `read_weights`.
         architecture: changes to the network.
         rehead: whether a head of another size than the weights' may start anew; a teacher's may not.
 

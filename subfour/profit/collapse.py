@@ -97,7 +97,7 @@ def check_steps(model: nn.Module, *, rate: str) -> None:
 
 
 def explained(error: FloatingPointError, model: nn.Module, *, rate: str) -> CollapseError:
-    """Return why a number is not finite: a range at zero, if there is one, by which the engines divide each in its way.
+    """Return what a number that is not finite means, a range at zero beside it, by which the engines divide each in its way.
 
     Args:
         error: that was raised.
@@ -107,7 +107,7 @@ def explained(error: FloatingPointError, model: nn.Module, *, rate: str) -> Coll
     try:
         check_steps(model, rate=rate)
     except CollapseError as collapse:
-        return collapse
+        return CollapseError(f"{error}; {collapse}")
     return CollapseError(f"{error}; try a lower {rate}")
 
 

@@ -66,11 +66,11 @@ class RunConfig:
     model: str = "torchvision/mobilenet_v2"
     """Network: torchvision/NAME, timm/NAME, subfour/NAME, or DISTRIBUTION/NAME of another package that is installed."""
     weights: str = "pretrained"
-    """Starting weights: pretrained, none, or a .safetensors or .pth file."""
+    """Starting weights: pretrained, none, or the file of a state dict or of a training checkpoint."""
     start: Literal["none", "dfq"] = "none"
     """Equalize the weight ranges of the float network across layers first, as DFQ does; ReLU6 becomes ReLU."""
     data: str = "folder:imagenet"
-    """Images: digits, folder:PATH, parquet:PATH or hub:NAME."""
+    """Images: digits, folder:PATH, parquet:PATH, hub:NAME or hub:NAME@CONFIGURATION."""
     weight_bits: tuple[BitWidth, ...] = (8, 5, 4)
     """Widths of the weights, one block of phases each; 32 is float."""
     activation_bits: tuple[BitWidth, ...] = (8, 5, 4)

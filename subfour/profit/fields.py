@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from subfour.annotations import check_types
+from subfour.data.loader import LARGEST_COUNT
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -36,10 +37,6 @@ Share = Annotated[
     ),
 ]
 """A share between 0 and 1, such as 1/3."""
-
-
-LARGEST_COUNT = 2**31 - 1
-"""Of batches, epochs, pixels: what torch and Python's own loops can count to everywhere."""
 
 
 def parse_share(text: str) -> Fraction:

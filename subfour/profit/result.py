@@ -1,5 +1,6 @@
-"""What a run leaves behind when it ends: the model file, the float weights, `result.json`."""
+"""What a run leaves behind: a model file at each pair of widths; at its end the last one, the float weights, `result.json`."""
 
+import shlex
 from typing import Any
 
 from subfour.analysis.cost import model_bytes
@@ -135,9 +136,9 @@ def what_is_kept(run: RunDirectory) -> str:
     """Return in words what a run leaves that can lead nowhere any more."""
     kept = ["the epochs before it are kept"]
     if (teacher := run.path / TEACHER_FILE).exists():
-        kept.append(f"the float network, for --weights {teacher}")
+        kept.append(f"the float network, for --weights {shlex.quote(str(teacher))}")
     if (models := run.path / MODELS).exists():
-        kept.append(f"the networks of wider widths, in {models}")
+        kept.append(f"the networks at the widths passed, in {models}")
     return ", and ".join(kept)
 
 

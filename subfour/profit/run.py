@@ -42,6 +42,8 @@ def train(
 ) -> dict[str, Any]:
     """Train what a configuration says, and return the content of result.json.
 
+    From then on the process keeps the memory that it frees (`train/allocator.py`).
+
     Args:
         config: of the run, from a recipe; with `from_run`, what follows from that run is filled in.
         out: the run directory, which does not exist yet.
@@ -76,11 +78,12 @@ def resume(
         ValueError: it is no run, its data are not what they were, or every checkpoint is damaged.
         CollapseError: see `train`.
     """
-    directory = RunDirectory.open(run)
+    directory = RunDirectory.open(run, writes=collective.is_main())
     with directory.locked():
         if (run / RESULT_FILE).exists():
             return read_result(directory)
-        session = prepare_again(directory, config_in(directory))
+        with collective.main_first():
+            session = prepare_again(directory, config_in(directory))
         state = without_training(session)
         return _finish(session, directory, state, observer=observer, interruption=interruption, collapse_guard=collapse_guard)
 

@@ -4,14 +4,13 @@ import torch
 
 
 def choose_device(name: str) -> torch.device:
-    """Return a device by name; `auto` is cuda where there is one. On GPUs float32 is float32 from then on, not TF32.
+    """Return a device by name; `auto` is cuda where there is one. With a GPU, float32 is float32 from then on, not TF32.
 
     Raises:
         ValueError: there is no such device here.
     """
-    torch.backends.cudnn.allow_tf32 = False  # else convolutions round what enters them to ten bits of mantissa
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return choose_device("cuda") if torch.cuda.is_available() else torch.device("cpu")
     if name.startswith("mps"):
         raise ValueError(f"device: {name} has no float64, in which accuracy and AIWQ are computed; use auto or cpu")
     if name.partition(":")[0] not in ("cpu", "cuda"):
@@ -21,4 +20,6 @@ def choose_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device: {name!r} is not available here ({error}); use auto or cpu") from None
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # else convolutions round what enters them to ten bits of mantissa
     return device

@@ -48,11 +48,10 @@ def connected(device: str) -> Iterator[None]:
     on_gpus = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if not on_gpus and device not in ("auto", "cpu"):
         raise ValueError(f"device: {device!r} is not possible with several workers; use cuda (one GPU for each), cpu or auto")
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if on_gpus and here > torch.cuda.device_count():
-        raise ValueError(
-            f"workers: {here} need a GPU each, and this machine has {torch.cuda.device_count()}; use so many, or --device cpu"
-        )
+    here, there = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    each_its_own = there == 1 and "CUDA_VISIBLE_DEVICES" in os.environ  # as launchers of clusters set it, worker by worker
+    if on_gpus and 0 < there < here and not each_its_own:
+        raise ValueError(f"workers: {here} need a GPU each, and this machine has {there}; use so many, or --device cpu")
     with noticing_lost_workers(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # of 1x1 convolutions, channels last
         PartialState(cpu=not on_gpus, **InitProcessGroupKwargs(timeout=PATIENCE).to_kwargs())

@@ -231,7 +231,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_epoch(here: Pat
     assert outcome.code == 2
     stopped = re.fullmatch(
         r"subfour: phase (\d) of 11 \(\w+ A4W32\): .* epoch 1.*; try a lower schedule.lr; the epochs before it are kept, "
-        r"and the float network, for --weights (run/teacher.safetensors), and the networks of wider widths, in run/models\n",
+        r"and the float network, for --weights (run/teacher.safetensors), and the networks at the widths passed, in run/models\n",
         outcome.err,
     )
     assert stopped, outcome.err

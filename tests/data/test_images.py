@@ -43,9 +43,7 @@ def test_training_takes_train_and_a_held_out_split():
 @pytest.mark.parametrize("counts", [{"train": 3}, {"train": 3, "extra": 3}])
 def test_training_never_judges_itself_on_training_images(counts: dict[str, int]):
     """A single split is enough for evaluation, not for training."""
-    with pytest.raises(
-        ValueError, match=f"split: the data has {', '.join(counts)}, but none of validation, val, valid, dev, test"
-    ):
+    with pytest.raises(ValueError, match=f"split: the data has {', '.join(counts)}, but none of validation, val, valid, test"):
         training_splits(data(**counts))
 
 

@@ -103,16 +103,27 @@ def test_a_column_of_another_type_is_named(tmp_path: Path, columns: dict[str, li
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
 def test_a_table_may_hold_names_and_encoded_files(tmp_path: Path, kind: pa.DataType):
-    """As pandas writes them; classes are the names of all splits, sorted."""
+    """As pandas writes them; classes are the names, sorted."""
     files = pa.array([encoded(picture(seed=seed)) for seed in range(3)], pa.binary())
-    for split, names in (("train", ["dog", "ant", "dog"]), ("test", ["cat", "dog", None])):
+    for split, names in (("train", ["dog", "ant", "cat"]), ("test", ["cat", "dog", None])):
         parquet.write_table(pa.table({"image": files, "label": pa.array(names).cast(kind)}), tmp_path / f"{split}.parquet")
     data = load_images(f"parquet:{tmp_path}")
     assert data.classes == ("ant", "cat", "dog")
-    assert data.splits["train"].labels.tolist() == [2, 0, 2]
+    assert data.splits["train"].labels.tolist() == [2, 0, 1]
     assert np.array_equal(np.asarray(data.splits["train"].image(1)), np.asarray(picture(seed=1)))
     with pytest.raises(ValueError, match=r"label: row 2 of test in .+ has -1"):
         evaluation_split(data)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [(["cat", "owl"], "test in .+ has 'owl', and train has not"), ([0, 1], "train in .+ names them and test numbers them")],
+)
+def test_names_that_nobody_trains_and_numbers_beside_names_are_refused(tmp_path: Path, labels: list[object], message: str):
+    for split, column in (("train", ["cat", "dog"]), ("test", labels)):
+        parquet.write_table(pa.table({"image": [encoded(picture())] * 2, "label": column}), tmp_path / f"{split}.parquet")
+    with pytest.raises(ValueError, match=f"classes: {message}"):
+        load_images(f"parquet:{tmp_path}")
 
 
 @pytest.mark.parametrize("label", [-1, 2, None])

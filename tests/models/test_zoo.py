@@ -15,6 +15,7 @@ from torch import nn
 from torchvision import models as torchvision_models
 
 from subfour.data.preprocess import Preprocessing
+from subfour.models.weights import load_weights
 from subfour.models.zoo import Architecture, build_model
 
 State = dict[str, torch.Tensor]
@@ -148,6 +149,16 @@ def test_wrappers_of_training_scripts_are_taken_off(tmp_path: Path, wrap: Callab
     trained, path = build(), tmp_path / f"checkpoint{ending}"
     torch.save(wrap(trained.state_dict()), path)
     assert same_state(trained, build(weights=str(path)))
+
+
+def test_a_name_of_the_network_is_no_wrapper():
+    """One that holds another as `model` has that name before all of its own."""
+    inner = nn.Linear(2, 2)
+    network = nn.ModuleDict({"model": inner})
+    state = {name: value + 1 for name, value in network.state_dict().items()}
+    for wrap in ("", "module.", "_orig_mod."):
+        load_weights(network, {f"{wrap}{name}": value for name, value in state.items()}, rehead=False)
+        assert all(torch.equal(value, network.state_dict()[name]) for name, value in state.items())
 
 
 def test_a_head_of_another_size_starts_anew_and_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture):

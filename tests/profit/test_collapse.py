@@ -256,7 +256,7 @@ def test_every_quantizer_collapses_alike_where_the_rate_is_too_high(
     changes = {"quantizer": quantizer, "weight_bits": (weight_bits,), "activation_bits": (activation_bits,)}
     config = replace(finished.config, schedule=schedule, method="none", teacher="none", snap=False, **changes)
     where = rf"phase 2 of \d \(finetune A{activation_bits}W{weight_bits}\)"
-    kept = "the epochs before it are kept, and the networks of wider widths, in .+/models"
+    kept = "the epochs before it are kept, and the networks at the widths passed, in .+/models"
     with pytest.raises(CollapseError, match=f"{where}: .+ try a lower schedule.lr; {kept}$"):
         train(tmp_path, config)
     failure = RunDirectory(tmp_path).read_json(FAILURE_FILE)
