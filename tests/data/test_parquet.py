@@ -117,7 +117,7 @@ def test_a_table_may_hold_names_and_encoded_files(tmp_path: Path, kind: pa.DataT
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [(["cat", "owl"], "test in .+ has 'owl', and train has not"), ([0, 1], "train in .+ names them and test numbers them")],
+    [(["cat", "owl"], "test in .+ has 'owl', and train has not"), ([0, 1], "train in .+ names them, test numbers them")],
 )
 def test_names_that_nobody_trains_and_numbers_beside_names_are_refused(tmp_path: Path, labels: list[object], message: str):
     for split, column in (("train", ["cat", "dog"]), ("test", labels)):
