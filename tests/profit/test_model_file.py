@@ -187,7 +187,7 @@ def test_a_file_from_before_there_was_a_checksum_is_read(file: Path):
 
 def test_a_network_too_large_for_its_file_is_never_built(file: Path):
     """A few bytes could ask for more memory than there is."""
-    rewrite(file, config=replace(config_of(), architecture=replace(config_of().architecture, width=500.0)).to_json())
+    rewrite(file, config=replace(config_of(), architecture=replace(config_of().architecture, width=15.0)).to_json())
     with pytest.raises(ValueError, match=r"does not hold what it should \(its network has \d+ parameters, the file holds \d+"):
         read_model(file)
 

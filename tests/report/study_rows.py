@@ -36,12 +36,13 @@ def write_run(path: Path, config: RunConfig, top1: float, losses: Sequence[float
     bits = {"weight_bits": config.weight_bits[-1], "activation_bits": config.activation_bits[-1]}
     widths = f"A{bits['activation_bits']}W{bits['weight_bits']}"
     row = {"widths": widths, **bits, "raw": accuracy, "averaged": accuracy, "bytes": 50_000, "snapped": False}
-    (path / "result.json").write_text(json.dumps({"rows": [row], "seconds": 90.0, "epochs": 9}))
+    told = {name: getattr(config, name) for name in ("recipe", "data", "model", "quantizer", "method", "seed")}
+    (path / "result.json").write_text(json.dumps(told | {"rows": [row], "padding_top1": {}, "seconds": 90.0, "epochs": 9}))
     records = [{"phase": 0, "kind": "sample", "raw": {"loss": 1.0}}]
     records += [{"phase": 2, "kind": "finetune", "raw": {"loss": loss}} for loss in losses]  # the first that freezes layers
     (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     if kinds:
-        layers = [{"name": f"layer.{place}", "kind": kind} for place, kind in enumerate(kinds)]
+        layers = [{"name": f"layer.{place}", "kind": kind, "aiwq": 1.0, "dropped": 0.0} for place, kind in enumerate(kinds)]
         (path / "sensitivity.json").write_text(json.dumps(layers))
 
 
