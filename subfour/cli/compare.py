@@ -89,7 +89,7 @@ def run(arguments: Sequence[str]) -> None:
     _write(study, options.study, out)
     try:
         refused = _train_all(study, options.study, out, quiet=options.json)
-    except (KeyboardInterrupt, Terminated, WorkerLostError) as stop:  # they say how to go on with the one run that was under way
+    except (KeyboardInterrupt, Terminated) as stop:  # they say how to go on with the one run that was under way
         place = f" --out {shlex.quote(str(options.out))}" if options.out is not None else ""
         raise type(stop)(f"go on with: subfour compare {shlex.quote(str(options.study))}{place}") from None
     table = _write(study, options.study, out)

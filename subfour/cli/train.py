@@ -27,7 +27,7 @@ from subfour.profit.method import ProfitRun
 from subfour.profit.observer import Observer
 from subfour.profit.phases import build_phases
 from subfour.profit.result import read_result, write_result
-from subfour.profit.run import begin, prepare_again, without_training
+from subfour.profit.run import begin, go_on
 from subfour.profit.session import Session
 from subfour.profit.state import RunState
 from subfour.rundir import RESULT_FILE, RunDirectory, is_run
@@ -180,7 +180,7 @@ def _resume(arguments: Sequence[str]) -> None:
         return
     with connected(config.device):
         directory = _opened(directory.path)
-        _train(directory, options, lambda: _prepare_again(directory, config, options.output))
+        _train(directory, options, lambda: _going_on(directory, config, options.output))
 
 
 def _opened(path: Path) -> RunDirectory:
@@ -197,12 +197,10 @@ def _preparing(output: Output) -> Status:
     return _console(output).status("reading images, building the network")
 
 
-def _prepare_again(directory: RunDirectory, config: RunConfig, output: Output) -> tuple[Session, RunState | None]:
+def _going_on(directory: RunDirectory, config: RunConfig, output: Output) -> tuple[Session, RunState | None]:
     """Prepare a run that goes on; see `_train`."""
     with _preparing(output):
-        with collective.main_first():
-            session = prepare_again(directory, config)
-        return session, without_training(session)
+        return go_on(directory, config)
 
 
 @contextmanager

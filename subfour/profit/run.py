@@ -82,9 +82,7 @@ def resume(
     with directory.locked():
         if (run / RESULT_FILE).exists():
             return read_result(directory)
-        with collective.main_first():
-            session = prepare_again(directory, config_in(directory))
-        state = without_training(session)
+        session, state = go_on(directory, config_in(directory))
         return _finish(session, directory, state, observer=observer, interruption=interruption, collapse_guard=collapse_guard)
 
 
@@ -103,23 +101,32 @@ def begin(config: RunConfig, out: Callable[[], Path]) -> tuple[RunDirectory, Ses
     """
     with collective.main_first():
         session = prepare_session(config)
-    state = without_training(session)
+    state = _without_training(session)
     place = Path(collective.from_main(str(out()) if collective.is_main() else ""))
     with collective.main_first():
         directory = begin_run(session, place) if collective.is_main() else RunDirectory.open(place, writes=False)
     return directory, session, state
 
 
-def prepare_again(directory: RunDirectory, config: RunConfig) -> Session:
+def go_on(directory: RunDirectory, config: RunConfig) -> tuple[Session, RunState | None]:
     """Prepare what a run goes on with, and check that its data are what they were when it began.
 
     Args:
         directory: of the run.
         config: its own, but for what decides no weight.
 
+    Returns:
+        What is to be trained, and the last state of a run that trains nothing; None of others.
+
     Raises:
         ValueError: they are not, or something does not fit this machine.
     """
+    with collective.main_first():
+        session = _prepared_again(directory, config)
+    return session, _without_training(session)
+
+
+def _prepared_again(directory: RunDirectory, config: RunConfig) -> Session:
     there, record = directory.read_json(DATA_FILE), data_in(directory)
     # Without weights from elsewhere the normalisation comes from the images, and tells whether they are the same.
     # An image that has gone bad since then, and is left out now, changes it.
@@ -135,8 +142,7 @@ def prepare_again(directory: RunDirectory, config: RunConfig) -> Session:
     return session
 
 
-def without_training(session: Session) -> RunState | None:
-    """Return the state of a run that trains nothing; None of others."""
+def _without_training(session: Session) -> RunState | None:
     return quantize_without_data(session) if session.config.method == "data-free" else None
 
 

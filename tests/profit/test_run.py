@@ -10,7 +10,7 @@ import torch
 
 from subfour.profit.config import RunConfig
 from subfour.profit.observer import Observer
-from subfour.profit.run import prepare_again, resume, train
+from subfour.profit.run import go_on, resume, train
 from subfour.rundir import RunDirectory
 from tests.profit.conftest import FinishedRun
 from tests.profit.tiny_run import outcome, tiny_config, write_images
@@ -81,5 +81,5 @@ def test_an_image_that_has_gone_bad_meanwhile_can_be_left_out(tmp_path: Path):
     bad.write_bytes(b"no image")
     with pytest.raises(ValueError, match="image: cannot read"):
         resume(run)
-    prepare_again(RunDirectory.open(run), replace(config, loading=replace(config.loading, unreadable="skip")))
+    go_on(RunDirectory.open(run), replace(config, loading=replace(config.loading, unreadable="skip")))
     assert resume(run)["unreadable"] == {"count": 1, "images": [str(bad)]}

@@ -14,7 +14,7 @@ from subfour.models.weights import float_file
 from subfour.models.zoo import Architecture
 from subfour.profit.beginning import begin_run
 from subfour.profit.config import LoadingConfig, RunConfig
-from subfour.profit.run import prepare_again
+from subfour.profit.run import go_on
 from subfour.profit.session import prepare_session
 from subfour.quantizers import COEFFICIENTS
 from tests.profit.tiny_run import same, sized
@@ -182,7 +182,7 @@ def test_the_teacher_of_a_run_that_goes_on_is_that_of_its_beginning(config: RunC
     save_file(build_model("subfour/mobilenet_v1", num_classes=10).model.state_dict(), file)
     session = prepare_session(replace(config, teacher="subfour/mobilenet_v1", teacher_weights=str(file)))
     run = begin_run(session, tmp_path / "run")
-    prepare_again(run, session.config)
+    go_on(run, session.config)
     save_file(build_model("subfour/mobilenet_v1", num_classes=10).model.state_dict(), file)
     with pytest.raises(ValueError, match=r"teacher_weights: .* are not those that taught when .*run began; bring them back"):
-        prepare_again(run, session.config)
+        go_on(run, session.config)
